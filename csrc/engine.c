@@ -1,0 +1,469 @@
+/* engine.c - the loop: one epoll set, one deadline, an array of events out.
+ *
+ * Owns: rc_wait and the life of an engine. Invariants:
+ *  - doors are served before anything else in a turn: a worker stands in bind
+ *    or listen, and a signal there could cut its call short;
+ *  - memory that a later event of the same turn may still point to is buried,
+ *    and freed at the start of the next turn;
+ *  - with nothing to do there is no system call: the deadline is a timerfd, set
+ *    only when it changes.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* A turn handles at most TURN descriptors; each may emit a few events beside
+ * messages, which are taken only while more than RESERVE places are free. */
+enum { TURN = 32, RESERVE = TURN * 4 };
+
+struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id)
+{
+    struct rc_worker *worker = engine->workers;
+    while (worker && worker->id != id)
+        worker = worker->next;
+    return worker;
+}
+
+void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+             const char *text, size_t length)
+{
+    struct rc_output *output = engine->output;
+    if (output && output->count < output->room)
+        output->events[output->count++] = (struct rc_event){
+            .kind = kind, .worker = worker, .value = value, .text = text, .length = length};
+}
+
+/* The memory's own first bytes make the list: burying cannot fail. */
+void rc_bury(struct rc_engine *engine, void *memory)
+{
+    struct rc_grave *grave = memory;
+    grave->next = engine->graves;
+    grave->memory = memory;
+    engine->graves = grave;
+}
+
+static void free_graves(struct rc_engine *engine)
+{
+    while (engine->graves) {
+        struct rc_grave *grave = engine->graves;
+        engine->graves = grave->next;
+        free(grave->memory);
+    }
+}
+
+/* ---- life ---------------------------------------------------------------------- */
+
+int rc_engine_new(rc_engine **out, unsigned flags)
+{
+    struct rc_engine *engine = calloc(1, sizeof *engine);
+    if (!engine)
+        return -ENOMEM;
+    engine->flags = flags;
+    engine->deadline_ms = -1;
+    engine->timer.fd = engine->signals.fd = engine->guard.source.fd = -1;
+    engine->shim.port.fd = engine->guard.pipe = -1;
+    engine->epoll = epoll_create1(EPOLL_CLOEXEC);
+    int error = engine->epoll < 0 ? -errno : 0;
+    int timer = error ? -1 : timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (!error && timer < 0)
+        error = -errno;
+    if (!error)
+        error = rc_source_add(engine->epoll, &engine->timer, RC_SOURCE_TIMER, timer, EPOLLIN);
+    if (!error && (flags & RC_SUBREAPER) && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
+        error = -errno;
+    if (error) {
+        rc_source_shut(engine->epoll, &engine->timer);
+        rc_close(&timer);
+        rc_close(&engine->epoll);
+        free(engine);
+        return error;
+    }
+    *out = engine;
+    return 0;
+}
+
+static void free_memory(struct rc_engine *engine)
+{
+    while (engine->workers) {
+        struct rc_worker *worker = engine->workers;
+        engine->workers = worker->next;
+        rc_channel_free(&worker->channel);
+        free(worker);
+    }
+    while (engine->groups) {
+        struct rc_group *group = engine->groups;
+        engine->groups = group->next;
+        for (unsigned at = 0; at < group->count; at++)
+            free(group->lanes[at]);
+        free(group->lanes);
+        free(group);
+    }
+    while (engine->watches) {
+        struct rc_watch *watch = engine->watches;
+        engine->watches = watch->next;
+        free(watch);
+    }
+    while (engine->callers) {
+        struct rc_shim_caller *caller = engine->callers;
+        engine->callers = caller->next;
+        free(caller);
+    }
+    free_graves(engine);
+    free(engine);
+}
+
+/* Closes only: in a forked child an EPOLL_CTL_DEL would remove the master's
+ * registration, for the two share one epoll instance. */
+static void close_all(struct rc_engine *engine)
+{
+    for (struct rc_worker *worker = engine->workers; worker; worker = worker->next) {
+        rc_close(&worker->process.fd);
+        rc_close(&worker->channel_source.fd);
+        rc_close(&worker->door.fd);
+        rc_close(&worker->child_channel);
+    }
+    for (struct rc_group *group = engine->groups; group; group = group->next)
+        for (unsigned at = 0; at < group->count; at++)
+            rc_close(&group->lanes[at]->source.fd);
+    for (struct rc_shim_caller *caller = engine->callers; caller; caller = caller->next)
+        rc_close(&caller->source.fd);
+    rc_close(&engine->timer.fd);
+    rc_close(&engine->signals.fd);
+    rc_close(&engine->guard.source.fd);
+    rc_close(&engine->guard.pipe);
+    rc_close(&engine->shim.port.fd);
+    rc_close(&engine->epoll);
+}
+
+void rc_engine_abandon(rc_engine *engine)
+{
+    close_all(engine);
+    free_memory(engine);
+}
+
+/* Whoever still runs is killed: by the guard, whose pipe ends here. */
+void rc_engine_free(rc_engine *engine)
+{
+    if (!engine)
+        return;
+    rc_guard_stop(&engine->guard, engine->epoll);
+    for (struct rc_worker *worker = engine->workers; worker; worker = worker->next)
+        if (worker->process.fd >= 0) {
+            (void)kill(-worker->pid, SIGKILL);
+            (void)rc_worker_signal(engine, worker->id, SIGKILL);
+            while (waitpid(worker->pid, NULL, 0) < 0 && errno == EINTR)
+                ;
+        }
+    if (engine->masked)
+        pthread_sigmask(SIG_SETMASK, &engine->mask_before, NULL);
+    if (engine->flags & RC_SUBREAPER)
+        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
+    close_all(engine);
+    free_memory(engine);
+}
+
+int rc_engine_fd(const rc_engine *engine)
+{
+    return engine->epoll;
+}
+
+/* ---- what it listens to ----------------------------------------------------------- */
+
+int rc_signals(rc_engine *engine, const int *numbers, size_t count)
+{
+    sigset_t before;
+    sigemptyset(&engine->signal_set);
+    for (size_t at = 0; at < count; at++)
+        sigaddset(&engine->signal_set, numbers[at]);
+    if (engine->flags & RC_SUBREAPER)
+        sigaddset(&engine->signal_set, SIGCHLD);
+    int fd = signalfd(-1, &engine->signal_set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (fd < 0)
+        return -errno;
+    int error =
+        rc_source_add(engine->epoll, &engine->signals, RC_SOURCE_SIGNALS, fd, EPOLLIN);
+    if (error) {
+        close(fd);
+        return error;
+    }
+    pthread_sigmask(SIG_BLOCK, &engine->signal_set, &before);
+    if (!engine->masked)
+        engine->mask_before = before;
+    engine->masked = true;
+    return 0;
+}
+
+static int set_timer(struct rc_engine *engine, int64_t at_ms)
+{
+    struct itimerspec when = {0};
+    if (at_ms >= 0) {
+        when.it_value.tv_sec = at_ms / 1000;
+        when.it_value.tv_nsec = (at_ms % 1000) * 1000000 + 1; /* 0 would disarm */
+    }
+    return timerfd_settime(engine->timer.fd, TFD_TIMER_ABSTIME, &when, NULL) < 0 ? -errno : 0;
+}
+
+int rc_deadline(rc_engine *engine, int64_t at_ms)
+{
+    if (at_ms == engine->deadline_ms && !engine->hurried)
+        return 0;
+    engine->deadline_ms = at_ms;
+    engine->hurried = false;
+    return set_timer(engine, at_ms);
+}
+
+int rc_watch(rc_engine *engine, int fd)
+{
+    struct rc_watch *watch = calloc(1, sizeof *watch);
+    if (!watch)
+        return -ENOMEM;
+    int error = rc_source_add(engine->epoll, &watch->source, RC_SOURCE_WATCH, fd, EPOLLIN);
+    if (error) {
+        free(watch);
+        return error;
+    }
+    watch->next = engine->watches;
+    engine->watches = watch;
+    return 0;
+}
+
+/* The descriptor is the caller's, and stays open. */
+int rc_unwatch(rc_engine *engine, int fd)
+{
+    struct rc_watch **link = &engine->watches;
+    while (*link && (*link)->source.fd != fd)
+        link = &(*link)->next;
+    if (!*link)
+        return -ENOENT;
+    struct rc_watch *watch = *link;
+    *link = watch->next;
+    (void)epoll_ctl(engine->epoll, EPOLL_CTL_DEL, fd, NULL);
+    watch->source.fd = -1;
+    rc_bury(engine, watch);
+    return 0;
+}
+
+/* ---- one turn ------------------------------------------------------------------------ */
+
+static bool full(const struct rc_output *output)
+{
+    return output->count + RESERVE >= output->room;
+}
+
+/* The lines that are complete in the buffer, as far as there is room. */
+static void emit_lines(struct rc_engine *engine, struct rc_worker *worker)
+{
+    const char *line;
+    size_t length;
+    while (!full(engine->output)) {
+        int state = rc_channel_line(&worker->channel, &line, &length);
+        if (state == 0)
+            return;
+        if (state < 0)
+            rc_emit(engine, RC_EVENT_GARBLED, worker->id, RC_LINE_MAX, NULL, 0);
+        else
+            rc_emit(engine, RC_EVENT_MESSAGE, worker->id, 0, line, length);
+    }
+}
+
+/* What a child says first: its door, or why it has none. */
+static bool greet(struct rc_engine *engine, struct rc_worker *worker)
+{
+    struct rc_hello hello;
+    int door = -1;
+    int error = rc_channel_hello(worker->channel_source.fd, &hello, &door);
+    if (error == -EAGAIN && !worker->leaving)
+        return false;
+    worker->channel.greeted = true;
+    if (!error)
+        error = -hello.error;
+    if (!error && door >= 0)
+        error = rc_source_add(engine->epoll, &worker->door, RC_SOURCE_DOOR, door, EPOLLIN);
+    if (error)
+        rc_close(&door);
+    rc_emit(engine, RC_EVENT_DOOR, worker->id, -error, NULL, 0);
+    return true;
+}
+
+/* At most one read per turn: lines already emitted point into the buffer. */
+static void pump(struct rc_engine *engine, struct rc_worker *worker)
+{
+    struct rc_channel *channel = &worker->channel;
+    bool more = false;
+    if (worker->pumped == engine->turn)
+        return;
+    worker->pumped = engine->turn;
+    if (!channel->greeted && worker->channel_source.fd >= 0 && !greet(engine, worker))
+        return;
+    if (worker->channel_source.fd >= 0 && !rc_channel_has_line(channel)) {
+        int got = rc_channel_read(channel, worker->channel_source.fd);
+        more = got > 0;
+        if (channel->finished || (got < 0 && worker->leaving))
+            rc_source_shut(engine->epoll, &worker->channel_source);
+    }
+    emit_lines(engine, worker);
+    if (worker->leaving && !more && !rc_channel_has_line(channel) && !full(engine->output)) {
+        worker->leaving = false;
+        rc_source_shut(engine->epoll, &worker->channel_source);
+        rc_emit(engine, RC_EVENT_EXIT, worker->id, worker->status, NULL, 0);
+        if (worker->door.fd < 0)
+            rc_worker_departed(engine, worker);
+    }
+}
+
+static bool needs_pump(const struct rc_worker *worker)
+{
+    return worker->leaving || rc_channel_has_line(&worker->channel);
+}
+
+static void on_channel(struct rc_engine *engine, struct rc_worker *worker, uint32_t ready)
+{
+    if (ready & EPOLLOUT) {
+        int state = rc_channel_flush(&worker->channel, worker->channel_source.fd);
+        if (state <= 0)
+            (void)rc_source_arm(engine->epoll, &worker->channel_source, EPOLLIN);
+    }
+    /* While its lines wait for room it is not read: the socket fills, and the
+     * worker that floods waits. */
+    if (ready & ~(uint32_t)EPOLLOUT)
+        pump(engine, worker);
+}
+
+static void on_signals(struct rc_engine *engine)
+{
+    struct signalfd_siginfo info;
+    for (int most = 0; most < 4; most++) {
+        if (read(engine->signals.fd, &info, sizeof info) != sizeof info)
+            return;
+        if (info.ssi_signo == SIGCHLD)
+            engine->orphans = true;
+        else
+            rc_emit(engine, RC_EVENT_SIGNAL, 0, (int)info.ssi_signo, NULL, 0);
+    }
+}
+
+static void on_timer(struct rc_engine *engine)
+{
+    uint64_t times;
+    if (read(engine->timer.fd, &times, sizeof times) != sizeof times)
+        return;
+    if (engine->hurried) {
+        engine->hurried = false;
+        (void)set_timer(engine, engine->deadline_ms);
+        return;
+    }
+    engine->deadline_ms = -1;
+    rc_emit(engine, RC_EVENT_DEADLINE, 0, 0, NULL, 0);
+}
+
+/* Somebody killed the guard: a new one gets the whole list. */
+static void on_guard(struct rc_engine *engine)
+{
+    rc_guard_stop(&engine->guard, engine->epoll);
+    if (rc_guard_start(&engine->guard, engine->epoll) < 0)
+        return; /* the next spawn tries again */
+    for (struct rc_worker *worker = engine->workers; worker; worker = worker->next)
+        if (worker->process.fd >= 0)
+            (void)rc_guard_add(&engine->guard, worker->pid);
+}
+
+static void on_door(struct rc_engine *engine, struct rc_worker *worker, uint32_t ready)
+{
+    if (ready & EPOLLIN)
+        (void)rc_notify_receive(engine, worker);
+    else if (ready & (EPOLLHUP | EPOLLERR))
+        rc_worker_departed(engine, worker);
+}
+
+static bool is_door(const struct rc_source *source)
+{
+    return source->kind == RC_SOURCE_DOOR || source->kind == RC_SOURCE_SHIM_PORT ||
+           source->kind == RC_SOURCE_SHIM_CALL;
+}
+
+static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_t ready)
+{
+    switch (source->kind) {
+    case RC_SOURCE_TIMER:
+        on_timer(engine);
+        break;
+    case RC_SOURCE_SIGNALS:
+        on_signals(engine);
+        break;
+    case RC_SOURCE_WATCH:
+        rc_emit(engine, RC_EVENT_READABLE, 0, source->fd, NULL, 0);
+        break;
+    case RC_SOURCE_GUARD:
+        on_guard(engine);
+        break;
+    case RC_SOURCE_PROCESS:
+        rc_worker_exited(engine, RC_CONTAINER(source, struct rc_worker, process));
+        break;
+    case RC_SOURCE_CHANNEL:
+        on_channel(engine, RC_CONTAINER(source, struct rc_worker, channel_source), ready);
+        break;
+    case RC_SOURCE_DOOR:
+        on_door(engine, RC_CONTAINER(source, struct rc_worker, door), ready);
+        break;
+    case RC_SOURCE_LANE:
+        if (ready & EPOLLHUP)
+            rc_lanes_hup(engine, RC_CONTAINER(source, struct rc_lane, source));
+        break;
+    case RC_SOURCE_SHIM_PORT:
+        rc_shim_accept(engine);
+        break;
+    case RC_SOURCE_SHIM_CALL:
+        rc_shim_call(engine, source);
+        break;
+    }
+}
+
+/* Lines in a buffer do not make the epoll set readable; a timer that is due
+ * does, so that a host that only polls our descriptor comes back. */
+static void hurry_if_needed(struct rc_engine *engine)
+{
+    for (struct rc_worker *worker = engine->workers; worker; worker = worker->next)
+        if (needs_pump(worker)) {
+            if (!engine->hurried)
+                engine->hurried = set_timer(engine, 0) == 0;
+            return;
+        }
+}
+
+int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout_ms)
+{
+    struct rc_output output = {.events = events, .room = room};
+    struct epoll_event batch[TURN];
+    if (room < RC_EVENTS_MIN)
+        return -EINVAL;
+    free_graves(engine);
+    int ready = epoll_wait(engine->epoll, batch, TURN, timeout_ms);
+    if (ready < 0)
+        return errno == EINTR ? 0 : -errno;
+    engine->output = &output;
+    engine->text_count = 0;
+    engine->turn++;
+    for (int doors = 1; doors >= 0; doors--)
+        for (int at = 0; at < ready; at++) {
+            struct rc_source *source = batch[at].data.ptr;
+            if (source->fd >= 0 && is_door(source) == doors)
+                dispatch(engine, source, batch[at].events);
+        }
+    for (struct rc_worker *worker = engine->workers; worker; worker = worker->next)
+        if (needs_pump(worker))
+            pump(engine, worker);
+    if (engine->orphans)
+        rc_reap_orphans(engine);
+    hurry_if_needed(engine);
+    engine->output = NULL;
+    return (int)output.count;
+}

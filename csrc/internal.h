@@ -1,0 +1,283 @@
+/* internal.h - what the engine's files share. Not installed, not public.
+ *
+ * Direction of dependencies: engine -> spawn, doors -> lanes -> steering;
+ * channel, guard and loop stand at the bottom and know nobody.
+ */
+#ifndef RECLUSTER_INTERNAL_H
+#define RECLUSTER_INTERNAL_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* Linux only, and says so once; hence this header comes first */
+#endif
+
+#include "recluster.h"
+
+#include <net/if.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/socket.h>
+
+#define RC_CONTAINER(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
+
+/* ---- loop.c: epoll registrations ---------------------------------------- */
+
+enum rc_source_kind {
+    RC_SOURCE_TIMER,
+    RC_SOURCE_SIGNALS,
+    RC_SOURCE_WATCH,
+    RC_SOURCE_GUARD,
+    RC_SOURCE_PROCESS,
+    RC_SOURCE_CHANNEL,
+    RC_SOURCE_DOOR,
+    RC_SOURCE_LANE,
+    RC_SOURCE_SHIM_PORT,
+    RC_SOURCE_SHIM_CALL,
+};
+
+/* A descriptor in the epoll set, embedded in what owns it. fd is -1 when shut. */
+struct rc_source {
+    enum rc_source_kind kind;
+    int fd;
+    uint32_t armed;
+};
+
+int rc_source_add(int epoll, struct rc_source *source, enum rc_source_kind kind, int fd,
+                  uint32_t events);
+int rc_source_arm(int epoll, struct rc_source *source, uint32_t events);
+void rc_source_shut(int epoll, struct rc_source *source);
+void rc_close(int *fd);
+
+/* ---- channel.c: newline-delimited JSON over a stream socket --------------- */
+
+struct rc_buffer {
+    char *bytes;
+    size_t start, end, room;
+};
+
+struct rc_channel {
+    struct rc_buffer in, out;
+    bool greeted;    /* the hello of the child has been read */
+    bool discarding; /* inside a line that is too long */
+    bool finished;   /* end of file, or a broken socket */
+};
+
+/* What a child says first, with its door's listener attached (or an errno). */
+struct rc_hello {
+    uint32_t magic;
+    int32_t error;
+};
+#define RC_HELLO_MAGIC 0x72636c31u
+
+int rc_channel_greet(int fd, int door, int error);
+int rc_channel_hello(int fd, struct rc_hello *hello, int *door);
+int rc_channel_read(struct rc_channel *channel, int fd);
+int rc_channel_line(struct rc_channel *channel, const char **line, size_t *length);
+bool rc_channel_has_line(const struct rc_channel *channel);
+int rc_channel_send(struct rc_channel *channel, int fd, const char *line, size_t length);
+int rc_channel_flush(struct rc_channel *channel, int fd);
+void rc_channel_free(struct rc_channel *channel);
+
+/* ---- guard.c: kills every slot's processes when the master is gone -------- */
+
+struct rc_guard {
+    struct rc_source source; /* pidfd */
+    pid_t pid;
+    int pipe; /* our write end; its end of file is the master's death */
+};
+
+int rc_guard_start(struct rc_guard *guard, int epoll);
+int rc_guard_add(const struct rc_guard *guard, pid_t group);
+int rc_guard_remove(const struct rc_guard *guard, pid_t group);
+void rc_guard_stop(struct rc_guard *guard, int epoll);
+
+/* ---- workers -------------------------------------------------------------- */
+
+struct rc_worker;
+
+/* What makes two listening addresses one group. */
+struct rc_key {
+    struct sockaddr_in6 address; /* a sockaddr_in lies in it zero-padded */
+    int v6only;
+    int device;
+    uid_t uid;
+};
+
+/* A bind that may become a lane. Held by numbers, not by a descriptor: a bind
+ * that never listens must leave no trace. */
+struct rc_pending {
+    pid_t pid;
+    int fd;
+    uint64_t inode;
+    bool reuse_address; /* what the program had set, restored at listen */
+    struct rc_key key;
+    struct sockaddr_in6 zero; /* what a port-0 bind asked for */
+    int zero_index;           /* n-th such bind of the worker, -1: a given port */
+};
+enum { RC_PENDING_MAX = 64 };
+
+struct rc_zero_count {
+    struct sockaddr_in6 asked;
+    int listened;
+};
+
+struct rc_worker {
+    struct rc_worker *next;
+    uint32_t id, heir_of;
+    pid_t pid;
+    struct rc_source process; /* pidfd */
+    struct rc_source channel_source;
+    struct rc_source door;
+    struct rc_channel channel;
+    int child_channel; /* the child's end, until the fork */
+    bool live;         /* the caller wants it steered to */
+    bool dead;         /* its leader has been reaped */
+    bool leaving;      /* exit status is known, the channel is being emptied */
+    bool gone;
+    unsigned pumped; /* the turn in which its channel was last read */
+    int status;
+    struct rc_pending pending[RC_PENDING_MAX];
+    unsigned pendings;
+    struct rc_zero_count zeros[8]; /* port-0 binds that listened, by address */
+};
+
+/* ---- lanes.c and steering.c ------------------------------------------------ */
+
+struct rc_lane {
+    struct rc_source source; /* our dup of the listening socket; events = 0, for HUP */
+    struct rc_group *group;
+    struct rc_worker *worker;
+    uint64_t inode;
+    unsigned backlog;
+    bool listened; /* false between adoption by a successor and its own listen */
+    bool chosen;   /* the attached program may return it */
+    bool closing;  /* caller asked for no new SYN */
+    bool deaf;     /* a filter drops new SYNs */
+    bool removing;
+};
+
+/* lanes[i] is at index i of the kernel's reuseport group: appended at listen,
+ * and when one is removed the last takes its place (reuseport_detach_sock). */
+struct rc_group {
+    struct rc_group *next;
+    struct rc_key key;
+    struct sockaddr_in6 zero;
+    int zero_index; /* -1: the port was asked for by number */
+    struct rc_lane **lanes;
+    unsigned count, room;
+};
+
+struct rc_engine;
+
+/* One trapped bind or listen, however it came. */
+struct rc_call {
+    struct rc_worker *worker;
+    pid_t pid;
+    int number; /* the descriptor's number in that process */
+    int fd;     /* our dup of it */
+    struct sockaddr_in6 address;
+    socklen_t length;
+    int backlog;
+};
+
+struct rc_answer {
+    bool pass;   /* let the kernel do it as if nobody had looked */
+    int result;  /* 0 or -errno */
+    int replace; /* a descriptor to put in place of theirs, or -1 */
+    bool owned;  /* replace is the answer's own, to close after use */
+    struct rc_lane *adopted;
+    struct rc_worker *previous;
+};
+
+void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
+void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
+                     struct rc_answer *answer);
+void rc_lanes_refused(struct rc_answer *answer);
+void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
+void rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
+void rc_lanes_resteer(struct rc_engine *engine);
+void rc_address_text(const struct sockaddr_in6 *address, char *out, size_t room);
+
+struct sock_filter;
+enum { RC_PROGRAM_MAX = 4096 };
+struct rc_choice {
+    unsigned index;  /* position in the group */
+    uint32_t worker; /* equal numbers share one worker's part */
+};
+int rc_steering_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                      unsigned room);
+int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count);
+int rc_steering_deafen(int fd);
+int rc_steering_hear(int fd);
+
+/* ---- doors ------------------------------------------------------------------ */
+
+int rc_notify_install(void);
+int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker);
+
+struct rc_shim {
+    struct rc_source port;
+    char name[64];
+    uint64_t token;
+};
+void rc_shim_accept(struct rc_engine *engine);
+void rc_shim_call(struct rc_engine *engine, struct rc_source *source);
+void rc_shim_shut(struct rc_engine *engine);
+
+/* ---- engine ------------------------------------------------------------------ */
+
+struct rc_grave {
+    struct rc_grave *next;
+    void *memory;
+};
+
+struct rc_output {
+    struct rc_event *events;
+    size_t count, room;
+};
+
+struct rc_shim_caller {
+    struct rc_source source;
+    struct rc_shim_caller *next;
+    pid_t pid;
+    uid_t uid;
+};
+
+struct rc_watch {
+    struct rc_source source;
+    struct rc_watch *next;
+};
+
+struct rc_engine {
+    int epoll;
+    unsigned flags;
+    struct rc_source timer, signals;
+    sigset_t signal_set, mask_before;
+    bool masked;
+    bool orphans; /* a child that is not a worker may wait to be reaped */
+    int64_t deadline_ms;
+    bool hurried; /* the timer was set to now because lines wait in a buffer */
+    struct rc_guard guard;
+    struct rc_worker *workers;
+    struct rc_group *groups;
+    struct rc_watch *watches;
+    struct rc_shim shim;
+    struct rc_shim_caller *callers;
+    struct rc_grave *graves;
+    unsigned turn;
+    struct rc_output *output; /* where events go while rc_wait runs */
+    char texts[64][80];       /* addresses of this turn's listening events */
+    unsigned text_count;
+};
+
+struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
+void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+             const char *text, size_t length);
+void rc_bury(struct rc_engine *engine, void *memory);
+void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);
+void rc_worker_departed(struct rc_engine *engine, struct rc_worker *worker);
+void rc_reap_orphans(struct rc_engine *engine);
+int rc_send_descriptor(int socket, const void *bytes, size_t length, int fd);
+ssize_t rc_receive_descriptor(int socket, void *bytes, size_t length, int *fd);
+
+#endif

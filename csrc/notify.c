@@ -1,0 +1,212 @@
+/* notify.c - the door: bind(2) and listen(2) of a worker by seccomp notification.
+ *
+ * Owns: the filter, and one notification at a time. Does not own what a bind
+ * means (lanes.c). Installed in the child before any user code; everything the
+ * worker starts inherits it (seccomp_unotify(2)).
+ *
+ * Invariant: a notification is received, then its descriptor taken, then its
+ * memory read, then checked to be still alive, and only then acted upon: the
+ * process may have died, and its number be somebody else's, at any point before.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+#define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
+#endif
+
+#if defined(__x86_64__)
+#define RC_ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define RC_ARCH AUDIT_ARCH_AARCH64
+#elif defined(__riscv) && __riscv_xlen == 64
+#define RC_ARCH AUDIT_ARCH_RISCV64
+#else
+#error "recluster does not know the audit architecture of this machine"
+#endif
+
+/* A bind of less than 16 bytes is no internet address: name look-ups bind a
+ * 12-byte netlink one each time, and must neither pay for us nor hang when the
+ * master is stopped. */
+enum { SHORTEST_ADDRESS = sizeof(struct sockaddr_in) };
+#define SYSCALL_FIELD(field) ((uint32_t)offsetof(struct seccomp_data, field))
+
+static int seccomp(unsigned operation, unsigned flags, void *argument)
+{
+    return (int)syscall(SYS_seccomp, operation, flags, argument);
+}
+
+/* Returns the listener (closed on exec), or -errno. Only system calls: this
+ * runs between fork and exec. */
+int rc_notify_install(void)
+{
+    struct sock_filter text[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SYSCALL_FIELD(arch)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, RC_ARCH, 0, 6),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SYSCALL_FIELD(nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_listen, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_bind, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SYSCALL_FIELD(args[2])), /* low half: little endian */
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, SHORTEST_ADDRESS, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof text / sizeof text[0], .filter = text};
+    unsigned killable =
+        SECCOMP_FILTER_FLAG_NEW_LISTENER | (unsigned)SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+
+    int listener = seccomp(SECCOMP_SET_MODE_FILTER, killable, &program);
+    if (listener < 0 && errno == EACCES) {
+        /* Without CAP_SYS_ADMIN a filter needs no_new_privs; with it we leave
+         * the bit alone, for it breaks setcap servers, sudo and sendmail. */
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+            return -errno;
+        listener = seccomp(SECCOMP_SET_MODE_FILTER, killable, &program);
+    }
+    if (listener < 0 && errno == EINVAL) /* before Linux 5.19 */
+        listener = seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+    return listener < 0 ? -errno : listener;
+}
+
+/* The notification names a thread; /proc knows its process. */
+static pid_t process_of(pid_t thread)
+{
+    char path[32], text[256];
+    snprintf(path, sizeof path, "/proc/%d/status", (int)thread);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t got = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (got <= 0)
+        return -1;
+    text[got] = '\0';
+    const char *line = strstr(text, "\nTgid:");
+    int process = -1;
+    return line && sscanf(line, "\nTgid: %d", &process) == 1 ? process : -1;
+}
+
+static int take_descriptor(const struct rc_worker *worker, pid_t process, int number)
+{
+    int pidfd = process == worker->pid ? worker->process.fd
+                                       : (int)syscall(SYS_pidfd_open, process, 0);
+    if (pidfd < 0)
+        return -errno;
+    int fd = (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
+    int error = fd < 0 ? -errno : 0;
+    if (pidfd != worker->process.fd)
+        close(pidfd);
+    return error ? error : fd;
+}
+
+static int read_address(pid_t process, uint64_t from, uint64_t length, struct rc_call *call)
+{
+    socklen_t wanted = length < sizeof call->address ? (socklen_t)length : sizeof call->address;
+    struct iovec here = {.iov_base = &call->address, .iov_len = wanted};
+    struct iovec there = {.iov_base = (void *)(uintptr_t)from, .iov_len = wanted};
+    ssize_t got = process_vm_readv(process, &here, 1, &there, 1, 0);
+    if (got < 0)
+        return -errno;
+    if ((size_t)got != wanted)
+        return -EFAULT;
+    call->length = wanted;
+    return 0;
+}
+
+static bool still_waits(int door, uint64_t id)
+{
+    return ioctl(door, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
+}
+
+/* O_CLOEXEC is the number's, not the description's: keep what theirs had. */
+static uint32_t descriptor_flags(pid_t process, int number)
+{
+    char path[64];
+    unsigned flags = 0;
+    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", (int)process, number);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return O_CLOEXEC;
+    if (fscanf(file, "pos: %*d flags: %o", &flags) != 1)
+        flags = O_CLOEXEC;
+    fclose(file);
+    return flags & O_CLOEXEC;
+}
+
+static int put_in_place(int door, uint64_t id, const struct rc_call *call, int fd)
+{
+    struct seccomp_notif_addfd add = {
+        .id = id,
+        .flags = SECCOMP_ADDFD_FLAG_SETFD,
+        .srcfd = (uint32_t)fd,
+        .newfd = (uint32_t)call->number,
+        .newfd_flags = descriptor_flags(call->pid, call->number),
+    };
+    return ioctl(door, SECCOMP_IOCTL_NOTIF_ADDFD, &add) < 0 ? -errno : 0;
+}
+
+static void decide(struct rc_engine *engine, int door, const struct seccomp_notif *notice,
+                   struct rc_call *call, struct rc_answer *answer)
+{
+    bool is_bind = notice->data.nr == __NR_bind;
+    call->pid = (pid_t)notice->pid == call->worker->pid ? call->worker->pid
+                                                        : process_of((pid_t)notice->pid);
+    call->number = (int)notice->data.args[0];
+    call->backlog = (int)notice->data.args[1];
+    call->fd = take_descriptor(call->worker, call->pid, call->number);
+    if (call->fd < 0)
+        return; /* EBADF and the like: the kernel will say the same */
+    if (is_bind && notice->data.args[2] > sizeof(struct sockaddr_storage))
+        return; /* EINVAL, and the kernel will say so */
+    if (is_bind &&
+        read_address(call->pid, notice->data.args[1], notice->data.args[2], call) < 0)
+        return;
+    if (!still_waits(door, notice->id))
+        return;
+    if (is_bind)
+        rc_lanes_bind(engine, call, answer);
+    else
+        rc_lanes_listen(engine, call, answer);
+    if (!answer->pass && answer->result == 0 && answer->replace >= 0) {
+        answer->result = put_in_place(door, notice->id, call, answer->replace);
+        if (answer->result)
+            rc_lanes_refused(answer);
+    }
+}
+
+/* Serves one notification. The epoll set said there is one, so RECV does not
+ * block; one that was withdrawn since is ENOENT. */
+int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker)
+{
+    struct seccomp_notif notice;
+    struct rc_call call = {.worker = worker, .fd = -1};
+    struct rc_answer answer = {.pass = true, .replace = -1};
+    int door = worker->door.fd;
+
+    memset(&notice, 0, sizeof notice);
+    if (ioctl(door, SECCOMP_IOCTL_NOTIF_RECV, &notice) < 0)
+        return errno == ENOENT || errno == EINTR ? 0 : -errno;
+    decide(engine, door, &notice, &call, &answer);
+    struct seccomp_notif_resp reply = {
+        .id = notice.id,
+        .error = answer.pass ? 0 : answer.result,
+        .flags = answer.pass ? SECCOMP_USER_NOTIF_FLAG_CONTINUE : 0,
+    };
+    (void)ioctl(door, SECCOMP_IOCTL_NOTIF_SEND, &reply); /* ENOENT: the caller is dead */
+    if (answer.owned)
+        rc_close(&answer.replace);
+    rc_close(&call.fd);
+    return 0;
+}

@@ -1,0 +1,33 @@
+/* wire.h - what the preload shim and the master say to each other.
+ *
+ * One SOCK_SEQPACKET connection per call, to an abstract address named in
+ * RECLUSTER_DOOR as name/worker/token: descriptors are not inherited reliably
+ * (multiprocessing and subprocess close them), environment is.
+ */
+#ifndef RECLUSTER_WIRE_H
+#define RECLUSTER_WIRE_H
+
+#include <netinet/in.h>
+#include <stdint.h>
+
+enum rc_wire_operation { RC_WIRE_BIND = 1, RC_WIRE_LISTEN = 2 };
+#define RC_WIRE_MAGIC 0x72637332u
+
+struct rc_wire_request { /* with the socket attached by SCM_RIGHTS */
+    uint32_t magic;
+    uint32_t operation;
+    uint64_t token;
+    uint32_t worker;
+    int32_t number;
+    int32_t backlog;
+    uint32_t length;
+    struct sockaddr_in6 address;
+};
+
+struct rc_wire_reply { /* with a socket attached if it is to be put in place */
+    uint32_t magic;
+    int32_t pass;
+    int32_t error; /* 0 or an errno */
+};
+
+#endif

@@ -1,0 +1,141 @@
+/* shimdoor.c - the master's side of the preload shim (csrc/preload).
+ *
+ * Owns: the abstract socket that shims connect to, and one call per connection.
+ * Does not own what a bind means (lanes.c). Invariant: a caller proves by the
+ * token in its environment that it came out of one of our workers.
+ */
+#include "internal.h"
+#include "preload/wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+int rc_shim_open(rc_engine *engine)
+{
+    struct rc_shim *shim = &engine->shim;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    uint64_t salt;
+
+    if (shim->port.fd >= 0)
+        return 0;
+    if (getrandom(&shim->token, sizeof shim->token, 0) != sizeof shim->token ||
+        getrandom(&salt, sizeof salt, 0) != sizeof salt)
+        return -EIO;
+    snprintf(shim->name, sizeof shim->name, "recluster-%d-%llx", (int)getpid(),
+             (unsigned long long)salt);
+    size_t length = strlen(shim->name);
+    memcpy(address.sun_path + 1, shim->name, length);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length);
+    int error = bind(fd, (struct sockaddr *)&address, size) < 0 || listen(fd, 1024) < 0 ? -errno
+                                                                                        : 0;
+    if (!error)
+        error = rc_source_add(engine->epoll, &shim->port, RC_SOURCE_SHIM_PORT, fd, EPOLLIN);
+    if (error)
+        close(fd);
+    return error;
+}
+
+int rc_shim_address(const rc_engine *engine, uint32_t worker, char *out, size_t room)
+{
+    int length = snprintf(out, room, "%s/%u/%llx", engine->shim.name, worker,
+                          (unsigned long long)engine->shim.token);
+    return length < 0 || (size_t)length >= room ? -ENOBUFS : length;
+}
+
+void rc_shim_accept(struct rc_engine *engine)
+{
+    struct rc_shim_caller *caller = calloc(1, sizeof *caller);
+    struct ucred peer = {.pid = -1};
+    socklen_t length = sizeof peer;
+    int fd = caller ? accept4(engine->shim.port.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
+    if (fd < 0)
+        goto fail;
+    (void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length);
+    caller->pid = peer.pid;
+    if (rc_source_add(engine->epoll, &caller->source, RC_SOURCE_SHIM_CALL, fd, EPOLLIN) < 0)
+        goto fail;
+    caller->next = engine->callers;
+    engine->callers = caller;
+    return;
+fail:
+    if (fd >= 0)
+        close(fd);
+    free(caller);
+}
+
+static void caller_free(struct rc_engine *engine, struct rc_shim_caller *caller)
+{
+    struct rc_shim_caller **link = &engine->callers;
+    while (*link != caller)
+        link = &(*link)->next;
+    *link = caller->next;
+    rc_source_shut(engine->epoll, &caller->source);
+    rc_bury(engine, caller);
+}
+
+static void decide(struct rc_engine *engine, const struct rc_wire_request *request, pid_t pid,
+                   int fd, struct rc_answer *answer)
+{
+    struct rc_call call = {
+        .worker = rc_find(engine, request->worker),
+        .pid = pid,
+        .number = request->number,
+        .fd = fd,
+        .address = request->address,
+        .length = request->length,
+        .backlog = request->backlog,
+    };
+    if (!call.worker || call.worker->dead) {
+        /* What is left of a worker that ended must not serve: as when the
+         * seccomp door has lost its master. */
+        answer->pass = false;
+        answer->result = -ENOSYS;
+    } else if (request->operation == RC_WIRE_BIND) {
+        rc_lanes_bind(engine, &call, answer);
+    } else {
+        rc_lanes_listen(engine, &call, answer);
+    }
+}
+
+void rc_shim_call(struct rc_engine *engine, struct rc_source *source)
+{
+    struct rc_shim_caller *caller = RC_CONTAINER(source, struct rc_shim_caller, source);
+    struct rc_wire_request request;
+    struct rc_answer answer = {.pass = true, .replace = -1};
+    int fd = -1;
+
+    ssize_t got = rc_receive_descriptor(source->fd, &request, sizeof request, &fd);
+    if (got == sizeof request && request.magic == RC_WIRE_MAGIC &&
+        request.token == engine->shim.token && fd >= 0) {
+        decide(engine, &request, caller->pid, fd, &answer);
+        struct rc_wire_reply reply = {
+            .magic = RC_WIRE_MAGIC,
+            .pass = answer.pass,
+            .error = answer.pass ? 0 : -answer.result,
+        };
+        int replace = !answer.pass && answer.result == 0 ? answer.replace : -1;
+        if (rc_send_descriptor(source->fd, &reply, sizeof reply, replace) < 0)
+            rc_lanes_refused(&answer);
+        if (answer.owned)
+            rc_close(&answer.replace);
+    }
+    rc_close(&fd);
+    caller_free(engine, caller);
+}
+
+void rc_shim_shut(struct rc_engine *engine)
+{
+    while (engine->callers)
+        caller_free(engine, engine->callers);
+    rc_source_shut(engine->epoll, &engine->shim.port);
+}

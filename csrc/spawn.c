@@ -1,0 +1,333 @@
+/* spawn.c - a worker's process: birth, signals, death.
+ *
+ * Owns: fork, what happens in the child before user code, pidfds, reaping.
+ * Invariants:
+ *  - a process is signalled through its pidfd, or through its group while its
+ *    leader is not reaped: never by a number that could be somebody else's;
+ *  - the order of a death is: status seen (WNOWAIT), group killed, guard told,
+ *    reaped, channel emptied, exit event;
+ *  - between fork and the return into Python, or exec, only system calls: the
+ *    program that embeds us may have threads that held any lock.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef P_PIDFD
+#define P_PIDFD 3
+#endif
+
+int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel_fd)
+{
+    int ends[2] = {-1, -1};
+    if (id == 0 || rc_find(engine, id))
+        return -EEXIST;
+    struct rc_worker *worker = calloc(1, sizeof *worker);
+    if (!worker)
+        return -ENOMEM;
+    worker->id = id;
+    worker->heir_of = heir_of;
+    worker->process.fd = worker->door.fd = worker->channel_source.fd = -1;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
+        int error = -errno;
+        free(worker);
+        return error;
+    }
+    int error = rc_source_add(engine->epoll, &worker->channel_source, RC_SOURCE_CHANNEL, ends[0],
+                              EPOLLIN);
+    if (error) {
+        close(ends[0]);
+        close(ends[1]);
+        free(worker);
+        return error;
+    }
+    worker->child_channel = ends[1];
+    worker->next = engine->workers;
+    engine->workers = worker;
+    *channel_fd = ends[1];
+    return 0;
+}
+
+static void worker_free(struct rc_engine *engine, struct rc_worker *worker)
+{
+    struct rc_worker **link = &engine->workers;
+    while (*link != worker)
+        link = &(*link)->next;
+    *link = worker->next;
+    rc_source_shut(engine->epoll, &worker->channel_source);
+    rc_source_shut(engine->epoll, &worker->process);
+    rc_source_shut(engine->epoll, &worker->door);
+    rc_close(&worker->child_channel);
+    rc_channel_free(&worker->channel);
+    rc_bury(engine, worker);
+}
+
+/* ---- in the child ------------------------------------------------------------ */
+
+/* A background process group that reads the terminal is stopped (SIGTTIN). */
+static void child_stdin(void)
+{
+    if (!isatty(STDIN_FILENO))
+        return;
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null >= 0) {
+        dup2(null, STDIN_FILENO);
+        close(null);
+    }
+}
+
+static int child_setup(struct rc_engine *engine, struct rc_worker *worker, enum rc_door_kind door)
+{
+    pid_t self = getpid();
+    int listener = -1, error = 0;
+
+    if (setpgid(0, 0) < 0 && errno != EPERM)
+        return -errno;
+    /* From the child itself, before anything else: should the master die now,
+     * the guard already knows. */
+    error = rc_guard_add(&engine->guard, self);
+    child_stdin();
+    if (!error && door == RC_DOOR_NOTIFY) {
+        listener = rc_notify_install();
+        if (listener < 0)
+            error = listener;
+    }
+    int said = rc_channel_greet(worker->child_channel, listener, -error);
+    rc_close(&listener);
+    return error ? error : said;
+}
+
+/* Signals that Python ignores would stay ignored across exec. */
+static void child_default_signals(void)
+{
+    static const int ignored[] = {SIGPIPE, SIGXFSZ};
+    for (size_t at = 0; at < sizeof ignored / sizeof ignored[0]; at++)
+        signal(ignored[at], SIG_DFL);
+}
+
+#ifdef __GLIBC__ /* strerror may translate, and for that take locks */
+#define describe_error strerrordesc_np
+#else
+#define describe_error strerror
+#endif
+
+static _Noreturn void child_die(const char *what, const char *path, int error)
+{
+    /* No stdio: locks may be held. */
+    const char *parts[] = {"recluster: cannot ", what, " ", path, ": ", describe_error(error),
+                           "\n"};
+    char line[512];
+    size_t length = 0;
+    for (size_t at = 0; at < sizeof parts / sizeof parts[0]; at++)
+        for (const char *c = parts[at] ? parts[at] : "?"; *c && length < sizeof line; c++)
+            line[length++] = *c;
+    (void)!write(STDERR_FILENO, line, length);
+    _exit(error == ENOENT ? 127 : 126);
+}
+
+/* ---- fork ----------------------------------------------------------------------- */
+
+/* 0 in the child, which still has every signal blocked; the pid in the master. */
+static pid_t fork_worker(struct rc_engine *engine, struct rc_worker *worker,
+                         const sigset_t *before)
+{
+    pid_t pid = fork();
+    if (pid <= 0)
+        return pid < 0 ? -errno : 0;
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+    (void)setpgid(pid, pid); /* both sides: whoever comes first */
+    /* Not reaped by anybody but us, so the number is still the child's. */
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    int error = pidfd < 0 ? -errno
+                          : rc_source_add(engine->epoll, &worker->process, RC_SOURCE_PROCESS,
+                                          pidfd, EPOLLIN);
+    if (error) {
+        kill(-pid, SIGKILL);
+        kill(pid, SIGKILL);
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            ; /* killed and ours: this returns at once */
+        (void)rc_guard_remove(&engine->guard, pid);
+        rc_close(&pidfd);
+        return error;
+    }
+    worker->pid = pid;
+    rc_close(&worker->child_channel);
+    return pid;
+}
+
+static int guard_ready(struct rc_engine *engine)
+{
+    return engine->guard.pid > 0 ? 0 : rc_guard_start(&engine->guard, engine->epoll);
+}
+
+pid_t rc_worker_fork(rc_engine *engine, uint32_t id, enum rc_door_kind door)
+{
+    struct rc_worker *worker = rc_find(engine, id);
+    sigset_t all, before;
+    int error = worker ? guard_ready(engine) : -ESRCH;
+    if (error) {
+        if (worker)
+            worker_free(engine, worker);
+        return error;
+    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    pid_t pid = fork_worker(engine, worker, &before);
+    if (pid == 0) {
+        error = child_setup(engine, worker, door);
+        if (error)
+            child_die("open the door of", "a worker", -error);
+        worker->child_channel = -1; /* the program's now */
+        pthread_sigmask(SIG_SETMASK, engine->masked ? &engine->mask_before : &before, NULL);
+        return 0;
+    }
+    if (pid < 0) {
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        worker_free(engine, worker);
+    }
+    return pid;
+}
+
+pid_t rc_worker_exec(rc_engine *engine, uint32_t id, enum rc_door_kind door,
+                     const struct rc_program *program)
+{
+    struct rc_worker *worker = rc_find(engine, id);
+    sigset_t all, before;
+    int error = worker ? guard_ready(engine) : -ESRCH;
+    if (error) {
+        if (worker)
+            worker_free(engine, worker);
+        return error;
+    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    pid_t pid = fork_worker(engine, worker, &before);
+    if (pid == 0) {
+        error = child_setup(engine, worker, door);
+        if (error)
+            child_die("open the door of", program->path, -error);
+        if (program->cwd && chdir(program->cwd) < 0)
+            child_die("change to", program->cwd, errno);
+        (void)fcntl(worker->child_channel, F_SETFD, 0);
+        child_default_signals();
+        pthread_sigmask(SIG_SETMASK, engine->masked ? &engine->mask_before : &before, NULL);
+        execve(program->path, program->argv, program->envp);
+        child_die("run", program->path, errno);
+    }
+    if (pid < 0) {
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        worker_free(engine, worker);
+    }
+    return pid;
+}
+
+/* ---- signals and messages --------------------------------------------------------- */
+
+int rc_worker_signal(rc_engine *engine, uint32_t id, int number)
+{
+    struct rc_worker *worker = rc_find(engine, id);
+    if (!worker || worker->process.fd < 0)
+        return -ESRCH;
+    if (syscall(SYS_pidfd_send_signal, worker->process.fd, number, NULL, 0) < 0)
+        return -errno;
+    return 0;
+}
+
+int rc_worker_kill(rc_engine *engine, uint32_t id)
+{
+    struct rc_worker *worker = rc_find(engine, id);
+    if (!worker || worker->process.fd < 0)
+        return -ESRCH;
+    /* The leader is not reaped (its pidfd is open until then), so the group's
+     * number cannot have been given to another. */
+    if (kill(-worker->pid, SIGKILL) < 0 && errno != ESRCH)
+        return -errno;
+    return rc_worker_signal(engine, id, SIGKILL);
+}
+
+int rc_worker_send(rc_engine *engine, uint32_t id, const char *line, size_t length)
+{
+    struct rc_worker *worker = rc_find(engine, id);
+    if (!worker || worker->channel_source.fd < 0)
+        return -EPIPE;
+    int state = rc_channel_send(&worker->channel, worker->channel_source.fd, line, length);
+    if (state < 0)
+        return state;
+    return rc_source_arm(engine->epoll, &worker->channel_source,
+                         state ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+int rc_worker_release(rc_engine *engine, uint32_t id)
+{
+    struct rc_worker *worker = rc_find(engine, id);
+    if (!worker)
+        return -ESRCH;
+    if (!worker->dead)
+        return -EBUSY;
+    rc_lanes_drop(engine, worker);
+    worker_free(engine, worker);
+    return 0;
+}
+
+/* ---- death -------------------------------------------------------------------------- */
+
+/* The pidfd is readable: the leader is a zombie. */
+void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker)
+{
+    siginfo_t info = {0};
+    if (waitid((idtype_t)P_PIDFD, (id_t)worker->process.fd, &info,
+               WEXITED | WNOHANG | WNOWAIT) < 0 ||
+        info.si_pid == 0)
+        return;
+    worker->status = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
+    (void)kill(-worker->pid, SIGKILL);
+    (void)rc_guard_remove(&engine->guard, worker->pid);
+    (void)waitid((idtype_t)P_PIDFD, (id_t)worker->process.fd, &info, WEXITED | WNOHANG);
+    /* A pidfd stays readable for ever after. */
+    rc_source_shut(engine->epoll, &worker->process);
+    worker->dead = worker->leaving = true;
+    worker->pendings = 0;
+    engine->orphans = true;
+    rc_lanes_resteer(engine);
+}
+
+/* Nothing polls its lanes any more. Without a seccomp door there is no telling,
+ * so there the leader's end counts. */
+void rc_worker_departed(struct rc_engine *engine, struct rc_worker *worker)
+{
+    rc_source_shut(engine->epoll, &worker->door);
+    if (worker->dead && !worker->leaving && !worker->gone) {
+        worker->gone = true;
+        rc_emit(engine, RC_EVENT_GONE, worker->id, 0, NULL, 0);
+    }
+}
+
+/* As PID 1 or subreaper: children we did not start. A worker's zombie is left
+ * to its pidfd; while one is in front, we look again after it was reaped. */
+void rc_reap_orphans(struct rc_engine *engine)
+{
+    engine->orphans = false;
+    if (!(engine->flags & RC_SUBREAPER))
+        return;
+    for (int rounds = 0; rounds < 1024; rounds++) {
+        siginfo_t info = {0};
+        if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0)
+            return;
+        for (struct rc_worker *worker = engine->workers; worker; worker = worker->next)
+            if (worker->pid == info.si_pid && worker->process.fd >= 0)
+                return;
+        if (info.si_pid == engine->guard.pid)
+            return;
+        (void)waitid(P_PID, (id_t)info.si_pid, &info, WEXITED | WNOHANG);
+    }
+}

@@ -1,0 +1,77 @@
+# The C surface (csrc/recluster.h) and nothing else.
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint32_t
+
+cdef extern from "sys/types.h" nogil:
+    ctypedef int pid_t
+
+cdef extern from "recluster.h" nogil:
+    ctypedef struct rc_engine:
+        pass
+
+    enum rc_event_kind:
+        RC_EVENT_SIGNAL
+        RC_EVENT_DEADLINE
+        RC_EVENT_READABLE
+        RC_EVENT_DOOR
+        RC_EVENT_LISTENING
+        RC_EVENT_MESSAGE
+        RC_EVENT_GARBLED
+        RC_EVENT_EXIT
+        RC_EVENT_GONE
+
+    struct rc_event:
+        rc_event_kind kind
+        uint32_t worker
+        int value
+        const char *text
+        size_t length
+
+    enum rc_door_kind:
+        RC_DOOR_NOTIFY
+        RC_DOOR_PRELOAD
+
+    enum:
+        RC_EVENTS_MIN
+        RC_SUBREAPER
+
+    int rc_engine_new(rc_engine **out, unsigned flags)
+    void rc_engine_free(rc_engine *engine)
+    void rc_engine_abandon(rc_engine *engine)
+    int rc_engine_fd(const rc_engine *engine)
+    int rc_signals(rc_engine *engine, const int *numbers, size_t count)
+    int rc_deadline(rc_engine *engine, int64_t at_ms)
+    int rc_watch(rc_engine *engine, int fd)
+    int rc_unwatch(rc_engine *engine, int fd)
+    int rc_wait(rc_engine *engine, rc_event *events, size_t room, int timeout_ms)
+
+    int rc_door_probe(const char **refused)
+    int rc_shim_open(rc_engine *engine)
+    int rc_shim_address(const rc_engine *engine, uint32_t worker, char *out, size_t room)
+
+    struct rc_program:
+        const char *path
+        char **argv
+        char **envp
+        const char *cwd
+
+    int rc_worker_new(rc_engine *engine, uint32_t worker, uint32_t heir_of, int *channel_fd)
+    pid_t rc_worker_fork(rc_engine *engine, uint32_t worker, rc_door_kind door)
+    pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, rc_door_kind door,
+                         const rc_program *program)
+    int rc_worker_signal(rc_engine *engine, uint32_t worker, int number)
+    int rc_worker_kill(rc_engine *engine, uint32_t worker)
+    int rc_worker_send(rc_engine *engine, uint32_t worker, const char *line, size_t length)
+    int rc_worker_release(rc_engine *engine, uint32_t worker)
+
+    struct rc_lane_facts:
+        uint32_t worker
+        int chosen
+        unsigned queued
+        unsigned backlog
+        char address[80]
+
+    int rc_steer(rc_engine *engine, const uint32_t *live, size_t count)
+    int rc_close_lanes(rc_engine *engine, uint32_t worker)
+    int rc_queued(rc_engine *engine, uint32_t worker)
+    int rc_lanes(rc_engine *engine, rc_lane_facts *out, size_t room)
