@@ -214,11 +214,11 @@ static int set_timer(struct rc_engine *engine, int64_t at_ms)
 
 int rc_deadline(rc_engine *engine, int64_t at_ms)
 {
-    if (at_ms == engine->deadline_ms && !engine->hurried)
+    if (at_ms == engine->deadline_ms)
         return 0;
     engine->deadline_ms = at_ms;
-    engine->hurried = false;
-    return set_timer(engine, at_ms);
+    /* A hurried timer fires first, and is set to the deadline then. */
+    return engine->hurried ? 0 : set_timer(engine, at_ms);
 }
 
 int rc_watch(rc_engine *engine, int fd)

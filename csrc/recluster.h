@@ -58,7 +58,7 @@ int rc_unwatch(rc_engine *engine, int fd);
 int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout_ms);
 
 /* Door. rc_door_probe tries the real thing on a child of its own and names what
- * was refused. rc_shim_address gives the value of RECLUSTER_DOOR for a worker. */
+ * was refused. rc_shim_address gives the value of RECLUSTER_SHIM for a worker. */
 int rc_door_probe(const char **refused);
 int rc_shim_open(rc_engine *engine);
 int rc_shim_address(const rc_engine *engine, uint32_t worker, char *out, size_t room);

@@ -47,7 +47,7 @@ static int is_internet_stream(int fd)
 /* A connected door, with worker and token filled in, or -1. */
 static int door_connect(struct rc_wire_request *request)
 {
-    const char *door = getenv("RECLUSTER_DOOR");
+    const char *door = getenv("RECLUSTER_SHIM");
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     char name[64];
     unsigned worker;

@@ -1,7 +1,7 @@
 /* wire.h - what the preload shim and the master say to each other.
  *
  * One SOCK_SEQPACKET connection per call, to an abstract address named in
- * RECLUSTER_DOOR as name/worker/token: descriptors are not inherited reliably
+ * RECLUSTER_SHIM as name/worker/token: descriptors are not inherited reliably
  * (multiprocessing and subprocess close them), environment is.
  */
 #ifndef RECLUSTER_WIRE_H

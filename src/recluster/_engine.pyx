@@ -14,6 +14,16 @@ cdef extern from "Python.h":
     int Py_FinalizeEx()
     void Py_Exit(int status)
 
+cdef extern from "signal.h" nogil:
+    ctypedef void (*handler_type)(int)
+    handler_type SIG_DFL
+    handler_type signal(int number, handler_type handler)
+    int kill(int pid, int number)
+
+cdef extern from "unistd.h" nogil:
+    int getpid()
+    void _exit(int status)
+
 import os
 
 SIGNAL = RC_EVENT_SIGNAL
@@ -51,9 +61,13 @@ def exit_process(int status):
     Py_Exit(status)
 
 
-def finalize():
-    """Py_FinalizeEx: nothing of Python may run in this process afterwards."""
-    return Py_FinalizeEx()
+def finalize_and_die(int number):
+    """Finalize, then die by that signal, as Python does after an unhandled ^C."""
+    Py_FinalizeEx()
+    # No interpreter from here on.
+    signal(number, SIG_DFL)
+    kill(getpid(), number)
+    _exit(128 + number)
 
 
 cdef char **_vector(list strings) except NULL:

@@ -1,0 +1,567 @@
+"""The cluster: the engine's events go to the population, its commands to the engine.
+
+Owns the public API and everything with a side effect; decides nothing that
+`population` can decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from . import _engine, population
+from .events import Callback, Emitter, Event
+from .handle import ReloadHandle
+from .launch import SHIM, Target, logical_cwd, needs_fresh_interpreter, worker_environ
+from .lifecycle import ENDED, State
+from .options import Options
+from .signals import Signals, catches
+from .story import Story, signal_name, to_stderr
+
+TURNS_PER_DISPATCH = 64
+PUT_OFF_MOST = 8
+
+
+class ClusterError(RuntimeError):
+    """The cluster cannot work here; the message says what is missing."""
+
+
+@dataclass(eq=False)
+class Worker:
+    """One worker as the API shows it.
+
+    `id` is its slot and its WORKER_ID; `generation` counts reloads; `pid` is 0
+    where no process came to be.
+    """
+
+    key: int
+    id: int
+    generation: int
+    pid: int
+    state: str = State.STARTING.value
+    ready: bool = False
+    alive: bool = True
+
+    def __str__(self) -> str:
+        return f"worker {self.id} (gen {self.generation}, pid {self.pid})"
+
+
+class Cluster:
+    """N copies of an unmodified server, supervised.
+
+    `target` is a Python file or a command (a list of words); `module=` names a
+    module as `python -m` would. Options: see the table in README.md; each may
+    also come from RECLUSTER_<OPTION>. Raises OptionError (a ValueError) for a
+    value that cannot be, ClusterError from `start` when neither door works.
+
+    Everything happens in `dispatch`, in the thread that calls it: drive it by
+    `run()`, `wait()`, `async with`, or by any loop that polls `fileno()` for
+    reading and then calls `dispatch()`; nothing else is needed, deadlines
+    included. No method may be called from another thread; from there use the
+    loop's own `call_soon_threadsafe` or a signal. Callbacks run inside
+    `dispatch` and may call every method.
+    """
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str] | Sequence[str] | None = None,
+        *,
+        module: str | None = None,
+        logger: logging.Logger | None = None,
+        **options: Any,
+    ) -> None:
+        self.options = Options.make(options)
+        self._target = Target.of(target, module)
+        self._cwd_option = self.options.cwd
+        self._start_cwd = logical_cwd()
+        self._target.check(self._cwd(), worker_environ(self.options, os.environ))
+        self._story = Story(self.options, logger.info if logger else to_stderr)
+        self._emitter = Emitter(self._report_callback)
+        self._population = population.Population(self.options, random.random)
+        self._workers: dict[int, Worker] = {}
+        self._handles: dict[int, tuple[ReloadHandle, Callable[[ReloadHandle], object] | None]] = {}
+        self._on_end: list[Callable[[], object]] = []
+        self._engine: _engine.Engine | None = None
+        self._signals: Signals | None = None
+        self._door = _engine.NOTIFY
+        self._may_fork = False  # the command line's privilege: its process is only a master
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._working = False
+        self._interrupts = 0
+        self._put_off = 0
+        self.exit_code: int | None = None
+        """What the command line exits with; None while the cluster lives."""
+
+    # ---- life ------------------------------------------------------------------
+
+    def start(self, *, signals: bool = False, subreaper: bool = False) -> None:
+        """Spawn the workers and return; then drive `dispatch`.
+
+        `signals`: handle the signals that `run` handles (main thread only).
+        `subreaper`: adopt and reap orphans of the workers; only for a process
+        that has no children of its own (prctl(2), PR_SET_CHILD_SUBREAPER).
+        """
+        if self._engine is not None or self.exit_code is not None:
+            raise RuntimeError("the cluster was started before")
+        self._engine = _engine.Engine(subreaper)
+        try:
+            self._choose_door()
+            if signals or subreaper:
+                self._signals = Signals(self._engine, self._act_on)
+        except BaseException:
+            self._release()
+            raise
+        self._population.start(time.monotonic())
+        self._work()
+
+    def run(self) -> int:
+        """`start` with signals, supervise, return the exit code at the end.
+
+        0 after a shutdown or terminate, 1 if it gave up. In a thread other than
+        the main one signals stay as they are.
+        """
+        if self._engine is None:
+            in_main = threading.current_thread() is threading.main_thread()
+            self.start(signals=in_main, subreaper=self._may_fork)
+        self.wait()
+        return self.exit_code or 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Drive the cluster until it has ended, `timeout` seconds at most."""
+        return self._drive(lambda: self.exit_code is not None, timeout)
+
+    def fileno(self) -> int:
+        """Readable (epoll) whenever `dispatch` has something to do. Any thread
+        may poll it."""
+        return self._alive().fileno()
+
+    def dispatch(self) -> None:
+        """Handle what has happened, without blocking.
+
+        Driven by `fileno()` being readable; an early call does no harm.
+        """
+        for _ in range(TURNS_PER_DISPATCH):
+            if self._engine is None or not self._turn(0):
+                return
+
+    def _drive(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        until = None if timeout is None else time.monotonic() + timeout
+        while not done() and self._engine is not None:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            self._turn(left)
+        return done()
+
+    # ---- what one can ask of it ----------------------------------------------------
+
+    def reload(self, callback: Callable[[ReloadHandle], object] | None = None) -> ReloadHandle:
+        """Replace all workers by new ones of a new generation.
+
+        Returns at once. New connections go to the new workers from one instant
+        on, when all are ready; if one fails, nothing changes. `callback` gets
+        the handle when it is done.
+        """
+        self._alive()
+        handle = ReloadHandle(self._drive)
+        number = self._population.reload(time.monotonic())
+        handle.generation = self._population.reloading.generation if (
+            self._population.reloading) else 0
+        self._handles[number] = (handle, callback)
+        self._work()
+        return handle
+
+    def shutdown(self) -> None:
+        """Gracefully: take no new connection, serve what waits, drain, end."""
+        if self._engine is not None:
+            self._population.shutdown(time.monotonic())
+            self._work()
+
+    def terminate(self, callback: Callable[[], object] | None = None) -> None:
+        """At once: kill every worker, release every lane, remove all listeners.
+        `callback` is called at the end."""
+        if callback is not None:
+            self._on_end.append(callback)
+        if self._engine is not None:
+            self._population.terminate(time.monotonic())
+            self._work()
+        elif callback is not None:
+            self._on_end.clear()
+            callback()
+
+    def scale(self, workers: int) -> None:
+        """Have that many slots; the highest drain. Raises OptionError."""
+        count = Options.make({"workers": workers}).workers
+        self._alive()
+        self._population.scale(count, time.monotonic())
+        self._work()
+
+    def workers(self) -> list[Worker]:
+        """All, including not yet ready and retiring ones, by slot and age."""
+        alive = [worker for worker in self._workers.values() if worker.alive]
+        return sorted(alive, key=lambda worker: (worker.id, worker.key))
+
+    def active_workers(self) -> dict[int, Worker | None]:
+        """Slot -> the ready worker that serves there, or None."""
+        active: dict[int, Worker | None] = {}
+        for index, slot in sorted(self._population.slots.items()):
+            if slot.wanted:
+                active[index] = self._workers[slot.serving.id] if slot.serving else None
+        return active
+
+    def send(self, worker: Worker, message: Any) -> bool:
+        """Queue a message for the worker. False if its channel is closed, or full
+        because it does not read. Raises TypeError for what JSON cannot say."""
+        line = json.dumps(message).encode()
+        return self._engine is not None and worker.alive and self._engine.send(worker.key, line)
+
+    def broadcast(self, message: Any) -> int:
+        """`send` to all workers; returns to how many it could be queued."""
+        return sum(self.send(worker, message) for worker in self.workers())
+
+    def on(self, event: str, callback: Callback) -> None:
+        """Call `callback` with an `Event` at each: online, listening, ready,
+        message, disconnect, exit, reload, end."""
+        self._emitter.on(event, callback)
+
+    def off(self, event: str, callback: Callback) -> None:
+        """Take an `on` back."""
+        self._emitter.off(event, callback)
+
+    # ---- context managers ------------------------------------------------------------
+
+    def __enter__(self) -> Cluster:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        """Shuts down gracefully; at once if an exception is on its way."""
+        if kind is None:
+            self.shutdown()
+        else:
+            self.terminate()
+        self.wait()
+
+    async def __aenter__(self) -> Cluster:
+        """Starts, and is driven by the running asyncio loop."""
+        self.start()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self.fileno(), self.dispatch)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        if self._engine is None:
+            return
+        ended = asyncio.get_running_loop().create_future()
+        self._on_end.append(lambda: ended.done() or ended.set_result(None))
+        if kind is None:
+            self.shutdown()
+        else:
+            self.terminate()
+        if self._engine is not None:
+            await ended
+
+    # ---- the door --------------------------------------------------------------------
+
+    def _choose_door(self) -> None:
+        wanted = self.options.door
+        missing = None
+        if wanted != "preload":
+            refused = _engine.door_probe()
+            if refused is None:
+                self._door = _engine.NOTIFY
+                return
+            missing = f"{refused[0]}: {os.strerror(refused[1])}"
+            if wanted == "notify":
+                raise ClusterError(f"the seccomp door is refused here ({missing})")
+        self._door = _engine.PRELOAD
+        try:
+            if not SHIM:
+                raise OSError(2, "the preload library is not installed")
+            self._alive().shim_open()
+        except OSError as error:
+            also = f" and seccomp notification is refused ({missing})" if missing else ""
+            raise ClusterError(f"the preload door cannot open: {error.strerror}{also}") from None
+        if missing:
+            self._story.line(
+                f"seccomp notification is refused here ({missing}); workers get the preload "
+                "library instead"
+            )
+
+    # ---- one turn --------------------------------------------------------------------
+
+    def _alive(self) -> _engine.Engine:
+        if self._engine is None:
+            raise RuntimeError("the cluster is not running")
+        return self._engine
+
+    def _turn(self, timeout: float | None) -> bool:
+        """One look at the engine; False if there was nothing. Events come before
+        the clock, so a master that was stopped for a while does not take for
+        late what has long arrived."""
+        events = self._alive().wait(timeout)
+        due = False
+        for kind, key, value, text in events:
+            if kind == _engine.DEADLINE:
+                due = True
+            elif kind == _engine.SIGNAL and self._signals:
+                self._signals.arrived(value)
+            elif kind == _engine.READABLE and self._signals:
+                self._signals.readable(value)
+            elif key in self._workers:
+                self._happened(kind, key, value, text)
+            if self._engine is None:
+                return True
+        # The clock last: alone, or after a few turns that were full of events.
+        self._put_off = self._put_off + 1 if due else self._put_off
+        if due and (len(events) == 1 or self._put_off > PUT_OFF_MOST):
+            self._put_off = 0
+            self._population.tick(time.monotonic())
+        self._work()
+        return bool(events)
+
+    def _happened(self, kind: int, key: int, value: int, text: bytes | None) -> None:
+        now, people = time.monotonic(), self._population
+        if kind == _engine.DOOR:
+            if value == 0:
+                people.online(key, now)
+            else:
+                self._story.line(
+                    f"{self._workers[key]}: its door did not open: {os.strerror(value)}"
+                )
+        elif kind == _engine.LISTENING:
+            people.listening(key, (text or b"").decode(), now)
+        elif kind == _engine.MESSAGE:
+            self._message(key, text or b"", now)
+        elif kind == _engine.GARBLED:
+            self._story.once(
+                f"garbled {key}",
+                f"{self._workers[key]}: sent a line of more than {value} bytes; dropped",
+            )
+        elif kind == _engine.EXIT:
+            people.exited(key, value, now)
+        elif kind == _engine.GONE:
+            people.gone(key, now)
+        self._work()
+
+    def _message(self, key: int, line: bytes, now: float) -> None:
+        worker = self._workers[key]
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            self._story.once(
+                f"json {key}", f"{worker}: sent a line that is not JSON; such lines are dropped"
+            )
+            return
+        command = message.get("cmd") if isinstance(message, dict) else None
+        if command == "ready":
+            self._population.said_ready(key, now)
+        elif command == "disconnect":
+            self._population.said_disconnect(key, now)
+        elif command == "recluster.error":
+            self._population.failed(key, str(message.get("error")))
+            return
+        elif isinstance(command, str) and command.startswith("NODE_"):
+            return  # Node's own, about handles
+        self._emit("message", key, {"message": message})
+
+    def _work(self) -> None:
+        """Carry out the population's commands, those they cause included."""
+        if self._working or self._engine is None:
+            return
+        self._working = True
+        try:
+            while commands := self._population.take():
+                for command in commands:
+                    self._carry_out(command)
+        finally:
+            self._working = False
+        if self._population.ended is not None:
+            self._end(self._population.ended)
+        elif self._engine is not None:
+            self._engine.deadline(self._population.deadline())
+
+    def _carry_out(self, command: population.Command) -> None:
+        engine = self._alive()
+        now = time.monotonic()
+        if isinstance(command, population.Spawn):
+            self._spawn(command, now)
+        elif isinstance(command, population.Live):
+            engine.steer(command.workers)
+        elif isinstance(command, population.Leave):
+            engine.send(command.worker, b'{"cmd": "disconnect"}')
+            engine.signal(command.worker, self.options.stop_signal)
+        elif isinstance(command, population.Kill):
+            engine.kill(command.worker)
+        elif isinstance(command, population.Inspect):
+            self._population.inspected(command.worker, engine.queued(command.worker), now)
+        elif isinstance(command, population.Release):
+            engine.release(command.worker)
+            self._workers.pop(command.worker, None)
+        elif isinstance(command, population.CloseLanes):
+            engine.close_lanes()
+        elif isinstance(command, population.Notice):
+            self._notice(command)
+
+    def _end(self, code: int) -> None:
+        self.exit_code = code
+        self._release()
+        self._emit("end", 0, {"code": code})
+        callbacks, self._on_end = self._on_end, []
+        for callback in callbacks:
+            self._emitter.guarded(lambda _, callback=callback: callback(), None)
+
+    def _release(self) -> None:
+        if self._engine is None:
+            return
+        if self._loop is not None:
+            self._loop.remove_reader(self._engine.fileno())
+        engine, self._engine = self._engine, None
+        if self._signals:
+            self._signals.close()
+        engine.close()
+        for worker in self._workers.values():
+            worker.alive = False
+
+    # ---- telling ---------------------------------------------------------------------
+
+    def _notice(self, notice: population.Notice) -> None:
+        details = dict(notice.details)
+        worker = self._workers.get(notice.worker)
+        if worker is not None:
+            member = self._population.members.get(worker.key)
+            if member is not None:
+                worker.state = member.state.value
+                worker.ready = member.ready_at is not None and member.state not in ENDED
+            worker.alive = notice.name != "exit"
+        self._story.tell(notice.name, str(worker or ""), details)
+        if notice.name == "exit" and details["signal"] is not None:
+            details["signal"] = signal_name(details["signal"])
+        if notice.name == "reload":
+            self._finish_reload(details)
+        if notice.name in ("online", "listening", "ready", "disconnect", "exit", "reload"):
+            details.pop("was", None)
+            details.pop("number", None)
+            self._emit(notice.name, notice.worker, details)
+
+    def _finish_reload(self, details: dict[str, Any]) -> None:
+        handle, callback = self._handles.pop(details["number"], (None, None))
+        if handle is not None:
+            handle.finish(details)
+            if callback is not None:
+                self._emitter.guarded(callback, handle)
+
+    def _emit(self, name: str, key: int, details: dict[str, Any]) -> None:
+        self._emitter.emit(Event(name, self._workers.get(key), details))
+
+    def _report_callback(self, name: str, error: BaseException) -> None:
+        last = traceback.format_exception_only(type(error), error)[-1].strip()
+        self._story.line(f"callback {name} raised {last}")
+
+    # ---- spawning --------------------------------------------------------------------
+
+    def _cwd(self) -> str:
+        return os.path.join(self._start_cwd, self._cwd_option or "")
+
+    def _spawn(self, command: population.Spawn, now: float) -> None:
+        engine = self._alive()
+        worker = Worker(command.worker, command.slot, command.generation, 0)
+        self._workers[command.worker] = worker
+        environ = worker_environ(self.options, os.environ)
+        try:
+            channel = engine.new_worker(command.worker, command.heir_of)
+            environ["WORKER_ID"] = str(command.slot)
+            environ["RECLUSTER_GENERATION"] = str(command.generation)
+            environ["NODE_CHANNEL_FD"] = str(channel)
+            environ["NODE_CHANNEL_SERIALIZATION_MODE"] = "json"
+            if self._forks():
+                worker.pid = self._fork(command.worker, environ, channel)
+            else:
+                worker.pid = self._exec(command.worker, environ)
+        except OSError as error:
+            self._population.spawn_failed(command.worker, error.strerror or str(error), now)
+            self._workers.pop(command.worker, None)
+
+    def _forks(self) -> bool:
+        return (
+            self._may_fork
+            and self._door == _engine.NOTIFY
+            and self._target.kind != "command"
+            and not needs_fresh_interpreter(self.options)
+            and threading.active_count() == 1
+        )
+
+    def _fork(self, key: int, environ: dict[str, str], channel: int) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        pid = self._alive().fork(key, self._door)
+        if pid == 0:
+            from . import forked
+
+            forked.run(self._target, self.options.args, environ, self._cwd(), channel)
+        return pid
+
+    def _exec(self, key: int, environ: dict[str, str]) -> int:
+        engine, cwd = self._alive(), self._cwd()
+        words = self._target.command(cwd, environ, self.options.args)
+        if self._door == _engine.PRELOAD:
+            environ["RECLUSTER_SHIM"] = engine.shim_address(key)
+            others = environ.get("LD_PRELOAD")
+            environ["LD_PRELOAD"] = f"{SHIM} {others}" if others else SHIM
+        return engine.exec(
+            key,
+            self._door,
+            [os.fsencode(word) for word in words],
+            [os.fsencode(f"{name}={value}") for name, value in environ.items()],
+            os.fsencode(cwd),
+        )
+
+    # ---- signals ---------------------------------------------------------------------
+
+    def _act_on(self, number: int) -> None:
+        """The meaning of a signal to the master."""
+        if number == signal.SIGHUP and self._signals and self._signals.terminal_closed():
+            self._story.line("the terminal was closed: shutting down")
+            self.shutdown()
+        elif number in (signal.SIGUSR2, signal.SIGHUP):
+            self.reload()
+        elif number == signal.SIGTERM:
+            self.shutdown()
+        elif number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                self.terminate()
+            else:
+                self.shutdown()
+        elif number == signal.SIGQUIT:
+            self.terminate()
+        elif number in (signal.SIGTTIN, signal.SIGTTOU):
+            count = sum(slot.wanted for slot in self._population.slots.values())
+            self.scale(max(1, count + (1 if number == signal.SIGTTIN else -1)))
+        elif number == signal.SIGUSR1:
+            self._pass_on(self.workers(), number)
+
+    def _pass_on(self, workers: Iterable[Worker], number: int) -> None:
+        for worker in workers:
+            if catches(worker.pid, number):
+                self._alive().signal(worker.key, number)

@@ -1,0 +1,150 @@
+"""In a worker that was forked without exec: be `python FILE` or `python -m MODULE`.
+
+Owns what the program can see of how it was started. Never returns.
+`runpy.run_path` is not equivalent (it restores sys.argv, puts its own module
+back and leaves its frames in tracebacks).
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import contextlib
+import importlib
+import json
+import os
+import runpy
+import signal
+import sys
+import types
+from collections.abc import Mapping
+from importlib.machinery import SourceFileLoader
+from types import TracebackType
+from typing import NoReturn
+
+from . import _engine
+from .launch import Target
+
+
+def _fresh_main() -> types.ModuleType:
+    main = types.ModuleType("__main__")
+    main.__dict__["__builtins__"] = builtins
+    if sys.version_info < (3, 14):
+        main.__dict__["__annotations__"] = {}
+    sys.modules["__main__"] = main
+    return main
+
+
+def _forget_master() -> None:
+    """Exit handlers of the master are not the worker's; logging's is everybody's."""
+    atexit._clear()
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        atexit.register(logging.shutdown)
+    importlib.invalidate_caches()
+
+
+def _set_path(first: str) -> None:
+    """sys.path[0], which `python -m recluster` has set for itself; python -P sets none."""
+    if not getattr(sys.flags, "safe_path", False) and not sys.flags.isolated:
+        sys.path[0:1] = [first]
+
+
+def _is_importable(path: str) -> bool:
+    """A directory or a zip file with a __main__: runs like a package."""
+    if os.path.isdir(path):
+        return True
+    import zipfile
+
+    return zipfile.is_zipfile(path)
+
+
+def _run_file(name: str) -> None:
+    path = os.path.abspath(name)
+    if _is_importable(path):
+        _set_path(name)
+        _fresh_main()
+        runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
+        return
+    _set_path(os.path.dirname(os.path.realpath(name)))
+    main = _fresh_main()
+    main.__dict__.update(
+        __file__=path, __cached__=None, __loader__=SourceFileLoader("__main__", path)
+    )
+    with open(path, "rb") as file:
+        code = compile(file.read(), path, "exec", dont_inherit=True)
+    exec(code, main.__dict__)
+
+
+def _run_module(name: str) -> None:
+    _set_path(os.getcwd())
+    _fresh_main()
+    runpy._run_module_as_main(name)  # type: ignore[attr-defined]
+
+
+def _theirs(traceback: TracebackType | None) -> TracebackType | None:
+    """Without the frames of this file."""
+    while traceback and traceback.tb_frame.f_code.co_filename == __file__:
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _tell_master(channel: int, error: str) -> None:
+    """The last line of the traceback, for the verdict of a reload."""
+    line = json.dumps({"cmd": "recluster.error", "error": error[:500]}) + "\n"
+    with contextlib.suppress(OSError):
+        os.write(channel, line.encode())
+
+
+def _exit_code(error: SystemExit, channel: int) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code
+    _tell_master(channel, str(error.code))
+    with contextlib.suppress(Exception):
+        print(error.code, file=sys.stderr)
+    return 1
+
+
+def _report(error: BaseException, channel: int) -> None:
+    error.__traceback__ = _theirs(error.__traceback__)
+    sys.last_type, sys.last_value = type(error), error
+    sys.last_traceback = error.__traceback__
+    if sys.version_info >= (3, 12):
+        sys.last_exc = error
+    from traceback import format_exception_only
+
+    _tell_master(channel, format_exception_only(type(error), error)[-1].strip())
+    sys.excepthook(type(error), error, error.__traceback__)
+
+
+def run(
+    target: Target, args: tuple[str, ...], environ: Mapping[str, str], cwd: str, channel: int
+) -> NoReturn:
+    """Become the program. `channel` is the descriptor of the worker's channel."""
+    name = target.words[0]
+    status = 1
+    try:
+        os.environ.clear()
+        os.environ.update(environ)
+        os.chdir(cwd)
+        _forget_master()
+        # What the interpreter itself would have been given.
+        dash_m = ["-m", name] if target.kind == "module" else [name]
+        sys.orig_argv = [sys.orig_argv[0], *dash_m, *args]
+        sys.argv = ["-m" if target.kind == "module" else name, *args]
+        if target.kind == "module":
+            _run_module(name)
+        else:
+            _run_file(name)
+        status = 0
+    except SystemExit as error:
+        status = _exit_code(error, channel)
+    except KeyboardInterrupt as error:
+        _report(error, channel)
+        _engine.finalize_and_die(int(signal.SIGINT))
+    except BaseException as error:
+        _report(error, channel)
+    _engine.exit_process(status)
+    raise AssertionError  # Py_Exit does not return

@@ -1,0 +1,129 @@
+"""What a worker runs, and how: FILE, MODULE or COMMAND. Imports no user code.
+
+Relative paths and the working directory are resolved anew for each worker, so
+that a reload follows `current -> releases/42`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+from pathlib import Path
+
+from .options import OptionError, Options
+
+SHIM = str(next(Path(__file__).parent.glob("_shim*.so"), ""))
+
+# gunicorn, uvicorn and others would start that many workers in each worker.
+NOT_FOR_WORKERS = ("WEB_CONCURRENCY",)
+
+
+def logical_cwd() -> str:
+    """The working directory as it was entered, symbolic links kept ($PWD)."""
+    logical = os.environ.get("PWD", "")
+    try:
+        if os.path.isabs(logical) and os.path.samefile(logical, "."):
+            return logical
+    except OSError:
+        pass
+    return os.getcwd()
+
+
+@dataclass(frozen=True)
+class Target:
+    """`kind` is "file", "module" or "command"; `words` the name and, of a
+    command, its arguments."""
+
+    kind: str
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, target: object, module: str | None) -> Target:
+        if (target is None) == (module is None):
+            raise OptionError("target: give a file, a command list, or module=, and one only")
+        if module is not None:
+            return cls("module", (module,))
+        if isinstance(target, (str, os.PathLike)):
+            return cls("file", (os.fspath(target),))
+        if isinstance(target, Sequence) and target:
+            return cls("command", tuple(os.fspath(word) for word in target))
+        raise OptionError(f"target: {target!r} must be a path or a non-empty list of words")
+
+    def check(self, cwd: str, environ: Mapping[str, str]) -> None:
+        """Raises OptionError when FILE, MODULE or COMMAND is not there."""
+        name = self.words[0]
+        if self.kind == "file":
+            path = os.path.join(cwd, name)
+            if not os.path.exists(path):
+                raise OptionError(f"FILE: {name!r} does not exist")
+            if os.path.isdir(path) and not os.path.exists(os.path.join(path, "__main__.py")):
+                raise OptionError(f"FILE: {name!r} is a directory without a __main__.py")
+            if not os.access(path, os.R_OK):
+                raise OptionError(f"FILE: {name!r} cannot be read")
+        elif self.kind == "module":
+            if not _module_exists(name, cwd):
+                raise OptionError(f"MODULE: there is no module named {name!r}")
+        elif _which(name, cwd, environ) is None:
+            raise OptionError(f"COMMAND: {name!r} was not found")
+
+    def command(
+        self, cwd: str, environ: Mapping[str, str], args: tuple[str, ...]
+    ) -> list[str]:
+        """The words to execute, the path first. Raises OSError if it is gone."""
+        if self.kind == "command":
+            path = _which(self.words[0], cwd, environ)
+            if path is None:
+                raise FileNotFoundError(2, "command not found", self.words[0])
+            return [path, *self.words[1:], *args]
+        return [*interpreter(), *(["-m"] if self.kind == "module" else []), *self.words, *args]
+
+
+def interpreter() -> list[str]:
+    """This interpreter with its own flags (-X, -W, -O, -I ...)."""
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
+
+    return [sys.executable, *_args_from_interpreter_flags()]
+
+
+def _which(name: str, cwd: str, environ: Mapping[str, str]) -> str | None:
+    if os.path.dirname(name):
+        name = os.path.join(cwd, name)
+    found = shutil.which(name, path=environ.get("PATH", os.defpath))
+    return os.path.join(cwd, found) if found else None
+
+
+def _module_exists(name: str, cwd: str) -> bool:
+    """Without importing: find_spec of importlib would import the parents."""
+    places: list[str] | None = [cwd, *sys.path]
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        full = ".".join(parts[:depth])
+        spec = PathFinder.find_spec(full, places)
+        if spec is None and depth == 1:
+            spec = BuiltinImporter.find_spec(full) or FrozenImporter.find_spec(full)
+        if spec is None:
+            return False
+        if depth < len(parts):
+            if spec.submodule_search_locations is None:
+                return False
+            places = list(spec.submodule_search_locations)
+    return True
+
+
+def worker_environ(options: Options, environ: Mapping[str, str]) -> dict[str, str]:
+    found = {name: value for name, value in environ.items() if name not in NOT_FOR_WORKERS}
+    for name, value in options.env.items():
+        if value is None:
+            found.pop(name, None)
+        else:
+            found[name] = value
+    return found
+
+
+def needs_fresh_interpreter(options: Options) -> bool:
+    """Such variables are read when an interpreter, or the loader, starts."""
+    return any(name.startswith(("PYTHON", "LD_")) for name in options.env)

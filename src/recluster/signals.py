@@ -1,0 +1,114 @@
+"""Signals of the master: which mean what, and how they arrive.
+
+In a single-threaded program they are blocked and read from the engine's
+signalfd. With other threads that cannot work (the kernel gives a signal to any
+thread that has not blocked it), so there Python's own handlers write to a
+wake-up descriptor. In both, a handler that the program itself has set runs
+instead of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from ._engine import Engine
+
+HANDLED = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+class Signals:
+    """Delivers HANDLED to `act` (a number) until closed."""
+
+    def __init__(self, engine: Engine, act: Callable[[int], None]) -> None:
+        self._act = act
+        self._engine = engine
+        self._before: dict[int, object] = {}
+        self._pipe: tuple[socket.socket, socket.socket] | None = None
+        self._wakeup = -1
+        self._had_terminal = _has_terminal()
+        if threading.active_count() == 1:
+            engine.signals(HANDLED)
+        elif threading.current_thread() is threading.main_thread():
+            self._by_python()
+
+    def _by_python(self) -> None:
+        self._pipe = socket.socketpair()
+        for end in self._pipe:
+            end.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(self._pipe[1].fileno(), warn_on_full_buffer=False)
+        self._engine.watch(self._pipe[0].fileno())
+        for number in HANDLED:
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                self._before[number] = signal.signal(number, self._handler)
+
+    def _handler(self, number: int, frame: FrameType | None) -> None:
+        self._act(number)
+
+    def readable(self, fd: int) -> bool:
+        """The wake-up descriptor was written to: Python has run, or now runs,
+        the handlers. False if the descriptor is not ours."""
+        if self._pipe is None or fd != self._pipe[0].fileno():
+            return False
+        with contextlib.suppress(BlockingIOError):
+            self._pipe[0].recv(4096)
+        return True
+
+    def arrived(self, number: int) -> None:
+        """From the signalfd."""
+        handler = signal.getsignal(number)
+        if handler is signal.SIG_IGN:  # nohup
+            return
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(number, None)
+        else:
+            self._act(number)
+
+    def terminal_closed(self) -> bool:
+        """There was a controlling terminal, and it is gone (open: ENXIO)."""
+        return self._had_terminal and not _has_terminal()
+
+    def close(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._pipe is not None:
+            signal.set_wakeup_fd(self._wakeup)
+            if not self._engine.closed:
+                self._engine.unwatch(self._pipe[0].fileno())
+            for end in self._pipe:
+                end.close()
+            self._pipe = None
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether that process has a handler for the signal (SigCgt, proc(5))."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    except (OSError, ValueError):
+        pass
+    return False
