@@ -149,7 +149,6 @@ struct rc_lane {
     struct rc_worker *worker;
     uint64_t inode;
     unsigned backlog;
-    bool listened; /* false between adoption by a successor and its own listen */
     bool chosen;   /* the attached program may return it */
     bool closing;  /* caller asked for no new SYN */
     bool deaf;     /* a filter drops new SYNs */

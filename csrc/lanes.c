@@ -32,7 +32,7 @@ static enum level lane_level(const struct rc_lane *lane)
 {
     if (!lane->worker->live || lane->removing)
         return NEVER;
-    return lane->worker->dead || !lane->listened ? ORPHAN : LIVE;
+    return lane->worker->dead ? ORPHAN : LIVE;
 }
 
 static void lane_set_deaf(struct rc_lane *lane, bool deaf)
@@ -419,38 +419,6 @@ static in_port_t zero_port(struct rc_engine *engine, const struct rc_worker *wor
 
 /* ---- bind ----------------------------------------------------------------------------- */
 
-/* A lane whose worker died, and to which `worker` is the heir. */
-static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_worker *worker,
-                                  struct rc_group *group)
-{
-    struct rc_worker *dead = rc_find(engine, worker->heir_of);
-    for (; dead; dead = rc_find(engine, dead->heir_of))
-        for (unsigned at = 0; dead->dead && at < group->count; at++)
-            if (group->lanes[at]->worker == dead)
-                return group->lanes[at];
-    return NULL;
-}
-
-static void adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer)
-{
-    int flags = fcntl(call->fd, F_GETFL);
-    if (flags >= 0)
-        (void)fcntl(lane->source.fd, F_SETFL, flags);
-    answer->adopted = lane;
-    answer->previous = lane->worker;
-    answer->replace = lane->source.fd;
-    lane->worker = call->worker;
-    lane->listened = false;
-}
-
-/* The descriptor could not be put in place: the lane stays with its old owner. */
-void rc_lanes_refused(struct rc_answer *answer)
-{
-    if (answer->adopted)
-        answer->adopted->worker = answer->previous;
-    answer->adopted = NULL;
-}
-
 /* An MPTCP listener refuses the steering program; a plain TCP one serves the
  * same clients (they fall back, RFC 8684 section 3.7). */
 static int plain_tcp(int fd, int domain)
@@ -469,7 +437,7 @@ static int plain_tcp(int fd, int domain)
 }
 
 static int bind_socket(struct rc_engine *engine, const struct rc_call *call, int fd,
-                       struct sockaddr_in6 *address, struct rc_answer *answer)
+                       struct sockaddr_in6 *address)
 {
     struct rc_pending pending = {.pid = call->pid, .fd = call->number, .zero_index = -1};
     bool reuse_address = get_option(fd, SOL_SOCKET, SO_REUSEADDR) > 0;
@@ -485,14 +453,6 @@ static int bind_socket(struct rc_engine *engine, const struct rc_call *call, int
     if (error)
         return error;
     struct rc_group *group = address->sin6_port ? group_find(engine, &pending.key) : NULL;
-    struct rc_lane *orphan = group ? orphan_for(engine, call->worker, group) : NULL;
-    if (orphan) {
-        pending.inode = orphan->inode;
-        pending.key = group->key;
-        pending_add(call->worker, &pending);
-        adopt(call, orphan, answer);
-        return 0;
-    }
     /* The first of a group binds without SO_REUSEPORT, so that a foreign owner
      * or a second cluster is what it would be without us: EADDRINUSE. */
     bool first = !group && !pending_elsewhere(engine, &pending.key);
@@ -550,8 +510,8 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
         fd = plain;
     }
     answer->pass = false;
-    answer->result = bind_socket(engine, call, fd, &address, answer);
-    if (plain >= 0 && answer->result == 0 && answer->replace < 0) {
+    answer->result = bind_socket(engine, call, fd, &address);
+    if (plain >= 0 && answer->result == 0) {
         answer->replace = plain;
         answer->owned = true;
     } else {
@@ -628,7 +588,6 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
     lane->source.fd = -1;
     lane->worker = call->worker;
     lane->inode = pending->inode;
-    lane->listened = true;
     lane->backlog = backlog_for(call->backlog);
     error = group_append(group, lane);
     if (error)
@@ -664,22 +623,56 @@ fail:
     return error;
 }
 
-/* A listen on a lane we know: a second call, a process that shares the socket,
- * or a successor. The backlog is the description's: it may only grow. */
-static int listen_again(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane)
+/* The backlog is the description's, and may only grow: any listen(2) sets it. */
+static int lane_widen(struct rc_lane *lane, int asked)
 {
-    unsigned backlog = backlog_for(call->backlog);
-    if (backlog > lane->backlog) {
-        if (listen(lane->source.fd, (int)backlog) < 0)
-            return -errno;
-        lane->backlog = backlog;
-    }
-    if (!lane->listened) {
-        lane->listened = true;
-        announce(engine, call->worker, &lane->group->key.address, true);
-        group_steer(lane->group);
-    }
+    unsigned backlog = backlog_for(asked);
+    if (backlog <= lane->backlog)
+        return 0;
+    if (listen(lane->source.fd, (int)backlog) < 0)
+        return -errno;
+    lane->backlog = backlog;
     return 0;
+}
+
+/* A lane of the same address whose worker died, and to which `worker` is heir. */
+static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_worker *worker,
+                                  const struct rc_key *key)
+{
+    struct rc_group *group = group_find(engine, key);
+    struct rc_worker *dead = rc_find(engine, worker->heir_of);
+    for (; group && dead; dead = rc_find(engine, dead->heir_of))
+        for (unsigned at = 0; dead->dead && at < group->count; at++)
+            if (group->lanes[at]->worker == dead)
+                return group->lanes[at];
+    return NULL;
+}
+
+/* The orphan, queue and all, takes the place of the successor's own socket. At
+ * listen and not at bind: granian's parent binds a socket that never listens,
+ * gunicorn skips listen on one that already does (SO_ACCEPTCONN). */
+static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer)
+{
+    int flags = fcntl(call->fd, F_GETFL);
+    int error = lane_widen(lane, call->backlog);
+    if (error)
+        return error;
+    if (flags >= 0) /* O_NONBLOCK as the new program wants it */
+        (void)fcntl(lane->source.fd, F_SETFL, flags);
+    answer->adopted = lane;
+    answer->previous = lane->worker;
+    answer->replace = lane->source.fd;
+    lane->worker = call->worker;
+    group_steer(lane->group);
+    return 0;
+}
+
+/* The descriptor could not be put in place: the lane stays with its old owner. */
+void rc_lanes_refused(struct rc_answer *answer)
+{
+    if (answer->adopted)
+        answer->adopted->worker = answer->previous;
+    answer->adopted = NULL;
 }
 
 static void zero_listened(struct rc_worker *worker, const struct rc_pending *pending)
@@ -694,19 +687,24 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer)
 {
     uint64_t inode = inode_of(call->fd);
-    struct rc_lane *lane = lane_find(engine, inode);
+    struct rc_lane *lane = lane_find(engine, inode), *orphan;
     struct rc_pending *found = pending_find(call->worker, inode);
     struct rc_pending pending;
 
     *answer = (struct rc_answer){.replace = -1};
-    if (found) {
-        pending = *found;
-        pending_delete(call->worker, (unsigned)(found - call->worker->pending));
+    if (lane) { /* a second call, or a process that shares the socket */
+        answer->result = lane_widen(lane, call->backlog);
+        return;
     }
-    if (lane) {
-        answer->result = listen_again(engine, call, lane);
-        if (found && answer->result == 0)
-            zero_listened(call->worker, &pending);
+    if (found && (orphan = orphan_for(engine, call->worker, &found->key)) != NULL) {
+        answer->result = adopt(call, orphan, answer);
+        if (answer->result)
+            return;
+        zero_listened(call->worker, found);
+        announce(engine, call->worker, &found->key.address, true);
+        /* The bind stays known: another process may have the socket too (the
+         * workers of hypercorn do) and listen on it next, as a lane of its own. */
+        found->zero_index = -1;
         return;
     }
     if (!found) {
@@ -720,6 +718,8 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
             announce(engine, call->worker, &address, false);
         return;
     }
+    pending = *found;
+    pending_delete(call->worker, (unsigned)(found - call->worker->pending));
     answer->result = lane_new(engine, call, &pending);
     if (answer->result == 0) {
         zero_listened(call->worker, &pending);

@@ -1,8 +1,8 @@
 """Run N copies of an unmodified server as one cluster, and swap its code under live traffic.
 
-    import recluster
-    cluster = recluster.Cluster("server.py", workers=4, timeout=30)
-    cluster.run()
+import recluster
+cluster = recluster.Cluster("server.py", workers=4, timeout=30)
+cluster.run()
 """
 
 from __future__ import annotations

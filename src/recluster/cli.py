@@ -48,11 +48,23 @@ def parser() -> argparse.ArgumentParser:
             one.flag, metavar=one.metavar, default=argparse.SUPPRESS, help=text, **more
         )
     made.add_argument(
-        "--events", metavar="FD", type=int, help="write each event as a JSON line to this descriptor"
+        "--events",
+        metavar="FD",
+        type=int,
+        help="write events to this descriptor, as JSON lines",
     )
     made.add_argument("--version", action="store_true", help="print the version and exit")
     made.add_argument("-m", dest="module", metavar="MODULE", help="run a module, as python -m does")
     return made
+
+
+def options_table() -> str:
+    """The options as README.md shows them (a test compares)."""
+    rows = ["| option | environment | default | meaning |", "| --- | --- | --- | --- |"]
+    for one in FIELDS:
+        flag = "behind FILE or MODULE" if one.name == "args" else f"`{one.flag} {one.metavar}`"
+        rows.append(f"| `{one.name}`, {flag} | `{one.variable}` | {one.shown} | {one.help} |")
+    return "\n".join(rows)
 
 
 def _split(words: list[str], made: argparse.ArgumentParser) -> tuple[list[str], str, list[str]]:

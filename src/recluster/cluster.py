@@ -178,8 +178,8 @@ class Cluster:
         self._alive()
         handle = ReloadHandle(self._drive)
         number = self._population.reload(time.monotonic())
-        handle.generation = self._population.reloading.generation if (
-            self._population.reloading) else 0
+        reloading = self._population.reloading
+        handle.generation = reloading.generation if reloading else 0
         self._handles[number] = (handle, callback)
         self._work()
         return handle
@@ -248,7 +248,9 @@ class Cluster:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
         """Shuts down gracefully; at once if an exception is on its way."""
@@ -266,19 +268,21 @@ class Cluster:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
         if self._engine is None:
             return
-        ended = asyncio.get_running_loop().create_future()
-        self._on_end.append(lambda: ended.done() or ended.set_result(None))
+        ended = asyncio.Event()
+        self._on_end.append(ended.set)
         if kind is None:
             self.shutdown()
         else:
             self.terminate()
         if self._engine is not None:
-            await ended
+            await ended.wait()
 
     # ---- the door --------------------------------------------------------------------
 
@@ -428,7 +432,7 @@ class Cluster:
         self._emit("end", 0, {"code": code})
         callbacks, self._on_end = self._on_end, []
         for callback in callbacks:
-            self._emitter.guarded(lambda _, callback=callback: callback(), None)
+            self._emitter.guarded(callback)
 
     def _release(self) -> None:
         if self._engine is None:

@@ -58,8 +58,8 @@ class Emitter:
         for callback in list(self._callbacks[event.name]):
             self.guarded(callback, event)
 
-    def guarded(self, callback: Callable[[Any], object], argument: object) -> None:
+    def guarded(self, callback: Callable[..., object], *arguments: object) -> None:
         try:
-            callback(argument)
+            callback(*arguments)
         except Exception as error:  # the user's own; supervision goes on
             self._report(getattr(callback, "__qualname__", repr(callback)), error)

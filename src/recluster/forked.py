@@ -28,9 +28,9 @@ from .launch import Target
 
 def _fresh_main() -> types.ModuleType:
     main = types.ModuleType("__main__")
-    main.__dict__["__builtins__"] = builtins
+    main.__dict__.update(__builtins__=builtins)
     if sys.version_info < (3, 14):
-        main.__dict__["__annotations__"] = {}
+        main.__dict__.update(__annotations__={})
     sys.modules["__main__"] = main
     return main
 

@@ -70,9 +70,7 @@ class Target:
         elif _which(name, cwd, environ) is None:
             raise OptionError(f"COMMAND: {name!r} was not found")
 
-    def command(
-        self, cwd: str, environ: Mapping[str, str], args: tuple[str, ...]
-    ) -> list[str]:
+    def command(self, cwd: str, environ: Mapping[str, str], args: tuple[str, ...]) -> list[str]:
         """The words to execute, the path first. Raises OSError if it is gone."""
         if self.kind == "command":
             path = _which(self.words[0], cwd, environ)

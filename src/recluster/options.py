@@ -85,6 +85,7 @@ def _log(value: object) -> dict[str, bool]:
     topics = dict.fromkeys(LOG_TOPICS, True)
     if value is None:
         return topics
+    pairs: list[tuple[Any, ...]]
     if isinstance(value, Mapping):
         pairs = list(value.items())
     elif isinstance(value, str) and "=" in value:
@@ -110,6 +111,7 @@ def _env(value: object) -> dict[str, str | None]:
     """NAME -> value; None takes the variable away."""
     if value is None:
         return {}
+    pairs: list[tuple[Any, ...]]
     if isinstance(value, Mapping):
         pairs = list(value.items())
     elif isinstance(value, str):
@@ -173,62 +175,114 @@ class Field:
 
 FIELDS = (
     Field(
-        "workers", _whole(1), default_workers, "`WEB_CONCURRENCY`, or usable CPUs", "N",
+        "workers",
+        _whole(1),
+        default_workers,
+        "`WEB_CONCURRENCY`, or usable CPUs",
+        "N",
         "how many workers; CPUs are counted by affinity and cgroup quota",
     ),
     Field(
-        "timeout", _seconds, default_timeout, "3600 (1 in development)", "S",
+        "timeout",
+        _seconds,
+        default_timeout,
+        "3600 (1 in development)",
+        "S",
         "a retired worker is killed (SIGKILL) this long after its retirement; "
         "development is RECLUSTER_ENV=development or python -X dev",
     ),
     Field(
-        "respawn", _seconds, 1.0, "1", "S",
+        "respawn",
+        _seconds,
+        1.0,
+        "1",
+        "S",
         "least time between two spawns of a slot; a worker that lived longer is replaced at once",
     ),
     Field(
-        "backoff", _seconds_or_none, 30.0, "30", "S",
+        "backoff",
+        _seconds_or_none,
+        30.0,
+        "30",
+        "S",
         "ceiling of a slot's pause between failing spawns, which doubles each time; "
         "0 or none: no pauses beyond respawn",
     ),
     Field(
-        "ready_when", _one_of(*READY_WHEN), "listening", "listening", "WHEN",
+        "ready_when",
+        _one_of(*READY_WHEN),
+        "listening",
+        "listening",
+        "WHEN",
         "listening: when it listens; started: when it runs; ready: when it says "
         '{"cmd": "ready"} on its channel',
     ),
     Field(
-        "ready_timeout", _seconds_or_none, 60.0, "60", "S",
+        "ready_timeout",
+        _seconds_or_none,
+        60.0,
+        "60",
+        "S",
         "a worker that is not ready after this long has failed; none: wait for ever",
     ),
     Field(
-        "give_up", _whole(0), 10, "10", "N",
+        "give_up",
+        _whole(0),
+        10,
+        "10",
+        "N",
         "end with exit code 1 after this many boot failures in a row before any worker "
         "was ever ready; 0: keep trying",
     ),
     Field(
-        "drain_settle", _seconds, 1.0, "1", "S",
+        "drain_settle",
+        _seconds,
+        1.0,
+        "1",
+        "S",
         "how long at least a retired worker goes on accepting what was already on its way",
     ),
     Field(
-        "stop_signal", _stop_signal, int(signal.SIGTERM), "TERM", "SIGNAL",
+        "stop_signal",
+        _stop_signal,
+        int(signal.SIGTERM),
+        "TERM",
+        "SIGNAL",
         "what a drained worker gets to make it leave",
     ),
     Field(
-        "door", _one_of(*DOORS), "auto", "auto", "DOOR",
+        "door",
+        _one_of(*DOORS),
+        "auto",
+        "auto",
+        "DOOR",
         "how bind and listen of workers are seen: notify (seccomp), preload (LD_PRELOAD "
         "library), auto (notify where the kernel allows it)",
     ),
     Field(
-        "log", _log, None, "respawns=yes", "TOPIC=YES",
+        "log",
+        _log,
+        None,
+        "respawns=yes",
+        "TOPIC=YES",
         "what is logged beside readiness, reloads and trouble; no: none of the topics",
     ),
     Field("args", _args, None, "none", "ARG", "arguments of FILE or MODULE"),
     Field(
-        "env", _env, None, "none", "NAME=VALUE",
+        "env",
+        _env,
+        None,
+        "none",
+        "NAME=VALUE",
         "environment of the workers, on top of the master's; NAME alone takes it away",
         environ="RECLUSTER_WORKER_ENV",
     ),
     Field(
-        "cwd", _cwd, None, "the master's", "DIR",
+        "cwd",
+        _cwd,
+        None,
+        "the master's",
+        "DIR",
         "working directory of the workers; symbolic links are resolved anew at each spawn",
     ),
 )
@@ -282,11 +336,11 @@ class Options:
             present = one.name in given
             if not present and environ.get(one.variable):
                 source, value, present = one.variable, environ[one.variable], True
+                if one.name == "args":
+                    value = value.split()
             if not present:
                 value = one.default(environ) if callable(one.default) else one.default
             try:
-                if present and isinstance(value, str) and one.name == "args":
-                    value = value.split()
                 values[one.name] = one.check(value)
             except (ValueError, TypeError) as error:
                 raise OptionError(f"{source}: {value!r} {_reason(error)}") from None

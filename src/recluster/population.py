@@ -509,6 +509,7 @@ class Population:
     def _settle_chain(self, slot: Slot) -> None:
         """The dead of this slot have a successor, or will not get one."""
         chain, slot.chain = slot.chain, []
+        self._steer()
         for member in chain:
             if member.state is State.GONE:
                 self._do(Inspect(member.id))
@@ -617,7 +618,6 @@ class Population:
             self._retire(member, now)
         for slot in slots:
             self._settle_chain(slot)
-        self._steer()
 
     def _cut_over_if_complete(self, now: float) -> None:
         reload = self.reloading

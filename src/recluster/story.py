@@ -5,6 +5,7 @@ A line written whole is not cut by the workers' own output (pipe(7), PIPE_BUF).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -18,10 +19,9 @@ Line = Callable[[str], None]
 
 
 def to_stderr(text: str) -> None:
-    try:
+    # Without a standard error there is nobody to tell.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         os.write(sys.stderr.fileno(), f"recluster: {text}\n".encode(errors="replace"))
-    except (OSError, ValueError, AttributeError):
-        pass  # no standard error: nobody to tell
 
 
 def signal_name(number: int) -> str:
@@ -105,9 +105,8 @@ class Story:
                 f"{who}: left {details['queued']} connections waiting; starting a worker for them"
             )
         elif name == "spawn_failed":
-            self.once(
-                "spawn", f"worker {details['slot']}: cannot be spawned: {details['error']}; retrying"
-            )
+            why = f"cannot be spawned: {details['error']}; retrying"
+            self.once("spawn", f"worker {details['slot']}: {why}")
         elif name == "online":
             self.over("spawn")
         elif name == "gave_up":

@@ -1,0 +1,384 @@
+"""The population against a world that does anything: the promises as invariants.
+
+The machine plays the processes and the kernel: workers come up, listen, fail,
+hang and die in any order while somebody reloads, scales and shuts down. Every
+command is carried out at once, as `cluster` does.
+"""
+
+import hypothesis.strategies as st
+from hypothesis import Phase, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from recluster import population as p
+from recluster.lifecycle import ENDED, State
+from recluster.options import Options
+
+ADDRESSES = ("a:1", "b:2")
+
+
+class Process:
+    """A worker as the world knows it."""
+
+    def __init__(self, spawn):
+        self.spawn = spawn
+        self.alive = True
+        self.gone = False
+        self.exits = 0
+        self.asked = self.killed = self.released = False
+
+
+class World(RuleBasedStateMachine):
+    @initialize(
+        workers=st.integers(1, 4),
+        ready_when=st.sampled_from(["listening", "started", "ready"]),
+        timeout=st.sampled_from([0.0, 5.0, 100.0]),
+        give_up=st.sampled_from([0, 3]),
+    )
+    def begin(self, workers, ready_when, timeout, give_up):
+        given = {
+            "workers": workers, "ready_when": ready_when, "timeout": timeout, "give_up": give_up,
+            "ready_timeout": 20.0,
+        }  # fmt: skip
+        self.people = p.Population(Options.make(given, {}), lambda: 0.5)
+        self.now = 0.0
+        self.processes = {}
+        self.queues = {}
+        self.live = frozenset()
+        self.code = None
+        self.reloads = []
+        self.closing = self.killing = False
+        self.refuse_spawns = 0
+        self.refused = set()
+        self.people.start(self.now)
+        self.obey()
+
+    # ---- carrying out commands ----------------------------------------------
+
+    def obey(self):
+        while commands := self.people.take():
+            for command in commands:
+                self.obey_one(command)
+
+    def obey_one(self, command):
+        if isinstance(command, p.Spawn):
+            assert command.worker not in self.processes, "an id was used twice"
+            if self.closing:
+                assert command.heir_of in self.queues, "only a queue is a reason to spawn now"
+            if self.refuse_spawns:
+                self.refuse_spawns -= 1
+                self.refused.add(command.worker)
+                self.people.spawn_failed(command.worker, "out of processes", self.now)
+                return
+            self.processes[command.worker] = Process(command)
+            self.queues[command.worker] = 0
+        elif isinstance(command, p.Live):
+            self.cut_over(command.workers)
+        elif command in map(p.Leave, self.refused) or command in map(p.Kill, self.refused):
+            pass  # decided before it was known that there is no such process
+        elif isinstance(command, p.Leave):
+            assert self.processes[command.worker].alive, "a signal to the dead"
+            self.processes[command.worker].asked = True
+        elif isinstance(command, p.Kill):
+            assert self.processes[command.worker].alive, "a signal to the dead"
+            self.processes[command.worker].killed = True
+        elif isinstance(command, p.Inspect):
+            self.people.inspected(command.worker, self.queues[command.worker], self.now)
+        elif isinstance(command, p.Release):
+            process = self.processes[command.worker]
+            # At the very end, strays of a dead worker are not waited for.
+            stray = self.closing and not process.alive
+            assert process.gone or stray, "its lanes are still polled"
+            assert not process.released
+            process.released = True
+            self.queues[command.worker] = 0
+        elif isinstance(command, p.Notice):
+            self.heard(command)
+        elif isinstance(command, p.Ended):
+            assert self.code is None
+            self.code = command.code
+
+    def cut_over(self, workers):
+        reload = self.people.reloading
+        for key in workers:
+            assert not self.processes[key].released
+            if reload:  # promise 3: nothing of a generation that is not complete
+                assert self.processes[key].spawn.generation != reload.generation
+        self.live = workers
+
+    def heard(self, notice):
+        if notice.name == "exit":
+            self.processes[notice.worker].exits += 1
+        if notice.name == "reload":
+            self.reloads.append(notice.details)
+            if notice.details["ok"]:  # promise 2: all at once
+                alive = [k for k in self.live if self.processes[k].alive]
+                generations = {self.processes[k].spawn.generation for k in alive}
+                assert generations == {notice.details["generation"]}
+                assert len(alive) == sum(slot.wanted for slot in self.people.slots.values())
+
+    # ---- what happens in the world ---------------------------------------------
+
+    def alive(self):
+        return [key for key, process in self.processes.items() if process.alive]
+
+    def some(self, data, keys):
+        return data.draw(st.sampled_from(sorted(keys)))
+
+    @rule(seconds=st.sampled_from([0.01, 0.5, 1.0, 3.0, 20.0, 120.0]))
+    def time_passes(self, seconds):
+        """To the next deadline at a time, as the timer does."""
+        end = self.now + seconds
+        spins = 0
+        while (at := self.people.deadline()) is not None and at <= end:
+            spins = 0 if at > self.now else spins + 1
+            assert spins < 20, "a deadline that does not pass: a busy loop"
+            self.now = max(self.now, at)
+            self.people.tick(self.now)
+            self.obey()
+        self.now = end
+
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data())
+    def comes_up(self, data):
+        self.people.online(self.some(data, self.alive()), self.now)
+        self.obey()
+
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data(), address=st.sampled_from(ADDRESSES))
+    def listens(self, data, address):
+        key = self.some(data, self.alive())
+        heir_of = self.processes[key].spawn.heir_of
+        while heir_of in self.queues:  # it adopts the queue of the dead before it
+            if not self.processes[heir_of].alive:
+                self.queues[key] += self.queues[heir_of]
+                self.queues[heir_of] = 0
+            heir_of = self.processes[heir_of].spawn.heir_of
+        self.people.listening(key, address, self.now)
+        self.obey()
+
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data())
+    def says_ready(self, data):
+        self.people.said_ready(self.some(data, self.alive()), self.now)
+        self.obey()
+
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data())
+    def says_disconnect(self, data):
+        self.people.said_disconnect(self.some(data, self.alive()), self.now)
+        self.obey()
+
+    @precondition(lambda self: self.live and not self.closing)
+    @rule(data=st.data(), count=st.integers(1, 5))
+    def clients_queue(self, data, count):
+        self.queues[self.some(data, self.live)] += count
+
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data())
+    def accepts(self, data):
+        self.queues[self.some(data, self.alive())] = 0
+
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data(), status=st.sampled_from([0, 1, -9, -11]))
+    def dies(self, data, status):
+        key = self.some(data, self.alive())
+        self.processes[key].alive = False
+        self.people.exited(key, status, self.now)
+        self.obey()
+
+    @precondition(lambda self: any(not x.alive and not x.gone for x in self.processes.values()))
+    @rule(data=st.data())
+    def last_process_ends(self, data):
+        self.goes(
+            self.some(data, [k for k, x in self.processes.items() if not (x.alive or x.gone)])
+        )
+
+    def goes(self, key):
+        self.processes[key].gone = True
+        if key in self.people.members:
+            self.people.gone(key, self.now)
+        self.obey()
+
+    @rule(count=st.integers(1, 3))
+    def kernel_refuses(self, count):
+        self.refuse_spawns = count
+
+    # ---- what somebody asks for ----------------------------------------------------
+
+    @rule()
+    def reload(self):
+        before = {slot.serving.id for slot in self.people.slots.values() if slot.serving}
+        self.people.reload(self.now)
+        self.obey()
+        assert before <= self.live
+
+    @rule(count=st.integers(1, 5))
+    def scale(self, count):
+        self.people.scale(count, self.now)
+        self.obey()
+        if not self.closing:
+            assert sum(slot.wanted for slot in self.people.slots.values()) == count
+
+    @rule()
+    def shutdown(self):
+        self.closing = True
+        self.people.shutdown(self.now)
+        self.obey()
+
+    @rule()
+    def terminate(self):
+        self.closing = self.killing = True
+        self.people.terminate(self.now)
+        self.obey()
+        assert all(self.processes[key].killed for key in self.alive())
+
+    # ---- what always holds ------------------------------------------------------------
+
+    @invariant()
+    def slots_are_sound(self):
+        if not hasattr(self, "people"):
+            return
+        self.closing = self.closing or self.people.closing  # it gave up
+        for slot in self.people.slots.values():
+            if slot.serving:
+                assert slot.serving.state is State.SERVING
+                assert slot.wanted
+            if slot.incoming:
+                assert slot.incoming.state not in ENDED
+                assert slot.wanted
+            assert all(member.state in ENDED for member in slot.chain)
+            if slot.wanted and not slot.serving and not self.closing:
+                coming = slot.incoming or slot.spawn_at is not None or self.people.reloading
+                assert coming, "a slot that nobody will ever fill"
+
+    @invariant()
+    def live_is_serving_or_waits_for_an_heir(self):
+        if not hasattr(self, "people"):
+            return
+        for key in self.live:
+            member = self.people.members[key]
+            slot = self.people.slots[member.slot]
+            assert slot.serving is member or slot.incoming is member or member in slot.chain
+        serving = {slot.serving.id for slot in self.people.slots.values() if slot.serving}
+        assert serving <= self.live
+
+    @invariant()
+    def one_exit_each(self):
+        for process in getattr(self, "processes", {}).values():
+            assert process.exits == (0 if process.alive else 1)
+
+    @invariant()
+    def nothing_queued_is_dropped(self):
+        """Promise 1: who is released leaves no queue, unless everything is killed
+        or no successor would take it."""
+        if not hasattr(self, "people") or self.people.killing:
+            return
+        for key, queued in self.queues.items():
+            if queued and not self.processes[key].alive:
+                assert key in self.people.members, "nobody remembers this queue"
+
+    # ---- and in the end -----------------------------------------------------------------
+
+    def teardown(self):
+        """From anywhere: with well-behaved workers every slot is served again,
+        and a shutdown ends."""
+        if not hasattr(self, "people"):
+            return
+        self.refuse_spawns = 0
+        for _ in range(60):
+            self.behave()
+            self.time_passes(1.0)
+        if not self.closing:
+            for slot in self.people.slots.values():
+                assert slot.wanted == (slot.serving is not None)
+            assert self.people.reloading is None
+        self.closing = True
+        self.people.shutdown(self.now)
+        self.obey()
+        for _ in range(60):
+            self.behave()
+            self.time_passes(5.0)
+        assert self.code is not None
+        assert all(not process.alive for process in self.processes.values()) or self.people.killing
+
+    def behave(self):
+        for key, process in list(self.processes.items()):
+            if process.alive and not process.asked and not process.killed:
+                self.people.online(key, self.now)
+                for address in ADDRESSES:
+                    self.people.listening(key, address, self.now)
+                self.people.said_ready(key, self.now)
+                self.queues[key] = 0
+            elif process.alive:
+                process.alive = False
+                self.people.exited(key, 0, self.now)
+            elif not process.gone:
+                self.goes(key)
+            self.obey()
+        for key, process in self.processes.items():
+            if not process.alive:
+                self.queues[key] = 0
+
+
+World.TestCase.settings = settings(
+    max_examples=100,
+    stateful_step_count=30,
+    deadline=None,
+    report_multiple_bugs=False,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
+TestPopulation = World.TestCase
+
+
+def test_a_reload_that_fails_changes_nothing():
+    people = p.Population(Options.make({"workers": 2}, {}), lambda: 0.5)
+    people.start(0.0)
+    for key in (1, 2):
+        people.online(key, 0.1)
+        people.listening(key, "a:1", 0.1)
+    people.take()
+    people.reload(1.0)
+    assert {c.worker for c in people.take() if isinstance(c, p.Spawn)} == {3, 4}
+    people.listening(3, "a:1", 1.2)
+    people.failed(4, "SyntaxError: invalid syntax")
+    people.exited(4, 1, 1.3)
+    commands = people.take()
+    assert not [c for c in commands if isinstance(c, p.Live)]
+    (reload,) = (c for c in commands if isinstance(c, p.Notice) and c.name == "reload")
+    assert not reload.details["ok"]
+    assert "worker 1" in reload.details["why"]
+    assert "SyntaxError" in reload.details["why"]
+    assert {slot.serving.id for slot in people.slots.values()} == {1, 2}
+
+
+def test_the_wrong_port_never_takes_over():
+    people = p.Population(Options.make({"workers": 1, "ready_timeout": 9}, {}), lambda: 0.5)
+    people.start(0.0)
+    people.listening(1, "a:1", 0.1)
+    people.reload(1.0)
+    people.listening(2, "b:2", 1.1)
+    people.tick(5.0)
+    assert people.slots[0].serving.id == 1
+    people.tick(10.1)
+    (reload,) = (c for c in people.take() if isinstance(c, p.Notice) and c.name == "reload")
+    assert "never listened on a:1 within 9 s" in reload.details["why"]
+
+
+def test_an_address_that_went_is_told_after_a_grace():
+    people = p.Population(Options.make({"workers": 1}, {}), lambda: 0.5)
+    people.start(0.0)
+    for address in ("a:1", "b:2"):
+        people.listening(1, address, 0.1)
+    people.reload(1.0)
+    people.listening(2, "a:1", 1.1)
+    assert people.reloading
+    people.tick(people.deadline())
+    (reload,) = (c for c in people.take() if isinstance(c, p.Notice) and c.name == "reload")
+    assert reload.details["ok"]
+    assert reload.details["went"] == ["b:2"]
