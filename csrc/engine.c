@@ -189,8 +189,7 @@ int rc_signals(rc_engine *engine, const int *numbers, size_t count)
     int fd = signalfd(-1, &engine->signal_set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (fd < 0)
         return -errno;
-    int error =
-        rc_source_add(engine->epoll, &engine->signals, RC_SOURCE_SIGNALS, fd, EPOLLIN);
+    int error = rc_source_add(engine->epoll, &engine->signals, RC_SOURCE_SIGNALS, fd, EPOLLIN);
     if (error) {
         close(fd);
         return error;

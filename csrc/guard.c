@@ -88,8 +88,8 @@ int rc_guard_start(struct rc_guard *guard, int epoll)
      * the pipe fill, the failed write tells and it is replaced. */
     fcntl(ends[1], F_SETFL, O_NONBLOCK);
     int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    error = pidfd < 0 ? -errno
-                      : rc_source_add(epoll, &guard->source, RC_SOURCE_GUARD, pidfd, EPOLLIN);
+    error =
+        pidfd < 0 ? -errno : rc_source_add(epoll, &guard->source, RC_SOURCE_GUARD, pidfd, EPOLLIN);
     if (error) {
         if (pidfd >= 0)
             close(pidfd);

@@ -1,7 +1,8 @@
 /* internal.h - what the engine's files share. Not installed, not public.
  *
- * Direction of dependencies: engine -> spawn, doors -> lanes -> steering;
- * channel, guard and loop stand at the bottom and know nobody.
+ * Direction of dependencies: engine -> spawn, doors (notify, shimdoor) -> bind,
+ * listen -> pending, lanes -> steering, sockets. At the bottom, knowing nobody:
+ * channel, guard, loop.
  */
 #ifndef RECLUSTER_INTERNAL_H
 #define RECLUSTER_INTERNAL_H
@@ -141,7 +142,7 @@ struct rc_worker {
     struct rc_zero_count zeros[8]; /* port-0 binds that listened, by address */
 };
 
-/* ---- lanes.c and steering.c ------------------------------------------------ */
+/* ---- lanes, and what leads to them ------------------------------------------------ */
 
 struct rc_lane {
     struct rc_source source; /* our dup of the listening socket; events = 0, for HUP */
@@ -149,9 +150,9 @@ struct rc_lane {
     struct rc_worker *worker;
     uint64_t inode;
     unsigned backlog;
-    bool chosen;   /* the attached program may return it */
-    bool closing;  /* caller asked for no new SYN */
-    bool deaf;     /* a filter drops new SYNs */
+    bool chosen;  /* the attached program may return it */
+    bool closing; /* caller asked for no new SYN */
+    bool deaf;    /* a filter drops new SYNs */
     bool removing;
 };
 
@@ -188,14 +189,47 @@ struct rc_answer {
     struct rc_worker *previous;
 };
 
+/* sockets.c */
+int rc_socket_get(int fd, int level, int name);
+int rc_socket_set(int fd, int level, int name, int value);
+uint64_t rc_socket_inode(int fd);
+int rc_socket_name(int fd, struct sockaddr_in6 *out);
+int rc_address_canonical(const struct sockaddr_in6 *from, socklen_t length,
+                         struct sockaddr_in6 *out);
+socklen_t rc_address_length(const struct sockaddr_in6 *address);
+void rc_address_text(const struct sockaddr_in6 *address, char *out, size_t room);
+int rc_key_of(int fd, const struct sockaddr_in6 *address, struct rc_key *key);
+bool rc_same_place(const struct rc_key *a, const struct rc_key *b);
+
+/* pending.c */
+void rc_pending_add(struct rc_worker *worker, const struct rc_pending *pending);
+void rc_pending_delete(struct rc_worker *worker, unsigned at);
+struct rc_pending *rc_pending_find(struct rc_worker *worker, uint64_t inode);
+bool rc_pending_elsewhere(struct rc_engine *engine, const struct rc_key *key);
+int rc_zero_index(struct rc_worker *worker, const struct sockaddr_in6 *asked);
+in_port_t rc_zero_port(struct rc_engine *engine, const struct rc_worker *worker,
+                       const struct sockaddr_in6 *asked, int index);
+void rc_zero_listened(struct rc_worker *worker, const struct rc_pending *pending);
+
+/* bind.c, listen.c */
 void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 void rc_lanes_refused(struct rc_answer *answer);
+
+/* lanes.c */
+struct rc_group *rc_group_find(struct rc_engine *engine, const struct rc_key *key);
+struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key);
+int rc_group_append(struct rc_group *group, struct rc_lane *lane);
+void rc_group_choose(struct rc_group *group);
+void rc_group_steer(struct rc_group *group);
+void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group);
+struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode);
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
 void rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 void rc_lanes_resteer(struct rc_engine *engine);
-void rc_address_text(const struct sockaddr_in6 *address, char *out, size_t room);
+
+/* steering.c */
 
 struct sock_filter;
 enum { RC_PROGRAM_MAX = 4096 };

@@ -100,8 +100,8 @@ static pid_t process_of(pid_t thread)
 
 static int take_descriptor(const struct rc_worker *worker, pid_t process, int number)
 {
-    int pidfd = process == worker->pid ? worker->process.fd
-                                       : (int)syscall(SYS_pidfd_open, process, 0);
+    int pidfd =
+        process == worker->pid ? worker->process.fd : (int)syscall(SYS_pidfd_open, process, 0);
     if (pidfd < 0)
         return -errno;
     int fd = (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
@@ -170,8 +170,7 @@ static void decide(struct rc_engine *engine, int door, const struct seccomp_noti
         return; /* EBADF and the like: the kernel will say the same */
     if (is_bind && notice->data.args[2] > sizeof(struct sockaddr_storage))
         return; /* EINVAL, and the kernel will say so */
-    if (is_bind &&
-        read_address(call->pid, notice->data.args[1], notice->data.args[2], call) < 0)
+    if (is_bind && read_address(call->pid, notice->data.args[1], notice->data.args[2], call) < 0)
         return;
     if (!still_waits(door, notice->id))
         return;

@@ -26,8 +26,8 @@ enum rc_event_kind {
     RC_EVENT_LISTENING, /* text: "host:port", value: 1 for a lane, 0 for a private socket */
     RC_EVENT_MESSAGE,   /* text: one line of the worker's channel, without newline */
     RC_EVENT_GARBLED,   /* the worker sent a line that is too long; value: its limit */
-    RC_EVENT_EXIT,      /* value: exit code, or -signal; the worker's last event but RC_EVENT_GONE */
-    RC_EVENT_GONE,      /* nothing that came out of the worker runs any more */
+    RC_EVENT_EXIT, /* value: exit code, or -signal; the worker's last event but RC_EVENT_GONE */
+    RC_EVENT_GONE, /* nothing that came out of the worker runs any more */
 };
 
 struct rc_event {
@@ -84,9 +84,9 @@ int rc_worker_release(rc_engine *engine, uint32_t worker); /* forget a dead one;
 /* Lanes and steering. */
 struct rc_lane_facts {
     uint32_t worker;
-    int chosen;          /* steering may choose it now */
-    unsigned queued;     /* connections that wait to be accepted */
-    unsigned backlog;    /* how many may */
+    int chosen;       /* steering may choose it now */
+    unsigned queued;  /* connections that wait to be accepted */
+    unsigned backlog; /* how many may */
     char address[80];
 };
 int rc_steer(rc_engine *engine, const uint32_t *live, size_t count);

@@ -36,8 +36,8 @@ int rc_shim_open(rc_engine *engine)
     if (fd < 0)
         return -errno;
     socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length);
-    int error = bind(fd, (struct sockaddr *)&address, size) < 0 || listen(fd, 1024) < 0 ? -errno
-                                                                                        : 0;
+    int error =
+        bind(fd, (struct sockaddr *)&address, size) < 0 || listen(fd, 1024) < 0 ? -errno : 0;
     if (!error)
         error = rc_source_add(engine->epoll, &shim->port, RC_SOURCE_SHIM_PORT, fd, EPOLLIN);
     if (error)

@@ -43,8 +43,8 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
         free(worker);
         return error;
     }
-    int error = rc_source_add(engine->epoll, &worker->channel_source, RC_SOURCE_CHANNEL, ends[0],
-                              EPOLLIN);
+    int error =
+        rc_source_add(engine->epoll, &worker->channel_source, RC_SOURCE_CHANNEL, ends[0], EPOLLIN);
     if (error) {
         close(ends[0]);
         close(ends[1]);
@@ -124,8 +124,8 @@ static void child_default_signals(void)
 static _Noreturn void child_die(const char *what, const char *path, int error)
 {
     /* No stdio: locks may be held. */
-    const char *parts[] = {"recluster: cannot ", what, " ", path, ": ", describe_error(error),
-                           "\n"};
+    const char *parts[] = {"recluster: cannot ",  what, " ", path, ": ",
+                           describe_error(error), "\n"};
     char line[512];
     size_t length = 0;
     for (size_t at = 0; at < sizeof parts / sizeof parts[0]; at++)
@@ -138,8 +138,7 @@ static _Noreturn void child_die(const char *what, const char *path, int error)
 /* ---- fork ----------------------------------------------------------------------- */
 
 /* 0 in the child, which still has every signal blocked; the pid in the master. */
-static pid_t fork_worker(struct rc_engine *engine, struct rc_worker *worker,
-                         const sigset_t *before)
+static pid_t fork_worker(struct rc_engine *engine, struct rc_worker *worker, const sigset_t *before)
 {
     pid_t pid = fork();
     if (pid <= 0)
@@ -149,8 +148,8 @@ static pid_t fork_worker(struct rc_engine *engine, struct rc_worker *worker,
     /* Not reaped by anybody but us, so the number is still the child's. */
     int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     int error = pidfd < 0 ? -errno
-                          : rc_source_add(engine->epoll, &worker->process, RC_SOURCE_PROCESS,
-                                          pidfd, EPOLLIN);
+                          : rc_source_add(engine->epoll, &worker->process, RC_SOURCE_PROCESS, pidfd,
+                                          EPOLLIN);
     if (error) {
         kill(-pid, SIGKILL);
         kill(pid, SIGKILL);
@@ -285,8 +284,8 @@ int rc_worker_release(rc_engine *engine, uint32_t id)
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker)
 {
     siginfo_t info = {0};
-    if (waitid((idtype_t)P_PIDFD, (id_t)worker->process.fd, &info,
-               WEXITED | WNOHANG | WNOWAIT) < 0 ||
+    if (waitid((idtype_t)P_PIDFD, (id_t)worker->process.fd, &info, WEXITED | WNOHANG | WNOWAIT) <
+            0 ||
         info.si_pid == 0)
         return;
     worker->status = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;

@@ -12,7 +12,6 @@ cdef extern from "Python.h":
     void PyOS_AfterFork_Child() except *
     void PyOS_AfterFork_Parent()
     int Py_FinalizeEx()
-    void Py_Exit(int status)
 
 cdef extern from "signal.h" nogil:
     ctypedef void (*handler_type)(int)
@@ -54,11 +53,6 @@ def door_probe():
     if result == 0:
         return None
     return (<bytes>refused).decode(), -result
-
-
-def exit_process(int status):
-    """Finalize the interpreter and exit, as the end of a program does."""
-    Py_Exit(status)
 
 
 def finalize_and_die(int number):

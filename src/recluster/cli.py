@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from .cluster import Cluster, ClusterError
 from .events import NAMES, Event
+from .forked import Forked, become
 from .options import FIELDS, OptionError
 
 USAGE = """\
@@ -91,6 +92,7 @@ def _split(words: list[str], made: argparse.ArgumentParser) -> tuple[list[str], 
 def _write_events(cluster: Cluster, fd: int) -> None:
     """One JSON line per event; whoever reads has gone: no more of them."""
     os.set_inheritable(fd, False)
+    cluster._private.append(fd)
     open_still = [True]
 
     def write(event: Event) -> None:
@@ -153,3 +155,9 @@ def main(words: list[str] | None = None) -> int:
     except (ClusterError, OSError) as error:
         print(f"recluster: {error}", file=sys.stderr)
         return 1
+    except Forked as error:
+        worker = error
+    # In a forked worker. The master's frames are unwound, so the program has the
+    # stack to itself, and its end is the end of an ordinary interpreter.
+    del cluster
+    return become(worker)

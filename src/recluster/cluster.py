@@ -6,10 +6,8 @@ Owns the public API and everything with a side effect; decides nothing that
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import logging
 import os
 import random
 import signal
@@ -20,16 +18,21 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _engine, population
 from .events import Callback, Emitter, Event
+from .forked import Forked
 from .handle import ReloadHandle
 from .launch import SHIM, Target, logical_cwd, needs_fresh_interpreter, worker_environ
 from .lifecycle import ENDED, State
 from .options import Options
 from .signals import Signals, catches
 from .story import Story, signal_name, to_stderr
+
+if TYPE_CHECKING:  # not for the master: its forked workers would find them imported
+    import asyncio
+    import logging
 
 TURNS_PER_DISPATCH = 64
 PUT_OFF_MOST = 8
@@ -98,6 +101,7 @@ class Cluster:
         self._signals: Signals | None = None
         self._door = _engine.NOTIFY
         self._may_fork = False  # the command line's privilege: its process is only a master
+        self._private: list[int] = []  # descriptors that are no forked worker's business
         self._loop: asyncio.AbstractEventLoop | None = None
         self._working = False
         self._interrupts = 0
@@ -262,6 +266,8 @@ class Cluster:
 
     async def __aenter__(self) -> Cluster:
         """Starts, and is driven by the running asyncio loop."""
+        import asyncio
+
         self.start()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.fileno(), self.dispatch)
@@ -273,6 +279,8 @@ class Cluster:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
+        import asyncio
+
         if self._engine is None:
             return
         ended = asyncio.Event()
@@ -520,9 +528,9 @@ class Cluster:
                 stream.flush()
         pid = self._alive().fork(key, self._door)
         if pid == 0:
-            from . import forked
-
-            forked.run(self._target, self.options.args, environ, self._cwd(), channel)
+            for fd in self._private:
+                os.close(fd)
+            raise Forked(self._target, self.options.args, environ, self._cwd(), channel)
         return pid
 
     def _exec(self, key: int, environ: dict[str, str]) -> int:

@@ -1,8 +1,8 @@
 """In a worker that was forked without exec: be `python FILE` or `python -m MODULE`.
 
-Owns what the program can see of how it was started. Never returns.
-`runpy.run_path` is not equivalent (it restores sys.argv, puts its own module
-back and leaves its frames in tracebacks).
+Owns what the program can see of how it was started. `runpy.run_path` is not
+equivalent: it restores sys.argv, puts its own module back and leaves its frames
+in tracebacks.
 """
 
 from __future__ import annotations
@@ -20,10 +20,25 @@ import types
 from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
 from types import TracebackType
-from typing import NoReturn
 
 from . import _engine
 from .launch import Target
+
+
+class Forked(BaseException):
+    """Raised in a forked worker, to unwind the master's frames."""
+
+    def __init__(
+        self,
+        target: Target,
+        args: tuple[str, ...],
+        environ: Mapping[str, str],
+        cwd: str,
+        channel: int,
+    ) -> None:
+        super().__init__("a forked worker")
+        self.target, self.args, self.environ = target, args, environ
+        self.cwd, self.channel = cwd, channel
 
 
 def _fresh_main() -> types.ModuleType:
@@ -60,9 +75,9 @@ def _is_importable(path: str) -> bool:
 
 
 def _run_file(name: str) -> None:
-    path = os.path.abspath(name)
+    path = os.path.join(os.getcwd(), name)  # not normalised: nor does python
     if _is_importable(path):
-        _set_path(name)
+        _set_path(path)
         _fresh_main()
         runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
         return
@@ -119,16 +134,14 @@ def _report(error: BaseException, channel: int) -> None:
     sys.excepthook(type(error), error, error.__traceback__)
 
 
-def run(
-    target: Target, args: tuple[str, ...], environ: Mapping[str, str], cwd: str, channel: int
-) -> NoReturn:
-    """Become the program. `channel` is the descriptor of the worker's channel."""
+def become(worker: Forked) -> int:
+    """Run the program; returns its exit code, for sys.exit."""
+    target, args, channel = worker.target, worker.args, worker.channel
     name = target.words[0]
-    status = 1
     try:
         os.environ.clear()
-        os.environ.update(environ)
-        os.chdir(cwd)
+        os.environ.update(worker.environ)
+        os.chdir(worker.cwd)
         _forget_master()
         # What the interpreter itself would have been given.
         dash_m = ["-m", name] if target.kind == "module" else [name]
@@ -138,13 +151,12 @@ def run(
             _run_module(name)
         else:
             _run_file(name)
-        status = 0
     except SystemExit as error:
-        status = _exit_code(error, channel)
+        return _exit_code(error, channel)
     except KeyboardInterrupt as error:
         _report(error, channel)
         _engine.finalize_and_die(int(signal.SIGINT))
     except BaseException as error:
         _report(error, channel)
-    _engine.exit_process(status)
-    raise AssertionError  # Py_Exit does not return
+        return 1
+    return 0

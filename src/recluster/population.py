@@ -334,6 +334,7 @@ class Population:
         elif slot.wanted:
             self._boot_failed(slot, member, now)
             self._give_up_if_hopeless(now)
+        self._steer()
         self._finish_if_empty()
 
     def gone(self, worker: int, now: float) -> None:

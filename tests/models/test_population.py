@@ -105,7 +105,7 @@ class World(RuleBasedStateMachine):
 
     def cut_over(self, workers):
         reload = self.people.reloading
-        for key in workers:
+        for key in workers - self.refused:
             assert not self.processes[key].released
             if reload:  # promise 3: nothing of a generation that is not complete
                 assert self.processes[key].spawn.generation != reload.generation
@@ -222,7 +222,7 @@ class World(RuleBasedStateMachine):
     def scale(self, count):
         self.people.scale(count, self.now)
         self.obey()
-        if not self.closing:
+        if not self.people.closing:
             assert sum(slot.wanted for slot in self.people.slots.values()) == count
 
     @rule()
