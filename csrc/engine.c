@@ -42,12 +42,10 @@ void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker,
             .kind = kind, .worker = worker, .value = value, .text = text, .length = length};
 }
 
-/* The memory's own first bytes make the list: burying cannot fail. */
 void rc_bury(struct rc_engine *engine, void *memory)
 {
     struct rc_grave *grave = memory;
     grave->next = engine->graves;
-    grave->memory = memory;
     engine->graves = grave;
 }
 
@@ -56,7 +54,7 @@ static void free_graves(struct rc_engine *engine)
     while (engine->graves) {
         struct rc_grave *grave = engine->graves;
         engine->graves = grave->next;
-        free(grave->memory);
+        free(grave);
     }
 }
 
@@ -78,6 +76,8 @@ int rc_engine_new(rc_engine **out, unsigned flags)
         error = -errno;
     if (!error)
         error = rc_source_add(engine->epoll, &engine->timer, RC_SOURCE_TIMER, timer, EPOLLIN);
+    if (!error)
+        timer = -1; /* the source's now */
     if (!error && (flags & RC_SUBREAPER) && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
         error = -errno;
     if (error) {
@@ -150,7 +150,7 @@ void rc_engine_abandon(rc_engine *engine)
     free_memory(engine);
 }
 
-/* Whoever still runs is killed: by the guard, whose pipe ends here. */
+/* Whoever still runs is killed. */
 void rc_engine_free(rc_engine *engine)
 {
     if (!engine)
@@ -189,6 +189,7 @@ int rc_signals(rc_engine *engine, const int *numbers, size_t count)
     int fd = signalfd(-1, &engine->signal_set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (fd < 0)
         return -errno;
+    rc_source_shut(engine->epoll, &engine->signals);
     int error = rc_source_add(engine->epoll, &engine->signals, RC_SOURCE_SIGNALS, fd, EPOLLIN);
     if (error) {
         close(fd);
@@ -215,9 +216,11 @@ int rc_deadline(rc_engine *engine, int64_t at_ms)
 {
     if (at_ms == engine->deadline_ms)
         return 0;
-    engine->deadline_ms = at_ms;
     /* A hurried timer fires first, and is set to the deadline then. */
-    return engine->hurried ? 0 : set_timer(engine, at_ms);
+    int error = engine->hurried ? 0 : set_timer(engine, at_ms);
+    if (!error)
+        engine->deadline_ms = at_ms;
+    return error;
 }
 
 int rc_watch(rc_engine *engine, int fd)
@@ -367,12 +370,7 @@ static void on_timer(struct rc_engine *engine)
 /* Somebody killed the guard: a new one gets the whole list. */
 static void on_guard(struct rc_engine *engine)
 {
-    rc_guard_stop(&engine->guard, engine->epoll);
-    if (rc_guard_start(&engine->guard, engine->epoll) < 0)
-        return; /* the next spawn tries again */
-    for (struct rc_worker *worker = engine->workers; worker; worker = worker->next)
-        if (worker->process.fd >= 0)
-            (void)rc_guard_add(&engine->guard, worker->pid);
+    (void)rc_guard_renew(engine); /* else the next spawn tries again */
 }
 
 static void on_door(struct rc_engine *engine, struct rc_worker *worker, uint32_t ready)
@@ -445,6 +443,10 @@ int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout
     if (room < RC_EVENTS_MIN)
         return -EINVAL;
     free_graves(engine);
+    if (engine->shim.starved) { /* a turn has passed: a descriptor may be free */
+        engine->shim.starved = false;
+        (void)rc_source_arm(engine->epoll, &engine->shim.port, EPOLLIN);
+    }
     int ready = epoll_wait(engine->epoll, batch, TURN, timeout_ms);
     if (ready < 0)
         return errno == EINTR ? 0 : -errno;

@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -122,13 +123,20 @@ int rc_guard_remove(const struct rc_guard *guard, pid_t group)
     return tell(guard, group, false);
 }
 
+bool rc_guard_takes(const struct rc_guard *guard)
+{
+    struct pollfd one = {.fd = guard->pipe, .events = POLLOUT};
+    return poll(&one, 1, 0) == 1 && one.revents == POLLOUT;
+}
+
+/* Ends it without its killing anybody: before a new one takes over, or when the
+ * engine's owner deals with the workers itself. */
 void rc_guard_stop(struct rc_guard *guard, int epoll)
 {
     if (guard->pid <= 0)
         return;
+    (void)syscall(SYS_pidfd_send_signal, guard->source.fd, SIGKILL, NULL, 0);
     rc_close(&guard->pipe);
-    /* A guard that somebody stopped would not see the end of file. */
-    (void)syscall(SYS_pidfd_send_signal, guard->source.fd, SIGCONT, NULL, 0);
     while (waitpid(guard->pid, NULL, 0) < 0 && errno == EINTR)
         ;
     rc_source_shut(epoll, &guard->source);

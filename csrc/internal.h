@@ -21,6 +21,12 @@
 
 #define RC_CONTAINER(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
 
+/* First in whatever may be buried: burying cannot fail, and spoils nothing that
+ * a later event of the turn looks at. */
+struct rc_grave {
+    struct rc_grave *next;
+};
+
 /* ---- loop.c: epoll registrations ---------------------------------------- */
 
 enum rc_source_kind {
@@ -90,6 +96,7 @@ struct rc_guard {
 int rc_guard_start(struct rc_guard *guard, int epoll);
 int rc_guard_add(const struct rc_guard *guard, pid_t group);
 int rc_guard_remove(const struct rc_guard *guard, pid_t group);
+bool rc_guard_takes(const struct rc_guard *guard);
 void rc_guard_stop(struct rc_guard *guard, int epoll);
 
 /* ---- workers -------------------------------------------------------------- */
@@ -123,6 +130,7 @@ struct rc_zero_count {
 };
 
 struct rc_worker {
+    struct rc_grave grave;
     struct rc_worker *next;
     uint32_t id, heir_of;
     pid_t pid;
@@ -145,25 +153,27 @@ struct rc_worker {
 /* ---- lanes, and what leads to them ------------------------------------------------ */
 
 struct rc_lane {
+    struct rc_grave grave;
     struct rc_source source; /* our dup of the listening socket; events = 0, for HUP */
     struct rc_group *group;
-    struct rc_worker *worker;
+    struct rc_worker *worker; /* NULL: the group's sink */
     uint64_t inode;
     unsigned backlog;
     bool chosen;  /* the attached program may return it */
     bool closing; /* caller asked for no new SYN */
-    bool deaf;    /* a filter drops new SYNs */
     bool removing;
 };
 
 /* lanes[i] is at index i of the kernel's reuseport group: appended at listen,
  * and when one is removed the last takes its place (reuseport_detach_sock). */
 struct rc_group {
+    struct rc_grave grave;
     struct rc_group *next;
     struct rc_key key;
     struct sockaddr_in6 zero;
     int zero_index; /* -1: the port was asked for by number */
     struct rc_lane **lanes;
+    struct rc_lane *sink; /* one of them, or NULL */
     unsigned count, room;
 };
 
@@ -222,12 +232,13 @@ struct rc_group *rc_group_find(struct rc_engine *engine, const struct rc_key *ke
 struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key);
 int rc_group_append(struct rc_group *group, struct rc_lane *lane);
 void rc_group_choose(struct rc_group *group);
-void rc_group_steer(struct rc_group *group);
+int rc_group_steer(struct rc_group *group);
+void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group);
 void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group);
 struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode);
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
 void rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
-void rc_lanes_resteer(struct rc_engine *engine);
+int rc_lanes_resteer(struct rc_engine *engine);
 
 /* steering.c */
 
@@ -239,9 +250,19 @@ struct rc_choice {
 };
 int rc_steering_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                       unsigned room);
-int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count);
-int rc_steering_deafen(int fd);
-int rc_steering_hear(int fd);
+/* Connections from this source port go to this index. */
+struct rc_detour {
+    in_port_t port; /* host order */
+    unsigned index;
+};
+enum { RC_DETOUR_LENGTH = 8 };
+int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count,
+                       const struct rc_detour *detour);
+
+/* sink.c */
+int rc_sink_listen(const struct rc_key *key, int lane);
+int rc_sink_client(const struct rc_key *key, in_port_t *port);
+int rc_sink_fill(int sink, int client, const struct rc_key *key);
 
 /* ---- doors ------------------------------------------------------------------ */
 
@@ -252,6 +273,7 @@ struct rc_shim {
     struct rc_source port;
     char name[64];
     uint64_t token;
+    bool starved; /* no descriptor was left for a caller */
 };
 void rc_shim_accept(struct rc_engine *engine);
 void rc_shim_call(struct rc_engine *engine, struct rc_source *source);
@@ -259,17 +281,13 @@ void rc_shim_shut(struct rc_engine *engine);
 
 /* ---- engine ------------------------------------------------------------------ */
 
-struct rc_grave {
-    struct rc_grave *next;
-    void *memory;
-};
-
 struct rc_output {
     struct rc_event *events;
     size_t count, room;
 };
 
 struct rc_shim_caller {
+    struct rc_grave grave;
     struct rc_source source;
     struct rc_shim_caller *next;
     pid_t pid;
@@ -277,6 +295,7 @@ struct rc_shim_caller {
 };
 
 struct rc_watch {
+    struct rc_grave grave;
     struct rc_source source;
     struct rc_watch *next;
 };
@@ -306,9 +325,10 @@ struct rc_engine {
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
 void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
              const char *text, size_t length);
-void rc_bury(struct rc_engine *engine, void *memory);
+void rc_bury(struct rc_engine *engine, void *memory); /* begins with a grave */
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);
 void rc_worker_departed(struct rc_engine *engine, struct rc_worker *worker);
+int rc_guard_renew(struct rc_engine *engine);
 void rc_reap_orphans(struct rc_engine *engine);
 int rc_send_descriptor(int socket, const void *bytes, size_t length, int fd);
 ssize_t rc_receive_descriptor(int socket, void *bytes, size_t length, int *fd);

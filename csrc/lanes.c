@@ -8,6 +8,7 @@
  *    removal the last moves into the hole (net/core/sock_reuseport.c);
  *  - a lane leaves the group only when no process can still poll it: shutting
  *    down a polled listener makes every event loop spin and resets its queue;
+ *  - each group has a sink (sink.c) among its lanes, the one without a worker;
  *  - no lane is ever wrapped by anything that touches O_NONBLOCK: that flag
  *    belongs to the description which the worker shares.
  */
@@ -26,33 +27,17 @@ enum level { NEVER, ORPHAN, LIVE };
 
 static enum level lane_level(const struct rc_lane *lane)
 {
-    if (!lane->worker->live || lane->removing)
+    if (!lane->worker || !lane->worker->live || lane->removing || lane->closing)
         return NEVER;
     return lane->worker->dead ? ORPHAN : LIVE;
 }
 
-static void lane_set_deaf(struct rc_lane *lane, bool deaf)
+static unsigned lane_index(const struct rc_lane *lane)
 {
-    if (lane->deaf == deaf)
-        return;
-    if ((deaf ? rc_steering_deafen : rc_steering_hear)(lane->source.fd) == 0)
-        lane->deaf = deaf;
-}
-
-/* Attaches a program over the chosen lanes below index `limit`. */
-static int group_attach(const struct rc_group *group, unsigned limit)
-{
-    struct rc_choice *choices = calloc(group->count, sizeof *choices);
-    unsigned count = 0;
-    if (!choices)
-        return -ENOMEM;
-    for (unsigned at = 0; at < group->count && at < limit; at++)
-        if (group->lanes[at]->chosen)
-            choices[count++] = (struct rc_choice){at, group->lanes[at]->worker->id};
-    /* Nothing to choose: leave the program there is. Lanes are deaf then. */
-    int error = count ? rc_steering_attach(group->lanes[0]->source.fd, choices, count) : 0;
-    free(choices);
-    return error;
+    unsigned at = 0;
+    while (lane->group->lanes[at] != lane)
+        at++;
+    return at;
 }
 
 void rc_group_choose(struct rc_group *group)
@@ -68,33 +53,41 @@ void rc_group_choose(struct rc_group *group)
     }
 }
 
-/* With nobody to choose, new connections are neither refused nor taken: each
- * lane is deaf until one goes live (a worker that listens before it is ready). */
-void rc_group_steer(struct rc_group *group)
+/* Attaches a program over the chosen lanes below index `limit`; where there is
+ * none, over the sink: clients wait. */
+static int group_attach(const struct rc_group *group, unsigned limit,
+                        const struct rc_detour *detour)
 {
-    bool any = false;
-    if (group->count == 0)
-        return;
-    rc_group_choose(group);
-    for (unsigned at = 0; at < group->count; at++)
-        any |= group->lanes[at]->chosen;
-    for (unsigned at = 0; at < group->count; at++) {
-        struct rc_lane *lane = group->lanes[at];
-        if (lane->chosen && !lane->closing)
-            lane_set_deaf(lane, false);
-    }
-    (void)group_attach(group, group->count);
-    for (unsigned at = 0; at < group->count; at++) {
-        struct rc_lane *lane = group->lanes[at];
-        if (lane->closing || !any)
-            lane_set_deaf(lane, true);
-    }
+    struct rc_choice *choices = calloc(group->count, sizeof *choices);
+    unsigned count = 0;
+    if (!choices)
+        return -ENOMEM;
+    for (unsigned at = 0; at < group->count && at < limit; at++)
+        if (group->lanes[at]->chosen)
+            choices[count++] = (struct rc_choice){at, group->lanes[at]->worker->id};
+    if (count == 0 && group->sink && lane_index(group->sink) < limit)
+        choices[count++] = (struct rc_choice){lane_index(group->sink), 0};
+    int error = count ? rc_steering_attach(group->lanes[0]->source.fd, choices, count, detour) : 0;
+    free(choices);
+    return error;
 }
 
-void rc_lanes_resteer(struct rc_engine *engine)
+int rc_group_steer(struct rc_group *group)
 {
-    for (struct rc_group *group = engine->groups; group; group = group->next)
-        rc_group_steer(group);
+    if (group->count == 0)
+        return 0;
+    rc_group_choose(group);
+    return group_attach(group, group->count, NULL);
+}
+
+int rc_lanes_resteer(struct rc_engine *engine)
+{
+    int first = 0;
+    for (struct rc_group *group = engine->groups; group; group = group->next) {
+        int error = rc_group_steer(group);
+        first = first ? first : error;
+    }
+    return first;
 }
 
 int rc_steer(rc_engine *engine, const uint32_t *live, size_t count)
@@ -104,8 +97,7 @@ int rc_steer(rc_engine *engine, const uint32_t *live, size_t count)
         for (size_t at = 0; at < count; at++)
             worker->live |= live[at] == worker->id;
     }
-    rc_lanes_resteer(engine);
-    return 0;
+    return rc_lanes_resteer(engine);
 }
 
 /* ---- groups ------------------------------------------------------------------ */
@@ -159,48 +151,34 @@ int rc_group_append(struct rc_group *group, struct rc_lane *lane)
     return 0;
 }
 
-static unsigned lane_index(const struct rc_lane *lane)
-{
-    unsigned at = 0;
-    while (lane->group->lanes[at] != lane)
-        at++;
-    return at;
-}
-
 /* The kernel has taken (or is about to take) the lane out of its group. */
 static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
     group->lanes[lane_index(lane)] = group->lanes[group->count - 1];
     group->count--;
+    if (group->sink == lane)
+        group->sink = NULL;
     rc_source_shut(engine->epoll, &lane->source);
-    rc_group_steer(group);
-    rc_group_free_if_empty(engine, group);
+    (void)rc_group_steer(group);
     rc_bury(engine, lane);
+    if (group->sink && group->count == 1)
+        lane_forget(engine, group->sink); /* the last one locks up */
+    else
+        rc_group_free_if_empty(engine, group);
 }
 
 /* Removing moves the last lane to a new index, and no program can be right
  * before and after at once, so the moving one is not chosen meanwhile. Where it
- * is the only one that may be chosen, the others are deafened instead: a SYN
- * that meets the move is dropped and comes again, it never reaches a wrong lane. */
+ * is the only one that may be, the sink is: a SYN that meets the move is dropped
+ * and comes again, it never reaches a wrong lane. */
 static void lane_remove(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
     unsigned last = group->count - 1;
     lane->removing = true;
     rc_group_choose(group);
-    if (lane_index(lane) != last && group->lanes[last]->chosen) {
-        bool others = false;
-        for (unsigned at = 0; at < last; at++)
-            others |= group->lanes[at]->chosen;
-        if (others)
-            (void)group_attach(group, last);
-        else
-            for (unsigned at = 0; at < last; at++)
-                lane_set_deaf(group->lanes[at], true);
-    } else {
-        (void)group_attach(group, group->count);
-    }
+    (void)group_attach(group, lane_index(lane) == last ? group->count : last, NULL);
     (void)shutdown(lane->source.fd, SHUT_RDWR);
     lane_forget(engine, lane);
 }
@@ -210,6 +188,36 @@ static void lane_remove(struct rc_engine *engine, struct rc_lane *lane)
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane)
 {
     lane_forget(engine, lane);
+}
+
+/* Gives the group its sink. Without one (its socket cannot be made, or not be
+ * filled) nothing is lost, but clients that come while nobody may be chosen are
+ * taken by whoever listens. */
+void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group)
+{
+    struct rc_lane *sink = calloc(1, sizeof *sink);
+    struct rc_detour detour = {.index = group->count};
+    int client = sink ? rc_sink_client(&group->key, &detour.port) : -1;
+    int fd = client >= 0 ? rc_sink_listen(&group->key, group->lanes[0]->source.fd) : -1;
+    int error = fd >= 0 ? rc_group_append(group, sink) : -1;
+    if (!error) {
+        error = rc_source_add(engine->epoll, &sink->source, RC_SOURCE_LANE, fd, 0);
+        if (error)
+            group->count--;
+    }
+    if (error) { /* closing it takes it out of the kernel's group: it was the last */
+        rc_close(&fd);
+        free(sink);
+    } else {
+        group->sink = sink;
+        error = group_attach(group, group->count, &detour);
+        if (!error)
+            error = rc_sink_fill(fd, client, &group->key);
+        (void)rc_group_steer(group);
+        if (error)
+            lane_remove(engine, sink);
+    }
+    rc_close(&client);
 }
 
 void rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker)
@@ -222,20 +230,27 @@ void rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker)
     }
 }
 
+static bool lane_is_of(const struct rc_lane *lane, uint32_t id)
+{
+    return lane->worker && lane->worker->id == id;
+}
+
 int rc_close_lanes(rc_engine *engine, uint32_t id)
 {
+    int first = 0;
     for (struct rc_group *group = engine->groups; group; group = group->next) {
         for (unsigned at = 0; at < group->count; at++)
-            if (id == 0 || group->lanes[at]->worker->id == id)
+            if (id == 0 || lane_is_of(group->lanes[at], id))
                 group->lanes[at]->closing = true;
-        rc_group_steer(group);
+        int error = rc_group_steer(group);
+        first = first ? first : error;
     }
-    return 0;
+    return first;
 }
 
 struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode)
 {
-    for (struct rc_group *group = engine->groups; group; group = group->next)
+    for (struct rc_group *group = inode ? engine->groups : NULL; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++)
             if (group->lanes[at]->inode == inode)
                 return group->lanes[at];
@@ -263,7 +278,7 @@ int rc_queued(rc_engine *engine, uint32_t id)
     unsigned queued = 0;
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++)
-            if (group->lanes[at]->worker->id == id)
+            if (lane_is_of(group->lanes[at], id))
                 queued += lane_queued(group->lanes[at], NULL);
     return (int)queued;
 }
@@ -272,13 +287,12 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
 {
     size_t count = 0;
     for (struct rc_group *group = engine->groups; group; group = group->next)
-        for (unsigned at = 0; at < group->count; at++, count++) {
+        for (unsigned at = 0; at < group->count; at++) {
             const struct rc_lane *lane = group->lanes[at];
-            if (count >= room)
+            if (!lane->worker || count++ >= room)
                 continue;
-            struct rc_lane_facts *facts = &out[count];
-            *facts = (struct rc_lane_facts){.worker = lane->worker->id,
-                                            .chosen = lane->chosen && !lane->deaf};
+            struct rc_lane_facts *facts = &out[count - 1];
+            *facts = (struct rc_lane_facts){.worker = lane->worker->id, .chosen = lane->chosen};
             facts->queued = lane_queued(lane, &facts->backlog);
             rc_address_text(&group->key.address, facts->address, sizeof facts->address);
         }

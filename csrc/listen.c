@@ -47,7 +47,7 @@ static int listen_first(int fd, unsigned backlog, uint32_t worker)
     struct rc_choice only = {0, worker};
     int error = rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (!error)
-        error = rc_steering_attach(fd, &only, 1);
+        error = rc_steering_attach(fd, &only, 1, NULL);
     if (!error)
         error = rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 0);
     if (error)
@@ -76,13 +76,11 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
     error = rc_group_append(group, lane);
     if (error)
         goto fail;
-    rc_group_choose(group);
-    if (!lane->chosen && group->count == 1) /* not ready: not one SYN before it is */
-        lane->deaf = rc_steering_deafen(fd) == 0;
     error = group->count == 1                    ? listen_first(fd, lane->backlog, call->worker->id)
             : listen(fd, (int)lane->backlog) < 0 ? -errno
                                                  : 0;
-    if (error) {
+    if (error) { /* as after bind, for another try */
+        (void)rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
         group->count--;
         goto fail;
     }
@@ -97,7 +95,9 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
         (void)shutdown(fd, SHUT_RDWR);
         goto fail;
     }
-    rc_group_steer(group);
+    if (group->count == 1)
+        rc_group_add_sink(engine, group);
+    (void)rc_group_steer(group);
     return 0;
 fail:
     if (group)
@@ -147,7 +147,7 @@ static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_ans
     answer->previous = lane->worker;
     answer->replace = lane->source.fd;
     lane->worker = call->worker;
-    rc_group_steer(lane->group);
+    (void)rc_group_steer(lane->group);
     return 0;
 }
 
@@ -194,9 +194,9 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struc
         return;
     }
     pending = *found;
-    rc_pending_delete(call->worker, (unsigned)(found - call->worker->pending));
     answer->result = lane_new(engine, call, &pending);
     if (answer->result == 0) {
+        rc_pending_delete(call->worker, (unsigned)(found - call->worker->pending));
         rc_zero_listened(call->worker, &pending);
         announce(engine, call->worker, &pending.key.address, true);
     }

@@ -90,7 +90,7 @@ ssize_t rc_receive_descriptor(int socket, void *bytes, size_t length, int *fd)
         .msg_iov = &part,
         .msg_iovlen = 1,
         .msg_control = &control,
-        .msg_controllen = sizeof control,
+        .msg_controllen = CMSG_LEN(sizeof(int)), /* CMSG_SPACE would fit two */
     };
     ssize_t got;
     do

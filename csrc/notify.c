@@ -87,15 +87,15 @@ static pid_t process_of(pid_t thread)
     snprintf(path, sizeof path, "/proc/%d/status", (int)thread);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return -1;
+        return errno == ENOENT ? -ESRCH : -errno;
     ssize_t got = read(fd, text, sizeof text - 1);
     close(fd);
     if (got <= 0)
-        return -1;
+        return -ESRCH;
     text[got] = '\0';
     const char *line = strstr(text, "\nTgid:");
     int process = -1;
-    return line && sscanf(line, "\nTgid: %d", &process) == 1 ? process : -1;
+    return line && sscanf(line, "\nTgid: %d", &process) == 1 ? process : -ESRCH;
 }
 
 static int take_descriptor(const struct rc_worker *worker, pid_t process, int number)
@@ -165,9 +165,16 @@ static void decide(struct rc_engine *engine, int door, const struct seccomp_noti
                                                         : process_of((pid_t)notice->pid);
     call->number = (int)notice->data.args[0];
     call->backlog = (int)notice->data.args[1];
-    call->fd = take_descriptor(call->worker, call->pid, call->number);
-    if (call->fd < 0)
-        return; /* EBADF and the like: the kernel will say the same */
+    call->fd = call->pid < 0 ? call->pid : take_descriptor(call->worker, call->pid, call->number);
+    if (call->fd == -EBADF || call->fd == -ESRCH)
+        return; /* the kernel will say the same, or there is nobody to tell */
+    if (call->fd < 0) {
+        /* Our shortage (EMFILE, ENOMEM). Letting the call pass would put an
+         * unknown listener into the group, and every index behind it wrong. */
+        answer->pass = false;
+        answer->result = call->fd;
+        return;
+    }
     if (is_bind && notice->data.args[2] > sizeof(struct sockaddr_storage))
         return; /* EINVAL, and the kernel will say so */
     if (is_bind && read_address(call->pid, notice->data.args[1], notice->data.args[2], call) < 0)
@@ -206,6 +213,7 @@ int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker)
     (void)ioctl(door, SECCOMP_IOCTL_NOTIF_SEND, &reply); /* ENOENT: the caller is dead */
     if (answer.owned)
         rc_close(&answer.replace);
-    rc_close(&call.fd);
+    if (call.fd >= 0)
+        rc_close(&call.fd);
     return 0;
 }

@@ -33,7 +33,10 @@ static void probe_child(int channel)
 static int wait_readable(int fd)
 {
     struct pollfd one = {.fd = fd, .events = POLLIN};
-    int ready = poll(&one, 1, PROBE_MS);
+    int ready;
+    do
+        ready = poll(&one, 1, PROBE_MS);
+    while (ready < 0 && errno == EINTR); /* a signal of the program that embeds us */
     return ready < 0 ? -errno : ready == 0 ? -ETIMEDOUT : 0;
 }
 

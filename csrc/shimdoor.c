@@ -68,8 +68,11 @@ void rc_shim_accept(struct rc_engine *engine)
     engine->callers = caller;
     return;
 fail:
-    if (fd >= 0)
-        close(fd);
+    if (fd < 0) { /* level-triggered: do not ask again in this turn */
+        engine->shim.starved = true;
+        (void)rc_source_arm(engine->epoll, &engine->shim.port, 0);
+    }
+    rc_close(&fd);
     free(caller);
 }
 
@@ -116,8 +119,13 @@ void rc_shim_call(struct rc_engine *engine, struct rc_source *source)
 
     ssize_t got = rc_receive_descriptor(source->fd, &request, sizeof request, &fd);
     if (got == sizeof request && request.magic == RC_WIRE_MAGIC &&
-        request.token == engine->shim.token && fd >= 0) {
-        decide(engine, &request, caller->pid, fd, &answer);
+        request.token == engine->shim.token) {
+        if (fd >= 0) {
+            decide(engine, &request, caller->pid, fd, &answer);
+        } else { /* we had no descriptor left to receive it in */
+            answer.pass = false;
+            answer.result = -EMFILE;
+        }
         struct rc_wire_reply reply = {
             .magic = RC_WIRE_MAGIC,
             .pass = answer.pass,

@@ -164,9 +164,22 @@ static pid_t fork_worker(struct rc_engine *engine, struct rc_worker *worker, con
     return pid;
 }
 
+/* A guard that somebody has stopped lets its pipe fill: it is replaced. */
 static int guard_ready(struct rc_engine *engine)
 {
-    return engine->guard.pid > 0 ? 0 : rc_guard_start(&engine->guard, engine->epoll);
+    if (engine->guard.pid > 0 && rc_guard_takes(&engine->guard))
+        return 0;
+    return rc_guard_renew(engine);
+}
+
+int rc_guard_renew(struct rc_engine *engine)
+{
+    rc_guard_stop(&engine->guard, engine->epoll);
+    int error = rc_guard_start(&engine->guard, engine->epoll);
+    for (struct rc_worker *worker = engine->workers; worker && !error; worker = worker->next)
+        if (worker->process.fd >= 0)
+            error = rc_guard_add(&engine->guard, worker->pid);
+    return error;
 }
 
 pid_t rc_worker_fork(rc_engine *engine, uint32_t id, enum rc_door_kind door)

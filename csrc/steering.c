@@ -140,38 +140,37 @@ int rc_steering_build(const struct rc_choice *choices, unsigned count, struct so
     return program.length <= room ? (int)program.length : -E2BIG;
 }
 
-int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count)
+/* In front of a program: connections from one source port go to one index. It
+ * sits behind an IPv4 header without options or an IPv6 one without extensions,
+ * which is what a connection of our own has. */
+static unsigned build_detour(const struct rc_detour *detour, struct sock_filter *out)
+{
+    const uint32_t version = (uint32_t)SKF_NET_OFF, port4 = version + 20, port6 = version + 40;
+    struct sock_filter text[RC_DETOUR_LENGTH] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, version),
+        BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 4),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 4, 0, 2),
+        BPF_STMT(BPF_LD | BPF_H | BPF_ABS, port4),
+        BPF_STMT(BPF_JMP | BPF_JA, 1),
+        BPF_STMT(BPF_LD | BPF_H | BPF_ABS, port6),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, detour->port, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, detour->index),
+    };
+    memcpy(out, text, sizeof text);
+    return RC_DETOUR_LENGTH;
+}
+
+int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count,
+                       const struct rc_detour *detour)
 {
     struct sock_filter text[RC_PROGRAM_MAX];
-    int length = rc_steering_build(choices, count, text, RC_PROGRAM_MAX);
+    unsigned before = detour ? build_detour(detour, text) : 0;
+    int length = rc_steering_build(choices, count, text + before, RC_PROGRAM_MAX - before);
     if (length < 0)
         return length;
-    struct sock_fprog program = {.len = (unsigned short)length, .filter = text};
+    struct sock_fprog program = {.len = (unsigned short)((unsigned)length + before),
+                                 .filter = text};
     if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program) < 0)
-        return -errno;
-    return 0;
-}
-
-/* A deaf lane drops each new SYN (flags SYN without ACK at offset 13 of the TCP
- * header, where a socket filter begins to read) and nothing else: half-open and
- * queued connections are finished, late clients retransmit after a second. */
-int rc_steering_deafen(int fd)
-{
-    struct sock_filter text[] = {
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),          BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x12),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x02, 0, 1), BPF_STMT(BPF_RET | BPF_K, 0),
-        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
-    };
-    struct sock_fprog program = {.len = 5, .filter = text};
-    if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0)
-        return -errno;
-    return 0;
-}
-
-int rc_steering_hear(int fd)
-{
-    int unused = 0;
-    if (setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof unused) < 0)
         return -errno;
     return 0;
 }

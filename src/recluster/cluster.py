@@ -418,7 +418,12 @@ class Cluster:
         if isinstance(command, population.Spawn):
             self._spawn(command, now)
         elif isinstance(command, population.Live):
-            engine.steer(command.workers)
+            try:
+                engine.steer(command.workers)
+                self._story.over("steer")
+            except OSError as error:
+                self._story.once("steer", f"cannot steer: {error.strerror}; retrying")
+                self._population.steering_failed(now)
         elif isinstance(command, population.Leave):
             engine.send(command.worker, b'{"cmd": "disconnect"}')
             engine.signal(command.worker, self.options.stop_signal)

@@ -26,6 +26,7 @@ LANE_GRACE = 1.0  # how long a ready worker may still open further addresses
 CANCEL_GRACE = 5.0  # what a worker that never served gets between TERM and KILL
 GONE_GRACE = 5.0  # at the end: how long strays of a dead worker are waited for
 RELIEF_TRIES = 3
+STEER_AGAIN = 0.1
 
 
 @dataclass(eq=False)
@@ -148,6 +149,7 @@ class Population:
         self._random = random
         self._commands: list[Command] = []
         self._live: frozenset[int] = frozenset()
+        self._steer_at: float | None = None
         self._last_id = 0
         self._last_generation = 0
         self._last_reload = 0
@@ -364,16 +366,25 @@ class Population:
                 if heir and heir.state is State.GONE and heir not in self.slots[heir.slot].chain:
                     self._do(Inspect(heir.id))
 
+    def steering_failed(self, now: float) -> None:
+        """The kernel had no memory for the program: try again soon. Retired
+        workers go on accepting meanwhile."""
+        self._steer_at = now + STEER_AGAIN
+
     # ---- time ------------------------------------------------------------------
 
     def deadline(self) -> float | None:
         """When `tick` has something to do."""
         times = [slot.spawn_at for slot in self.slots.values()]
+        times.append(self._steer_at)
         for member in self.members.values():
             times += [member.deadline, member.look_at]
         return min((at for at in times if at is not None), default=None)
 
     def tick(self, now: float) -> None:
+        if self._steer_at is not None and self._steer_at <= now:
+            self._steer_at = None
+            self._do(Live(self._live))
         for member in list(self.members.values()):
             if member.look_at is not None and member.look_at <= now:
                 member.look_at = None

@@ -68,7 +68,7 @@ class World(RuleBasedStateMachine):
     def obey_one(self, command):
         if isinstance(command, p.Spawn):
             assert command.worker not in self.processes, "an id was used twice"
-            if self.closing:
+            if self.people.closing:
                 assert command.heir_of in self.queues, "only a queue is a reason to spawn now"
             if self.refuse_spawns:
                 self.refuse_spawns -= 1
@@ -92,7 +92,7 @@ class World(RuleBasedStateMachine):
         elif isinstance(command, p.Release):
             process = self.processes[command.worker]
             # At the very end, strays of a dead worker are not waited for.
-            stray = self.closing and not process.alive
+            stray = self.people.closing and not process.alive
             assert process.gone or stray, "its lanes are still polled"
             assert not process.released
             process.released = True

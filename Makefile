@@ -1,0 +1,36 @@
+# Every target works in the current Python environment; `make venv` makes one.
+PYTHON ?= python3
+ASAN = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+       ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
+C_FILES = $(wildcard csrc/*.c csrc/*.h csrc/preload/*.c csrc/preload/*.h bench/*.c tests/units/*.c)
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
+
+venv: ## a fresh environment in .venv with everything the tests need
+	$(PYTHON) -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check '.[test,lint]'
+
+build: ## build in place (editable install)
+	$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[test]'
+
+test: ## the whole suite
+	$(PYTHON) -m pytest
+
+lint: ## ruff, mypy --strict, clang-format
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	clang-format --dry-run --Werror $(C_FILES)
+
+format: ## put everything into shape
+	$(PYTHON) -m ruff check --fix -q . ; $(PYTHON) -m ruff format -q .
+	clang-format -i $(C_FILES)
+
+sanitize: ## the suite with the engine under ASan and UBSan
+	RECLUSTER_SANITIZE=1 $(PYTHON) -m pip install -q --disable-pip-version-check --force-reinstall --no-deps .
+	$(ASAN) RECLUSTER_TEST_SANITIZED=1 $(PYTHON) -m pytest
+
+clean: ## remove what was built
+	rm -rf build dist *.egg-info src/*.egg-info src/recluster/_engine.c src/recluster/*.so
+
+.PHONY: help venv build test lint format sanitize clean

@@ -1,0 +1,2 @@
+"""A deployed mistake: the parser refuses this file."""
+def serve(:

@@ -1,0 +1,125 @@
+"""The clients: one request on one connection, once or from sixteen threads at a time."""
+
+import json
+import socket
+import threading
+import time
+from dataclasses import dataclass
+
+GENEROUS = 30.0
+
+
+class Broken(Exception):
+    """The connection was accepted, and ended before a whole answer came."""
+
+
+def connect(port, timeout=GENEROUS):
+    return socket.create_connection(("127.0.0.1", port), timeout)
+
+
+def send_request(connection, path="/"):
+    request = f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    connection.sendall(request.encode())
+
+
+def read_answer(connection):
+    """The JSON body of a whole answer, or Broken."""
+    data = b""
+    try:
+        while piece := connection.recv(65536):
+            data += piece
+    except ConnectionError as error:
+        raise Broken(f"{error!r} after {data!r}") from error
+    head, _, body = data.partition(b"\r\n\r\n")
+    status, *lines = head.decode("latin-1").split("\r\n")
+    fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    if fields.get("transfer-encoding") == "chunked":
+        size, _, body = body.partition(b"\r\n")
+        body = body[: int(size, 16)] if body.endswith(b"0\r\n\r\n") else b""
+    if " 200 " not in status or len(body) < int(fields.get("content-length", 1)):
+        raise Broken(f"cut short: {data!r}")
+    return json.loads(body)
+
+
+def get(port, path="/", timeout=GENEROUS):
+    """One request on one connection. Only an accepted one can be Broken."""
+    with connect(port, timeout) as connection:
+        try:
+            send_request(connection, path)
+        except ConnectionError as error:
+            raise Broken(repr(error)) from error
+        return read_answer(connection)
+
+
+def answers(port, count, ask=get):
+    return [ask(port) for _ in range(count)]
+
+
+@dataclass(frozen=True)
+class Answer:
+    began: float
+    """When the connection was begun (time.monotonic)."""
+    ended: float
+    facts: dict | None
+    error: Exception | None
+
+
+class Load:
+    """Client threads that ask, one connection per request, until stopped."""
+
+    def __init__(self, port, ask=get, clients=16, limit=20_000, seconds=90.0):
+        self._port, self._ask, self._limit = port, ask, limit
+        self._until = time.monotonic() + seconds
+        self._stopping = False
+        self._changed = threading.Condition()
+        self.answers = []
+        self._threads = [threading.Thread(target=self._client) for _ in range(clients)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *unused):
+        self.stop()
+
+    def _client(self):
+        while not self._stopping:
+            began = time.monotonic()
+            facts = error = None
+            try:
+                facts = self._ask(self._port)
+            except Exception as failure:
+                error = failure
+            with self._changed:
+                self.answers.append(Answer(began, time.monotonic(), facts, error))
+                # Refused: nobody listens, and asking on would meet a stranger.
+                refused = isinstance(error, ConnectionRefusedError)
+                if refused or len(self.answers) >= self._limit or began > self._until:
+                    self._stopping = True
+                self._changed.notify_all()
+
+    def more(self, count, timeout=GENEROUS):
+        """Wait until so many more connections have been begun and answered."""
+        now, known = time.monotonic(), len(self.answers)
+
+        def come():
+            fresh = (answer.began > now for answer in self.answers[known:])
+            return self._stopping or sum(fresh) >= count
+
+        with self._changed:
+            assert self._changed.wait_for(come, timeout), "the load makes no progress"
+        assert not self._stopping, f"the load was over before; {self.failures()}"
+
+    def since(self, moment):
+        """The answers to connections begun after this moment."""
+        return [answer for answer in self.answers if answer.began > moment]
+
+    def failures(self):
+        return [answer for answer in self.answers if answer.error]
+
+    def stop(self):
+        self._stopping = True
+        for thread in self._threads:
+            thread.join(GENEROUS * 2)
+        assert not any(thread.is_alive() for thread in self._threads), "a client hangs"

@@ -1,0 +1,292 @@
+"""What the integration tests run servers with: a cluster, processes, and waiting.
+
+Nothing here sleeps. A test waits on the event stream of the master, on a pidfd or
+on a socket, always with a deadline.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+GENEROUS = 30.0
+TERM = signal.SIGTERM
+
+# What a test run sets for itself must not hide how programs are started.
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(("PYTHON", "RECLUSTER_")) and name != "WEB_CONCURRENCY"
+}
+
+
+class Pidfd:
+    """A process that cannot be mistaken for another one."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        try:
+            self.fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self.fd = None
+
+    def is_dead(self, timeout=0.0):
+        """Whether it has ended, or does within so many seconds."""
+        if self.fd is None:
+            return True
+        waiting = select.poll()
+        waiting.register(self.fd, select.POLLIN)
+        return bool(waiting.poll(timeout * 1000))
+
+    def signal(self, number):
+        if self.fd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.fd, number)
+
+    def close(self):
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+
+def survivors(pidfds, timeout):
+    """Those of the processes that live when the time is over."""
+    deadline = time.monotonic() + timeout
+    return [p.pid for p in pidfds if not p.is_dead(max(0.0, deadline - time.monotonic()))]
+
+
+def descendants(pid):
+    """The processes below this one, as /proc has them now."""
+    found = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            children = Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+            for child in map(int, children):
+                found += [child, *descendants(child)]
+    return found
+
+
+def until(condition, timeout=GENEROUS):
+    """For what no descriptor tells: look again until it holds."""
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "did not come true in time"
+        os.sched_yield()
+    return found
+
+
+def stop(pid):
+    """SIGSTOP, and wait until none of its threads runs any more."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stopped():
+        tasks = Path(f"/proc/{pid}/task").glob("*/stat")
+        return all(task.read_text().rpartition(")")[2].split()[0] in "TZ" for task in tasks)
+
+    until(stopped)
+
+
+def free_port():
+    """For servers that cannot say which port 0 became."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def bind_again(port):
+    """Listen as a new server would; OSError if somebody still does."""
+    with socket.socket() as fresh:
+        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        fresh.bind(("127.0.0.1", port))
+        fresh.listen()
+
+
+# ---- a cluster -----------------------------------------------------------------------
+
+
+class Running:
+    """`python -m recluster ARGS` with its event stream; ended, whole, at exit."""
+
+    def __init__(self, *args, cwd, env=None, stdout=None):
+        events, inherited = os.pipe()
+        os.set_blocking(events, False)
+        self._events, self._rest = events, b""
+        self._untaken, self._port, self._slots = [], None, {}
+        self.seen, self._pidfds = [], []
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        self._command = [sys.executable, "-m", "recluster", "--events", str(inherited)]
+        self._command += map(str, args)
+        self.process = subprocess.Popen(
+            self._command,
+            cwd=cwd,
+            env={**ENVIRONMENT, **(env or {})},
+            pass_fds=[inherited],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=self._stderr,
+        )
+        os.close(inherited)
+        self.pidfd = Pidfd(self.process.pid)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *unused):
+        try:
+            if self.process.poll() is None:
+                self.signal(signal.SIGQUIT)
+                if not self.pidfd.is_dead(GENEROUS):
+                    self.process.kill()
+                    raise AssertionError("the master did not end on SIGQUIT")
+            self.wait()
+            left = survivors(self._pidfds, 10.0)
+            assert not left, f"of the slots there are left: {left}"
+        finally:
+            for pidfd in self._pidfds:
+                pidfd.signal(signal.SIGKILL)
+                pidfd.close()
+            self.pidfd.close()
+            os.close(self._events)
+            if kind:
+                print(f"--- {self._command}\n{self.stderr()}")
+                print("\n".join(map(str, self.seen[-100:])))
+            self._stderr.close()
+
+    # ---- events ----------------------------------------------------------------------
+
+    def _read(self, timeout):
+        """Take in what comes within this time; False at the end of the stream."""
+        waiting = select.poll()
+        waiting.register(self._events, select.POLLIN)
+        waiting.poll(max(0.0, timeout) * 1000)
+        try:
+            data = os.read(self._events, 1 << 20)
+        except BlockingIOError:
+            return True
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._take(json.loads(line))
+        return bool(data)
+
+    def _take(self, event):
+        event["seen"] = time.monotonic()
+        self.seen.append(event)
+        self._untaken.append(event)
+        if event["event"] == "online":
+            self._slots[event["slot"]] = event["pid"]
+            self._pidfds.append(Pidfd(event["pid"]))
+        elif event["event"] == "exit" and self._slots.get(event["slot"]) == event["pid"]:
+            del self._slots[event["slot"]]
+        elif event["event"] == "listening" and self._port is None:
+            self._port = int(event["address"].rpartition(":")[2])
+
+    def wait_for(self, name, timeout=GENEROUS, where=None, **match):
+        """The first such event that no earlier call has returned."""
+        deadline = time.monotonic() + timeout
+        open_ = True
+        while True:
+            for event in self._untaken:
+                if (
+                    event["event"] == name
+                    and all(event.get(key) == value for key, value in match.items())
+                    and (where is None or where(event))
+                ):
+                    self._untaken.remove(event)
+                    return event
+            left = deadline - time.monotonic()
+            assert open_ and left > 0, f"no {name!r} event with {match}; {self.stderr()}"
+            open_ = self._read(left)
+
+    def wait_each(self, name, slots, timeout=GENEROUS, **match):
+        """Such an event of each slot, by slot."""
+        slots = range(slots) if isinstance(slots, int) else slots
+        return {slot: self.wait_for(name, timeout, slot=slot, **match) for slot in slots}
+
+    def count(self, name, **match):
+        """How many such events have come so far."""
+        while self._read(0.0) and select.select([self._events], [], [], 0)[0]:
+            pass
+        found = [e for e in self.seen if e["event"] == name]
+        return sum(all(e.get(key) == value for key, value in match.items()) for e in found)
+
+    @property
+    def port(self):
+        while self._port is None:
+            assert self._read(GENEROUS), f"nobody listens; {self.stderr()}"
+        return self._port
+
+    def pids(self):
+        """slot -> the pid of its newest worker, if that runs."""
+        self.count("online")
+        return dict(self._slots)
+
+    # ---- the process -----------------------------------------------------------------
+
+    def signal(self, number):
+        """Send it, and wait until the master has taken it: two must not become one."""
+        self.process.send_signal(number)
+
+        def taken():
+            if self.pidfd.is_dead():
+                return True
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                status = Path(f"/proc/{self.process.pid}/status").read_text()
+                pending = [line.split()[1] for line in status.splitlines() if "Pnd:" in line]
+                return not any(int(mask, 16) >> (number - 1) & 1 for mask in pending)
+            return True
+
+        until(taken)
+
+    def reload(self, timeout=GENEROUS):
+        self.signal(signal.SIGUSR2)
+        return self.wait_for("reload", timeout)
+
+    def wait(self, timeout=GENEROUS):
+        """The exit code; every event has been read then."""
+        deadline = time.monotonic() + timeout
+        while not self.pidfd.is_dead():
+            left = deadline - time.monotonic()
+            assert left > 0, f"the master does not end; {self.stderr()}"
+            select.select([self._events, self.pidfd.fd], [], [], left)
+            if not self._read(0.0):
+                assert self.pidfd.is_dead(left), f"the master does not end; {self.stderr()}"
+        while self._read(0.0) and select.select([self._events], [], [], 0)[0]:
+            pass
+        return self.process.wait()
+
+    def end(self, number=TERM, timeout=GENEROUS):
+        self.signal(number)
+        return self.wait(timeout)
+
+    def stderr(self):
+        size = os.fstat(self._stderr.fileno()).st_size
+        return os.pread(self._stderr.fileno(), size, 0).decode(errors="replace")
+
+    def log(self):
+        """The master's own lines."""
+        return [line for line in self.stderr().splitlines() if line.startswith("recluster: ")]
+
+
+def edit(path, old, new):
+    """Replace in one step, and younger by mtime than any cached bytecode."""
+    text = path.read_text()
+    assert old in text
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(text.replace(old, new))
+    later = path.stat().st_mtime + 10
+    os.utime(fresh, (later, later))
+    fresh.replace(path)
+
+
+def replace(path, source):
+    """Deploy another program under the same name."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(source.read_text())
+    fresh.replace(path)

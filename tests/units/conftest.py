@@ -1,0 +1,178 @@
+"""Owns the test library: csrc and faults.c compiled by cffi, once per content.
+
+The sources are read once, hashed, and built from that copy in a directory of
+the user's own under the temporary directory, so the checkout may be read-only
+and may change meanwhile. Each process builds for itself and renames its result
+into place: whoever is late finds the name taken and uses what is there.
+"""
+
+import contextlib
+import errno
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import cffi
+import pytest
+
+from .harness import Engine, stream
+
+HERE = Path(__file__).parent
+CSRC = HERE.parent.parent / "csrc"
+NAME = "recluster_units"
+FLAGS = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+PREAMBLE = """
+#include "internal.h"
+#include <linux/filter.h>
+void fault_arm(int n, int error, const char *name, long number, int sticky);
+int fault_disarm(void);
+const char *fault_last(void);
+int fault_bad_closes(void);
+"""
+
+
+def read_sources():
+    paths = [*CSRC.glob("*.[ch]"), *CSRC.glob("preload/*.h")]
+    sources = {str(path.relative_to(CSRC)): path.read_bytes() for path in sorted(paths)}
+    sources["faults.c"] = (HERE / "faults.c").read_bytes()
+    sources["declarations.h"] = (HERE / "declarations.h").read_bytes()
+    return sources
+
+
+def wrapped(text):
+    by_macro = re.findall(r"^WRAP\([^,]+, [^,]+, (\w+)", text, re.MULTILINE)
+    by_hand = re.findall(r"^(?:UNCHECKED )?\w+ __wrap_(\w+)\(", text, re.MULTILINE)
+    return sorted({*by_macro, *by_hand})
+
+
+def build(sources, flags, folder):
+    for name, content in sources.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    text = sources["faults.c"].decode()
+    builder = cffi.FFI()
+    builder.cdef(re.sub(r"/\*.*?\*/", "", sources["declarations.h"].decode(), flags=re.DOTALL))
+    builder.set_source(
+        NAME,
+        PREAMBLE,
+        sources=[str(folder / name) for name in sources if name.endswith(".c")],
+        include_dirs=[str(folder)],
+        extra_compile_args=flags,
+        extra_link_args=[*flags[len(FLAGS) :], *(f"-Wl,--wrap={name}" for name in wrapped(text))],
+    )
+    builder.compile(tmpdir=str(folder), target=f"{NAME}.so")
+
+
+def built():
+    sources = read_sources()
+    flags = FLAGS + (SANITIZE if os.environ.get("RECLUSTER_SANITIZE") else [])
+    facts = [sources, flags, sys.version, cffi.__version__, Path(__file__).read_text()]
+    digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    final = Path(tempfile.gettempdir()) / f"recluster-units-{os.getuid()}-{digest}"
+    if not final.exists():
+        ours = Path(tempfile.mkdtemp(prefix=f"{final.name}."))
+        build(sources, flags, ours)
+        with contextlib.suppress(OSError):  # somebody else was first
+            ours.rename(final)
+        shutil.rmtree(ours, ignore_errors=True)
+    if final.lstat().st_uid != os.getuid():
+        raise PermissionError(f"{final} belongs to somebody else")
+    return final / f"{NAME}.so"
+
+
+@pytest.fixture(scope="session")
+def module():
+    spec = importlib.util.spec_from_file_location(NAME, built())
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def ffi(module):
+    return module.ffi
+
+
+@pytest.fixture(scope="session")
+def lib(module):
+    return module.lib
+
+
+def open_descriptors():
+    """Number and target of each open descriptor: a difference names the leak."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one listdir itself had
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+@pytest.fixture
+def fds():
+    return open_descriptors
+
+
+class Fault:
+    """The n-th wrapped call fails with `error`; never one that a child makes."""
+
+    def __init__(self, ffi, lib):
+        self.ffi, self.lib = ffi, lib
+
+    def arm(self, n, error, name="", number=0, sticky=False):
+        self.lib.fault_arm(n, error, name.encode(), number, sticky)
+
+    def disarm(self):
+        return self.lib.fault_disarm()
+
+    @property
+    def last(self):
+        return self.ffi.string(self.lib.fault_last()).decode()
+
+    @property
+    def bad_closes(self):
+        return self.lib.fault_bad_closes()
+
+
+@pytest.fixture
+def fault(ffi, lib):
+    fault = Fault(ffi, lib)
+    yield fault
+    fault.disarm()
+
+
+@pytest.fixture
+def seccomp(ffi, lib):
+    """For tests of the seccomp door, which a sandbox may not allow."""
+    refused = ffi.new("const char **")
+    if lib.rc_door_probe(refused) < 0:
+        pytest.skip(f"no seccomp door here: {ffi.string(refused[0]).decode()}")
+
+
+@pytest.fixture
+def deafness(lib):
+    """For tests of lanes that drop SYNs. Some kernels (6.18.44 is one) let only
+    CAP_NET_ADMIN attach a filter to a TCP socket."""
+    with stream() as sock:
+        error = lib.rc_steering_deafen(sock.fileno())
+    if error == -errno.EPERM and os.geteuid() != 0:
+        pytest.skip("this kernel lets only root deafen a lane")
+    assert error == 0
+
+
+@pytest.fixture
+def new_engine(ffi, lib):
+    """Makes engines, and frees them at the end of the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda flags=0: stack.enter_context(Engine(ffi, lib, flags))
+
+
+@pytest.fixture
+def engine(new_engine):
+    return new_engine()

@@ -1,0 +1,129 @@
+/* declarations.h - what the unit tests see of csrc and faults.c, for cffi.
+ *
+ * "..." lets the C compiler fill in the rest, so that only what a test names
+ * has to agree with csrc/recluster.h and csrc/internal.h.
+ */
+typedef int... pid_t;
+typedef int... uid_t;
+typedef int... socklen_t;
+typedef ... rc_engine;
+
+#define RC_LINE_MAX ...
+#define RC_SEND_MAX ...
+#define RC_EVENTS_MIN ...
+#define RC_PROGRAM_MAX ...
+#define RC_PENDING_MAX ...
+#define RC_SUBREAPER ...
+#define RC_HELLO_MAGIC ...
+
+enum rc_event_kind {
+    RC_EVENT_SIGNAL, RC_EVENT_DEADLINE, RC_EVENT_READABLE, RC_EVENT_DOOR, RC_EVENT_LISTENING,
+    RC_EVENT_MESSAGE, RC_EVENT_GARBLED, RC_EVENT_EXIT, RC_EVENT_GONE, ...
+};
+enum rc_door_kind { RC_DOOR_NOTIFY, RC_DOOR_PRELOAD, ... };
+struct rc_event {
+    enum rc_event_kind kind;
+    uint32_t worker;
+    int value;
+    const char *text;
+    size_t length;
+    ...;
+};
+
+/* engine */
+int rc_engine_new(rc_engine **out, unsigned flags);
+void rc_engine_free(rc_engine *engine);
+int rc_signals(rc_engine *engine, const int *numbers, size_t count);
+int rc_deadline(rc_engine *engine, int64_t at_ms);
+int rc_watch(rc_engine *engine, int fd);
+int rc_unwatch(rc_engine *engine, int fd);
+int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout_ms);
+int rc_door_probe(const char **refused);
+int rc_shim_open(rc_engine *engine);
+int rc_shim_address(const rc_engine *engine, uint32_t worker, char *out, size_t room);
+
+/* workers */
+struct rc_program {
+    const char *path;
+    char *const *argv;
+    char *const *envp;
+    const char *cwd;
+    ...;
+};
+int rc_worker_new(rc_engine *engine, uint32_t worker, uint32_t heir_of, int *channel_fd);
+pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, enum rc_door_kind door,
+                     const struct rc_program *program);
+int rc_worker_signal(rc_engine *engine, uint32_t worker, int number);
+int rc_worker_kill(rc_engine *engine, uint32_t worker);
+int rc_worker_send(rc_engine *engine, uint32_t worker, const char *line, size_t length);
+int rc_worker_release(rc_engine *engine, uint32_t worker);
+
+struct rc_lane_facts {
+    uint32_t worker;
+    int chosen;
+    unsigned queued, backlog;
+    char address[80];
+    ...;
+};
+int rc_steer(rc_engine *engine, const uint32_t *live, size_t count);
+int rc_close_lanes(rc_engine *engine, uint32_t worker);
+int rc_queued(rc_engine *engine, uint32_t worker);
+int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room);
+
+/* internal.h */
+struct rc_source { int fd; ...; };
+void rc_close(int *fd);
+
+struct rc_buffer { size_t start, end, room; ...; };
+struct rc_channel { struct rc_buffer in, out; bool discarding, finished; ...; };
+struct rc_hello { uint32_t magic; int32_t error; ...; };
+int rc_channel_greet(int fd, int door, int error);
+int rc_channel_hello(int fd, struct rc_hello *hello, int *door);
+int rc_channel_read(struct rc_channel *channel, int fd);
+int rc_channel_line(struct rc_channel *channel, const char **line, size_t *length);
+bool rc_channel_has_line(const struct rc_channel *channel);
+int rc_channel_send(struct rc_channel *channel, int fd, const char *line, size_t length);
+int rc_channel_flush(struct rc_channel *channel, int fd);
+void rc_channel_free(struct rc_channel *channel);
+
+struct rc_guard { struct rc_source source; pid_t pid; int pipe; ...; };
+int rc_guard_start(struct rc_guard *guard, int epoll);
+int rc_guard_add(const struct rc_guard *guard, pid_t group);
+int rc_guard_remove(const struct rc_guard *guard, pid_t group);
+void rc_guard_stop(struct rc_guard *guard, int epoll);
+
+struct sockaddr_in6 { ...; };
+struct rc_worker { uint32_t id; pid_t pid; bool live, dead; unsigned pendings; ...; };
+struct rc_call {
+    struct rc_worker *worker;
+    pid_t pid;
+    int number, fd;
+    struct sockaddr_in6 address;
+    socklen_t length;
+    int backlog;
+    ...;
+};
+struct rc_answer { bool pass; int result, replace; bool owned; ...; };
+struct rc_output { struct rc_event *events; size_t count, room; ...; };
+struct rc_engine { int epoll; struct rc_guard guard; struct rc_output *output; ...; };
+struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
+void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
+void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
+                     struct rc_answer *answer);
+void rc_lanes_resteer(struct rc_engine *engine);
+int rc_notify_install(void);
+
+/* steering.c */
+struct sock_filter { uint16_t code; uint8_t jt, jf; uint32_t k; };
+struct rc_choice { unsigned index; uint32_t worker; ...; };
+int rc_steering_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                      unsigned room);
+int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count);
+int rc_steering_deafen(int fd);
+int rc_steering_hear(int fd);
+
+/* faults.c */
+void fault_arm(int n, int error, const char *name, long number, int sticky);
+int fault_disarm(void);
+const char *fault_last(void);
+int fault_bad_closes(void);
