@@ -501,6 +501,8 @@ class Cluster:
 
     def _spawn(self, command: population.Spawn, now: float) -> None:
         engine = self._alive()
+        if self._population.cancelled(command.worker):
+            return
         worker = Worker(command.worker, command.slot, command.generation, 0)
         self._workers[command.worker] = worker
         environ = worker_environ(self.options, os.environ)

@@ -20,6 +20,7 @@ import types
 from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
 from types import TracebackType
+from zipimport import ZipImportError, zipimporter
 
 from . import _engine
 from .launch import Target
@@ -50,6 +51,15 @@ def _fresh_main() -> types.ModuleType:
     return main
 
 
+def _set_environ(wanted: Mapping[str, str]) -> None:
+    """Only what differs: each assignment is a putenv."""
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    for name, value in wanted.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
 def _forget_master() -> None:
     """Exit handlers of the master are not the worker's; logging's is everybody's."""
     atexit._clear()
@@ -69,9 +79,11 @@ def _is_importable(path: str) -> bool:
     """A directory or a zip file with a __main__: runs like a package."""
     if os.path.isdir(path):
         return True
-    import zipfile
-
-    return zipfile.is_zipfile(path)
+    try:
+        zipimporter(path)
+    except ZipImportError:
+        return False
+    return True
 
 
 def _run_file(name: str) -> None:
@@ -139,8 +151,7 @@ def become(worker: Forked) -> int:
     target, args, channel = worker.target, worker.args, worker.channel
     name = target.words[0]
     try:
-        os.environ.clear()
-        os.environ.update(worker.environ)
+        _set_environ(worker.environ)
         os.chdir(worker.cwd)
         _forget_master()
         # What the interpreter itself would have been given.

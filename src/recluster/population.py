@@ -220,8 +220,8 @@ class Population:
 
     def terminate(self, now: float) -> None:
         """Kill everything at once."""
-        self.shutdown(now)
         self.killing = True
+        self.shutdown(now)
         for member in list(self.members.values()):
             self._event(member, Event.KILL, now)
         self._finish_if_empty()
@@ -259,7 +259,7 @@ class Population:
             member.look_at = now + LANE_GRACE
         if member.relief:
             self._release_heirs_of(member)
-            self._retire(member, now, settle=0.0)
+            self._retire(member, now)
         self._advance(now)
 
     def said_disconnect(self, worker: int, now: float) -> None:
@@ -320,6 +320,15 @@ class Population:
         self._steer()
         self._advance(now)
 
+    def cancelled(self, worker: int) -> bool:
+        """Whether a Spawn has become pointless before it was carried out (an
+        earlier one of the same turn failed, say). Then the worker never was."""
+        if self.members[worker].state is State.STARTING:
+            return False
+        del self.members[worker]
+        self._finish_if_empty()
+        return True
+
     def spawn_failed(self, worker: int, error: str, now: float) -> None:
         """There is no process: the kernel refused one."""
         member = self.members.pop(worker)
@@ -353,8 +362,10 @@ class Population:
         if member is None:
             return
         if member.state is State.SETTLING:
-            if queued or now < member.settle_until:
-                member.look_at = max(member.settle_until, now + LOOK_EVERY)
+            if queued:  # what it takes now, it has to answer
+                member.settle_until = max(member.settle_until, now + self.options.drain_settle)
+            if now < member.settle_until:
+                member.look_at = min(member.settle_until, now + LOOK_EVERY)
             else:
                 self._event(member, Event.SETTLED, now)
         elif member.state is State.GONE:
@@ -409,10 +420,11 @@ class Population:
     def _event(self, member: Member, event: Event, now: float) -> None:
         member.state, act = step(member.state, event)
         if act is Act.SETTLE:
-            member.look_at = member.settle_until
+            member.look_at = min(member.settle_until, now + LOOK_EVERY)
         elif act is Act.LEAVE:
             member.look_at = None
-            self._do(Leave(member.id))
+            if not self.killing:
+                self._do(Leave(member.id))
         elif act is Act.KILL:
             member.deadline = member.look_at = None
             self._do(Kill(member.id))
@@ -443,8 +455,8 @@ class Population:
         self._do(Spawn(member.id, slot.index, generation, heir_of))
         return member
 
-    def _retire(self, member: Member, now: float, settle: float | None = None) -> None:
-        settle = self.options.drain_settle if settle is None else settle
+    def _retire(self, member: Member, now: float) -> None:
+        settle = self.options.drain_settle
         member.settle_until = now + settle
         member.deadline = now + max(self.options.timeout, settle)
         self._event(member, Event.RETIRE, now)

@@ -48,6 +48,7 @@ class Signals:
         self._before: dict[int, object] = {}
         self._pipe: tuple[socket.socket, socket.socket] | None = None
         self._wakeup = -1
+        self._pending: list[int] = []
         self._had_terminal = _has_terminal()
         if threading.active_count() == 1:
             engine.signals(HANDLED)
@@ -65,15 +66,19 @@ class Signals:
                 self._before[number] = signal.signal(number, self._handler)
 
     def _handler(self, number: int, frame: FrameType | None) -> None:
-        self._act(number)
+        """Runs between any two bytecodes: remember only. The wake-up descriptor
+        makes the turn come that acts."""
+        self._pending.append(number)
 
     def readable(self, fd: int) -> bool:
-        """The wake-up descriptor was written to: Python has run, or now runs,
-        the handlers. False if the descriptor is not ours."""
+        """The wake-up descriptor was written to, and Python has run the handlers.
+        False if the descriptor is not ours."""
         if self._pipe is None or fd != self._pipe[0].fileno():
             return False
         with contextlib.suppress(BlockingIOError):
             self._pipe[0].recv(4096)
+        while self._pending:
+            self._act(self._pending.pop(0))
         return True
 
     def arrived(self, number: int) -> None:

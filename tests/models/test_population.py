@@ -68,6 +68,9 @@ class World(RuleBasedStateMachine):
     def obey_one(self, command):
         if isinstance(command, p.Spawn):
             assert command.worker not in self.processes, "an id was used twice"
+            if self.people.cancelled(command.worker):
+                self.refused.add(command.worker)
+                return
             if self.people.closing:
                 assert command.heir_of in self.queues, "only a queue is a reason to spawn now"
             if self.refuse_spawns:
