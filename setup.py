@@ -14,8 +14,13 @@ HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"]
 LINK: list[str] = []
 if os.environ.get("RECLUSTER_SANITIZE"):
-    FLAGS += ["-g", "-O1", "-fsanitize=address,undefined", "-fno-omit-frame-pointer",
-              "-fno-sanitize-recover=undefined"]
+    FLAGS += [
+        "-g",
+        "-O1",
+        "-fsanitize=address,undefined",
+        "-fno-omit-frame-pointer",
+        "-fno-sanitize-recover=undefined",
+    ]
     LINK += ["-fsanitize=address,undefined"]
 
 # A free-threaded interpreter has no stable ABI.

@@ -101,6 +101,7 @@ class Cluster:
         self._signals: Signals | None = None
         self._door = _engine.NOTIFY
         self._may_fork = False  # the command line's privilege: its process is only a master
+        self._watched: dict[int, Callable[[], object]] = {}
         self._private: list[int] = []  # descriptors that are no forked worker's business
         self._loop: asyncio.AbstractEventLoop | None = None
         self._working = False
@@ -124,7 +125,7 @@ class Cluster:
         try:
             self._choose_door()
             if signals or subreaper:
-                self._signals = Signals(self._engine, self._act_on)
+                self._signals = Signals(self, self._engine, self._act_on)
         except BaseException:
             self._release()
             raise
@@ -319,6 +320,16 @@ class Cluster:
                 "library instead"
             )
 
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
+        """Call `callback` from `dispatch` whenever `fd` is readable."""
+        self._alive().watch(fd)
+        self._watched[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        """Take a `watch` back, before closing the descriptor."""
+        if self._watched.pop(fd, None) is not None and self._engine is not None:
+            self._engine.unwatch(fd)
+
     # ---- one turn --------------------------------------------------------------------
 
     def _alive(self) -> _engine.Engine:
@@ -337,8 +348,8 @@ class Cluster:
                 due = True
             elif kind == _engine.SIGNAL and self._signals:
                 self._signals.arrived(value)
-            elif kind == _engine.READABLE and self._signals:
-                self._signals.readable(value)
+            elif kind == _engine.READABLE and value in self._watched:
+                self._watched[value]()
             elif key in self._workers:
                 self._happened(kind, key, value, text)
             if self._engine is None:
@@ -452,9 +463,9 @@ class Cluster:
             return
         if self._loop is not None:
             self._loop.remove_reader(self._engine.fileno())
-        engine, self._engine = self._engine, None
         if self._signals:
             self._signals.close()
+        engine, self._engine = self._engine, None
         engine.close()
         for worker in self._workers.values():
             worker.alive = False

@@ -16,6 +16,7 @@ import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Protocol
 
 from ._engine import Engine
 
@@ -39,12 +40,20 @@ def _has_terminal() -> bool:
     return True
 
 
+class Watcher(Protocol):
+    """What a Cluster offers."""
+
+    def watch(self, fd: int, callback: Callable[[], object]) -> None: ...
+
+    def unwatch(self, fd: int) -> None: ...
+
+
 class Signals:
     """Delivers HANDLED to `act` (a number) until closed."""
 
-    def __init__(self, engine: Engine, act: Callable[[int], None]) -> None:
+    def __init__(self, watcher: Watcher, engine: Engine, act: Callable[[int], None]) -> None:
         self._act = act
-        self._engine = engine
+        self._watcher = watcher
         self._before: dict[int, object] = {}
         self._pipe: tuple[socket.socket, socket.socket] | None = None
         self._wakeup = -1
@@ -60,7 +69,7 @@ class Signals:
         for end in self._pipe:
             end.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._pipe[1].fileno(), warn_on_full_buffer=False)
-        self._engine.watch(self._pipe[0].fileno())
+        self._watcher.watch(self._pipe[0].fileno(), self._readable)
         for number in HANDLED:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 self._before[number] = signal.signal(number, self._handler)
@@ -70,16 +79,14 @@ class Signals:
         makes the turn come that acts."""
         self._pending.append(number)
 
-    def readable(self, fd: int) -> bool:
-        """The wake-up descriptor was written to, and Python has run the handlers.
-        False if the descriptor is not ours."""
-        if self._pipe is None or fd != self._pipe[0].fileno():
-            return False
+    def _readable(self) -> None:
+        """The wake-up descriptor was written to, and Python has run the handlers."""
+        if self._pipe is None:
+            return
         with contextlib.suppress(BlockingIOError):
             self._pipe[0].recv(4096)
         while self._pending:
             self._act(self._pending.pop(0))
-        return True
 
     def arrived(self, number: int) -> None:
         """From the signalfd."""
@@ -100,8 +107,7 @@ class Signals:
             signal.signal(number, handler)  # type: ignore[arg-type]
         if self._pipe is not None:
             signal.set_wakeup_fd(self._wakeup)
-            if not self._engine.closed:
-                self._engine.unwatch(self._pipe[0].fileno())
+            self._watcher.unwatch(self._pipe[0].fileno())
             for end in self._pipe:
                 end.close()
             self._pipe = None

@@ -26,6 +26,9 @@ ENVIRONMENT = {
     if not name.startswith(("PYTHON", "RECLUSTER_")) and name != "WEB_CONCURRENCY"
 }
 
+# For a run of everything in another way: TEST_OPTIONS="--door preload" pytest ...
+EXTRA_OPTIONS = os.environ.get("TEST_OPTIONS", "").split()
+
 
 class Pidfd:
     """A process that cannot be mistaken for another one."""
@@ -93,6 +96,16 @@ def stop(pid):
     until(stopped)
 
 
+def let_go(fifo):
+    """End the wait of the process that reads this FIFO; it may not have begun yet."""
+
+    def opened():
+        with contextlib.suppress(OSError):  # ENXIO: nobody reads
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+
+    os.close(until(opened))
+
+
 def free_port():
     """For servers that cannot say which port 0 became."""
     with socket.socket() as probe:
@@ -122,7 +135,7 @@ class Running:
         self.seen, self._pidfds = [], []
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._command = [sys.executable, "-m", "recluster", "--events", str(inherited)]
-        self._command += map(str, args)
+        self._command += [*EXTRA_OPTIONS, *map(str, args)]
         self.process = subprocess.Popen(
             self._command,
             cwd=cwd,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clients import Load, answers, get, read_answer, send_request
-from harness import Running, edit
+from harness import Running, edit, let_go
 
 LANGUAGES = {
     "python": ["listens_then_ready.py", "0", "go"],
@@ -28,8 +28,7 @@ def command(request, apps):
 
 def release(apps, slot):
     """Let the worker of this slot say that it is ready."""
-    with open(apps / f"go.{slot}", "wb"):
-        pass
+    let_go(apps / f"go.{slot}")
 
 
 # ---- ready ---------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from clients import Load, answers
-from harness import Pidfd, Running, edit, until
+from harness import Pidfd, Running, edit, let_go, until
 
 ROUGH = ("--respawn", 0.1, "--timeout", 60, "--drain-settle", 0.2)
 IGNORES_TERM = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nVERSION ="
@@ -201,8 +201,7 @@ def held_reload(apps, workers=2):
         os.mkfifo(apps / f"go.{slot}")
 
     def release(slot):
-        with open(apps / f"go.{slot}", "wb"):
-            pass
+        let_go(apps / f"go.{slot}")
 
     options = ("--workers", workers, "--ready-when", "ready", *ROUGH)
     with Running(*options, "listens_then_ready.py", "0", "go", cwd=apps) as running:

@@ -7,7 +7,6 @@ into place: whoever is late finds the name taken and uses what is there.
 """
 
 import contextlib
-import errno
 import hashlib
 import importlib.util
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 import cffi
 import pytest
 
-from .harness import Engine, stream
+from .harness import Engine
 
 HERE = Path(__file__).parent
 CSRC = HERE.parent.parent / "csrc"
@@ -34,6 +33,7 @@ void fault_arm(int n, int error, const char *name, long number, int sticky);
 int fault_disarm(void);
 const char *fault_last(void);
 int fault_bad_closes(void);
+void fault_hook(void (*function)(const char *));
 """
 
 
@@ -131,6 +131,15 @@ class Fault:
     def disarm(self):
         return self.lib.fault_disarm()
 
+    @contextlib.contextmanager
+    def before_each_call(self, function):
+        hook = self.ffi.callback("void (*)(const char *)", lambda name: function(self.ffi.string(name)))
+        self.lib.fault_hook(hook)
+        try:
+            yield
+        finally:
+            self.lib.fault_hook(self.ffi.NULL)
+
     @property
     def last(self):
         return self.ffi.string(self.lib.fault_last()).decode()
@@ -153,17 +162,6 @@ def seccomp(ffi, lib):
     refused = ffi.new("const char **")
     if lib.rc_door_probe(refused) < 0:
         pytest.skip(f"no seccomp door here: {ffi.string(refused[0]).decode()}")
-
-
-@pytest.fixture
-def deafness(lib):
-    """For tests of lanes that drop SYNs. Some kernels (6.18.44 is one) let only
-    CAP_NET_ADMIN attach a filter to a TCP socket."""
-    with stream() as sock:
-        error = lib.rc_steering_deafen(sock.fileno())
-    if error == -errno.EPERM and os.geteuid() != 0:
-        pytest.skip("this kernel lets only root deafen a lane")
-    assert error == 0
 
 
 @pytest.fixture

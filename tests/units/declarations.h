@@ -6,6 +6,7 @@
 typedef int... pid_t;
 typedef int... uid_t;
 typedef int... socklen_t;
+typedef int... in_port_t;
 typedef ... rc_engine;
 
 #define RC_LINE_MAX ...
@@ -105,12 +106,20 @@ struct rc_call {
 };
 struct rc_answer { bool pass; int result, replace; bool owned; ...; };
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
-struct rc_engine { int epoll; struct rc_guard guard; struct rc_output *output; ...; };
+struct rc_lane { struct rc_source source; struct rc_worker *worker; bool chosen; ...; };
+struct rc_group { struct rc_lane **lanes, *sink; unsigned count; ...; };
+struct rc_engine {
+    int epoll;
+    struct rc_guard guard;
+    struct rc_group *groups;
+    struct rc_output *output;
+    ...;
+};
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
 void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
-void rc_lanes_resteer(struct rc_engine *engine);
+int rc_lanes_resteer(struct rc_engine *engine);
 int rc_notify_install(void);
 
 /* steering.c */
@@ -118,12 +127,13 @@ struct sock_filter { uint16_t code; uint8_t jt, jf; uint32_t k; };
 struct rc_choice { unsigned index; uint32_t worker; ...; };
 int rc_steering_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                       unsigned room);
-int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count);
-int rc_steering_deafen(int fd);
-int rc_steering_hear(int fd);
+struct rc_detour { in_port_t port; unsigned index; ...; };
+int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count,
+                       const struct rc_detour *detour);
 
 /* faults.c */
 void fault_arm(int n, int error, const char *name, long number, int sticky);
 int fault_disarm(void);
 const char *fault_last(void);
 int fault_bad_closes(void);
+void fault_hook(void (*function)(const char *));

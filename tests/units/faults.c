@@ -26,6 +26,7 @@
 static int countdown, failure, lasting, fires, bad_closes;
 static long only_number; /* for syscall(2): only this one; 0: any */
 static char only[32], last[32];
+static void (*hook)(const char *name);
 
 /* The n-th call (of `name`, if given) fails; `sticky`: and each one after it. */
 void fault_arm(int n, int error, const char *name, long number, int sticky)
@@ -56,8 +57,16 @@ int fault_bad_closes(void)
     return bad_closes;
 }
 
+/* Called before each wrapped call: what happens in that moment is up to it. */
+void fault_hook(void (*function)(const char *))
+{
+    hook = function;
+}
+
 static int hit(const char *name, long number)
 {
+    if (hook)
+        hook(name);
     if (countdown <= 0 || (only[0] && strcmp(only, name) != 0) ||
         (only_number && number != only_number))
         return 0;
@@ -92,6 +101,9 @@ WRAP(int, -1, socket, (int domain, int type, int protocol), (domain, type, proto
 WRAP(int, -1, bind, (int fd, const struct sockaddr *address, socklen_t length),
      (fd, address, length))
 WRAP(int, -1, listen, (int fd, int backlog), (fd, backlog))
+WRAP(int, -1, connect, (int fd, const struct sockaddr *address, socklen_t length),
+     (fd, address, length))
+WRAP(int, -1, fchown, (int fd, uid_t user, gid_t group), (fd, user, group))
 WRAP(int, -1, accept4, (int fd, struct sockaddr *address, socklen_t *length, int flags),
      (fd, address, length, flags))
 WRAP(int, -1, setsockopt, (int fd, int level, int name, const void *value, socklen_t length),
@@ -113,6 +125,15 @@ WRAP(void *, NULL, calloc, (size_t count, size_t size), (count, size))
 WRAP(void *, NULL, realloc, (void *memory, size_t size), (memory, size))
 WRAP(FILE *, NULL, fopen, (const char *path, const char *mode), (path, mode))
 
+/* Shutting a listener down cannot fail. */
+int __real_shutdown(int, int);
+int __wrap_shutdown(int fd, int how)
+{
+    if (hook)
+        hook("shutdown");
+    return __real_shutdown(fd, how);
+}
+
 /* Taking a descriptor out of the set is cleaning up, and cannot fail. */
 int __real_epoll_ctl(int, int, int, struct epoll_event *);
 int __wrap_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
@@ -129,7 +150,7 @@ pid_t __wrap_fork(void)
         return -1;
     pid_t pid = __real_fork();
     if (pid == 0)
-        countdown = 0;
+        countdown = 0, hook = NULL;
     return pid;
 }
 

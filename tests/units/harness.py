@@ -11,6 +11,8 @@ import socket
 import struct
 import time
 
+import pytest
+
 
 class Clock:
     """A deadline that is only ever used as a timeout of poll."""
@@ -55,11 +57,29 @@ def stream(family=socket.AF_INET, *options, protocol=0):
     return sock
 
 
-def connect(address, ms=5000):
-    """A connected client that leaves no TIME_WAIT; TimeoutError if nobody answers."""
+def has(family, protocol=0, address=None):
+    try:
+        with socket.socket(family, socket.SOCK_STREAM, protocol) as sock:
+            if address:
+                sock.bind(address)
+        return True
+    except OSError:
+        return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has(socket.AF_INET6, 0, ("::1", 0)), reason="no IPv6 here")
+
+
+def start_connect(address):
+    """(client, errno): a client that leaves no TIME_WAIT begins to connect."""
     client = stream(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    error = client.connect_ex(address)
+    return client, client.connect_ex(address)
+
+
+def connect(address, ms=5000):
+    """A connected client; TimeoutError if nobody answers."""
+    client, error = start_connect(address)
     if error == errno.EINPROGRESS:
         if not ready(client, select.POLLOUT, ms):
             client.close()
@@ -69,6 +89,12 @@ def connect(address, ms=5000):
         client.close()
         raise OSError(error, os.strerror(error))
     return client
+
+
+def queue_of(listener):
+    """How many connections wait: tcpi_unacked of struct tcp_info."""
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return struct.unpack_from("=I", info, 24)[0]
 
 
 def accept_all(lane):
@@ -180,6 +206,13 @@ class Engine:
         self.lib.rc_find(self.struct, number).dead = True
         self.lib.rc_lanes_resteer(self.struct)
         check(self.lib.rc_worker_release(self.pointer, number), "rc_worker_release")
+
+    def sink(self):
+        """A dup of the newest group's sink, or None."""
+        group = self.struct.groups
+        if not group or not group.sink:
+            return None
+        return socket.socket(fileno=os.dup(group.sink.source.fd))
 
     def lanes(self):
         """Facts of each lane: (worker, chosen, queued, backlog, address)."""

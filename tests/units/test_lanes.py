@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from .harness import connect, spread, stream
+from .harness import connect, has, needs_ipv6, spread, stream
 
 REUSEADDR, REUSEPORT = socket.SO_REUSEADDR, socket.SO_REUSEPORT
 LOOPBACK = ("127.0.0.1", 0)
@@ -295,17 +295,6 @@ def test_a_refused_listen_may_be_tried_again(new_engine, sockets, live_before):
 # ---- families -------------------------------------------------------------------------------
 
 
-def has(family, protocol=0, address=None):
-    try:
-        with socket.socket(family, socket.SOCK_STREAM, protocol) as sock:
-            if address:
-                sock.bind(address)
-        return True
-    except OSError:
-        return False
-
-
-needs_ipv6 = pytest.mark.skipif(not has(socket.AF_INET6, 0, ("::1", 0)), reason="no IPv6 here")
 needs_mptcp = pytest.mark.skipif(not has(socket.AF_INET, 262), reason="no MPTCP here")
 
 

@@ -1,13 +1,12 @@
 """Owns: which lane the steering program returns, on paper and in the kernel."""
 
 import errno
-import select
 import socket
 from fractions import Fraction
 
 import pytest
 
-from .harness import connect, ready, spread, stream
+from .harness import arrivals, connect, needs_ipv6, spread, stream
 
 LD_RANDOM, SKF_AD_RANDOM = 0x20, (-0x1000 + 56) & 0xFFFFFFFF
 MOD, ADD, JGE, JEQ, JA, RET_A, RET_K = 0x94, 0x04, 0x35, 0x15, 0x05, 0x16, 0x06
@@ -112,14 +111,16 @@ def group():
     """Makes a reuseport group of n listeners: ({index: socket}, address)."""
     made = []
 
-    def make(count):
-        address = ("127.0.0.1", 0)
+    def make(count, host="127.0.0.1"):
+        address = (host, 0)
         for _ in range(count):
-            sock = stream(socket.AF_INET, socket.SO_REUSEPORT)
+            sock = stream(
+                socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SO_REUSEPORT
+            )
             made.append(sock)
             sock.bind(address)
             sock.listen(1024)
-            address = sock.getsockname()
+            address = sock.getsockname()[:2]
         return dict(enumerate(made)), address
 
     yield make
@@ -127,8 +128,9 @@ def group():
         sock.close()
 
 
-def attach(ffi, lib, sock, shape):
-    return lib.rc_steering_attach(sock.fileno(), choices_of(ffi, shape), len(shape))
+def attach(ffi, lib, sock, shape, detour=None):
+    detour = ffi.NULL if detour is None else ffi.new("struct rc_detour *", detour)
+    return lib.rc_steering_attach(sock.fileno(), choices_of(ffi, shape), len(shape), detour)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +163,20 @@ def test_attaching_again_replaces_the_program(ffi, lib, group):
         assert spread(lanes, address, 40)[index] == 40
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
+def test_a_detour_is_for_one_source_port_and_for_nobody_else(ffi, lib, group, host):
+    lanes, address = group(4, host)
+    with stream(lanes[0].family) as client:
+        client.bind((host, 0))
+        port = client.getsockname()[1]
+        for index, shape in ((3, [(1, 1)]), (0, [(1, 1), (2, 2)]), (2, [(0, 1), (1, 2), (3, 3)])):
+            assert attach(ffi, lib, lanes[0], shape, {"port": port, "index": index}) == 0
+            counts = spread(lanes, address, 60)
+            assert {at for at, count in counts.items() if count} == {at for at, _ in shape}
+        assert client.connect_ex(address) in (0, errno.EINPROGRESS)
+        assert arrivals(lanes, {port}) == {port: 2}
+
+
 def test_the_kernel_takes_the_longest_program_we_build(ffi, lib, group):
     lanes, address = group(3)
     assert attach(ffi, lib, lanes[0], [(2 * at, at) for at in range(1000)]) in (0, -errno.ENOMEM)
@@ -172,24 +188,4 @@ def test_attach_reports_what_the_kernel_refuses(ffi, lib):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         assert attach(ffi, lib, sock, [(0, 1)]) < 0
         assert attach(ffi, lib, sock, []) == -errno.EINVAL
-    assert lib.rc_steering_attach(-1, choices_of(ffi, [(0, 1)]), 1) == -errno.EBADF
-    assert lib.rc_steering_deafen(-1) == lib.rc_steering_hear(-1) == -errno.EBADF
-
-
-def test_a_deaf_lane_takes_no_new_syn_but_keeps_what_it_has(lib, group, deafness):
-    lanes, address = group(1)
-    early = connect(address)
-    assert lib.rc_steering_deafen(lanes[0].fileno()) == 0
-    early.send(b"x")
-    assert ready(lanes[0])
-    connection, peer = lanes[0].accept()
-    assert peer == early.getsockname() and ready(connection) and connection.recv(9) == b"x"
-
-    late = stream()
-    assert late.connect_ex(address) == errno.EINPROGRESS
-    assert not ready(late, select.POLLOUT, 200)
-    assert lib.rc_steering_hear(lanes[0].fileno()) == 0
-    assert ready(late, select.POLLOUT, 3000)  # by retransmission, after a second
-    assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-    for sock in (early, connection, late):
-        sock.close()
+    assert lib.rc_steering_attach(-1, choices_of(ffi, [(0, 1)]), 1, ffi.NULL) == -errno.EBADF
