@@ -54,10 +54,13 @@ static int bind_socket(struct rc_engine *engine, const struct rc_call *call, int
         fchown(fd, group->key.uid, (gid_t)-1) == 0) /* siblings must be of one user */
         pending.key.uid = group->key.uid;
     (void)rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, !first);
+    if (!first) /* connections of the first lane may lack SO_REUSEPORT (sink.c) */
+        (void)rc_socket_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (bind(fd, (struct sockaddr *)address, rc_address_length(address)) < 0) {
         struct sockaddr_in6 bound;
         error = -errno;
         (void)rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, reuse_port);
+        (void)rc_socket_set(fd, SOL_SOCKET, SO_REUSEADDR, reuse_address);
         /* A bind that was answered, but whose answer a signal took away
          * (before Linux 5.19), comes again. */
         if (error == -EINVAL && rc_pending_find(call->worker, rc_socket_inode(fd)) &&

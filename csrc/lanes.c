@@ -209,13 +209,18 @@ void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group)
         rc_close(&fd);
         free(sink);
     } else {
-        group->sink = sink;
-        error = group_attach(group, group->count, &detour);
+        /* Until it is full, all but our own client go to the first lane, live or
+         * not: a stranger in the sink's queue would never be served. */
+        struct rc_choice first = {0, 0};
+        error = rc_steering_attach(group->lanes[0]->source.fd, &first, 1, &detour);
         if (!error)
             error = rc_sink_fill(fd, client, &group->key);
-        (void)rc_group_steer(group);
-        if (error)
+        if (!error) {
+            group->sink = sink;
+            (void)rc_group_steer(group);
+        } else {
             lane_remove(engine, sink);
+        }
     }
     rc_close(&client);
 }

@@ -61,6 +61,10 @@ int rc_sink_listen(const struct rc_key *key, int lane)
         error = -errno;
     if (!error)
         error = rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    /* A client that came while the first lane listened exclusively has a socket
+     * without SO_REUSEPORT in the same bucket; this lets ours pass by it. */
+    if (!error)
+        error = rc_socket_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (!error &&
         bind(fd, (const struct sockaddr *)&key->address, rc_address_length(&key->address)) < 0)
         error = -errno;

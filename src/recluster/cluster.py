@@ -20,13 +20,15 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import _engine, population
+from . import _engine, commands
+from .draining import Facts
 from .events import Callback, Emitter, Event
 from .forked import Forked
 from .handle import ReloadHandle
 from .launch import SHIM, Target, logical_cwd, needs_fresh_interpreter, worker_environ
 from .lifecycle import ENDED, State
 from .options import Options
+from .population import Population
 from .signals import Signals, catches
 from .story import Story, signal_name, to_stderr
 
@@ -93,7 +95,7 @@ class Cluster:
         self._target.check(self._cwd(), worker_environ(self.options, os.environ))
         self._story = Story(self.options, logger.info if logger else to_stderr)
         self._emitter = Emitter(self._report_callback)
-        self._population = population.Population(self.options, random.random)
+        self._population = Population(self.options, random.random)
         self._workers: dict[int, Worker] = {}
         self._handles: dict[int, tuple[ReloadHandle, Callable[[ReloadHandle], object] | None]] = {}
         self._on_end: list[Callable[[], object]] = []
@@ -413,8 +415,8 @@ class Cluster:
             return
         self._working = True
         try:
-            while commands := self._population.take():
-                for command in commands:
+            while batch := self._population.take():
+                for command in batch:
                     self._carry_out(command)
         finally:
             self._working = False
@@ -423,32 +425,45 @@ class Cluster:
         elif self._engine is not None:
             self._engine.deadline(self._population.deadline())
 
-    def _carry_out(self, command: population.Command) -> None:
+    def _carry_out(self, command: commands.Command) -> None:
         engine = self._alive()
         now = time.monotonic()
-        if isinstance(command, population.Spawn):
+        if isinstance(command, commands.Spawn):
             self._spawn(command, now)
-        elif isinstance(command, population.Live):
+        elif isinstance(command, commands.Live):
             try:
                 engine.steer(command.workers)
                 self._story.over("steer")
             except OSError as error:
                 self._story.once("steer", f"cannot steer: {error.strerror}; retrying")
                 self._population.steering_failed(now)
-        elif isinstance(command, population.Leave):
+        elif isinstance(command, commands.Retired):
+            with contextlib.suppress(OSError, AttributeError):  # a sandbox without sock_diag: less is known
+                engine.drain_begin(command.workers)
+        elif isinstance(command, commands.Disconnect):
             engine.send(command.worker, b'{"cmd": "disconnect"}')
+        elif isinstance(command, commands.Leave):
             engine.signal(command.worker, self.options.stop_signal)
-        elif isinstance(command, population.Kill):
+        elif isinstance(command, commands.Kill):
             engine.kill(command.worker)
-        elif isinstance(command, population.Inspect):
-            self._population.inspected(command.worker, engine.queued(command.worker), now)
-        elif isinstance(command, population.Release):
+        elif isinstance(command, commands.Inspect):
+            self._population.inspected(command.worker, self._facts(command.worker), now)
+        elif isinstance(command, commands.Release):
             engine.release(command.worker)
             self._workers.pop(command.worker, None)
-        elif isinstance(command, population.CloseLanes):
+        elif isinstance(command, commands.CloseLanes):
             engine.close_lanes()
-        elif isinstance(command, population.Notice):
+        elif isinstance(command, commands.Notice):
             self._notice(command)
+
+    def _facts(self, key: int) -> Facts:
+        engine, worker = self._alive(), self._workers.get(key)
+        stoppable = worker is not None and catches(worker.pid, self.options.stop_signal)
+        try:
+            connections, owing, quiet, half_open, queued = engine.drain_look(key)
+        except (OSError, AttributeError):
+            return Facts(queued=engine.queued(key), catches_stop=stoppable)
+        return Facts(queued, half_open, connections, owing, quiet, stoppable)
 
     def _end(self, code: int) -> None:
         self.exit_code = code
@@ -472,7 +487,7 @@ class Cluster:
 
     # ---- telling ---------------------------------------------------------------------
 
-    def _notice(self, notice: population.Notice) -> None:
+    def _notice(self, notice: commands.Notice) -> None:
         details = dict(notice.details)
         worker = self._workers.get(notice.worker)
         if worker is not None:
@@ -510,7 +525,7 @@ class Cluster:
     def _cwd(self) -> str:
         return os.path.join(self._start_cwd, self._cwd_option or "")
 
-    def _spawn(self, command: population.Spawn, now: float) -> None:
+    def _spawn(self, command: commands.Spawn, now: float) -> None:
         engine = self._alive()
         if self._population.cancelled(command.worker):
             return

@@ -51,6 +51,11 @@ def _seconds_or_none(value: object) -> float | None:
     return _seconds(value)
 
 
+def _quiet(value: object) -> float | None:
+    """None stands for `timeout`."""
+    return None if value is None or value == "timeout" else _seconds(value)
+
+
 def _one_of(*choices: str) -> Callable[[object], str]:
     def check(value: object) -> str:
         if value not in choices:
@@ -243,6 +248,57 @@ FIELDS = (
         "how long at least a retired worker goes on accepting what was already on its way",
     ),
     Field(
+        "drain_owes",
+        _seconds,
+        10.0,
+        "10",
+        "S",
+        "how long at most a drained worker that catches the stop signal is waited for while "
+        "a connection owes an answer",
+    ),
+    Field(
+        "drain_quiet",
+        _quiet,
+        5.0,
+        "5",
+        "S",
+        "a worker that would die of the stop signal gets it when its connections are closed or "
+        "have been quiet this long; timeout: never before that",
+    ),
+    Field(
+        "max_draining",
+        _whole(1),
+        3,
+        "3",
+        "N",
+        "of more generations that drain at once the oldest gets the stop signal now and "
+        "SIGKILL 10 s later",
+    ),
+    Field(
+        "shutdown_delay",
+        _seconds,
+        0.0,
+        "0",
+        "S",
+        "how long to go on accepting after a shutdown was asked for (load balancers are slow)",
+    ),
+    Field(
+        "bake",
+        _seconds,
+        0.0,
+        "0",
+        "S",
+        "the old generation is kept this long after a cutover; a crash rolls back to it",
+    ),
+    Field(
+        "surge",
+        _whole(0),
+        0,
+        "0",
+        "N",
+        "how many slots a reload replaces at a time; 0: all, with a cutover in one step",
+    ),
+    Field(
         "stop_signal",
         _stop_signal,
         int(signal.SIGTERM),
@@ -309,6 +365,12 @@ class Options:
     ready_timeout: float | None
     give_up: int
     drain_settle: float
+    drain_owes: float
+    drain_quiet: float | None
+    max_draining: int
+    shutdown_delay: float
+    bake: float
+    surge: int
     stop_signal: int
     door: str
     log: dict[str, bool] = field(hash=False)
@@ -344,6 +406,11 @@ class Options:
                 values[one.name] = one.check(value)
             except (ValueError, TypeError) as error:
                 raise OptionError(f"{source}: {value!r} {_reason(error)}") from None
+        if values["bake"] and values["surge"]:
+            raise OptionError(
+                f"bake: {values['bake']:g} goes with surge 0 only: a rolling reload has no "
+                "old generation to go back to"
+            )
         return cls(**values)
 
 

@@ -14,125 +14,35 @@ Invariants, beside the table in `lifecycle`:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from .backoff import Backoff
+from .commands import (
+    CloseLanes,
+    Command,
+    Disconnect,
+    Ended,
+    Inspect,
+    Kill,
+    Leave,
+    Live,
+    Notice,
+    Release,
+    Retired,
+    Spawn,
+)
+from .draining import Facts, finished, settled
 from .lifecycle import ENDED, RETIRED, Act, Event, State, step
+from .members import Member, Reload, Slot
 from .options import Options
 
 LOOK_EVERY = 0.1  # seconds between two looks at a retired worker's queue
 LANE_GRACE = 1.0  # how long a ready worker may still open further addresses
 CANCEL_GRACE = 5.0  # what a worker that never served gets between TERM and KILL
 GONE_GRACE = 5.0  # at the end: how long strays of a dead worker are waited for
+HURRY_GRACE = 10.0  # between stop signal and SIGKILL when too many generations drain
 RELIEF_TRIES = 3
 STEER_AGAIN = 0.1
-
-
-@dataclass(eq=False)
-class Member:
-    """One worker."""
-
-    id: int
-    slot: int
-    generation: int
-    born: float
-    heir_of: int = 0
-    relief: int = 0  # n-th attempt to serve a queue whose worker died; 0: a normal worker
-    state: State = State.STARTING
-    ready_at: float | None = None
-    deadline: float | None = None
-    look_at: float | None = None
-    settle_until: float = 0.0
-    leaving: bool = False  # said disconnect: to be replaced first
-    addresses: set[str] = field(default_factory=set)
-    error: str | None = None  # the last line of its traceback, if it told
-    overdue: bool = False
-
-
-@dataclass(eq=False)
-class Slot:
-    index: int
-    backoff: Backoff
-    wanted: bool = True
-    serving: Member | None = None
-    incoming: Member | None = None
-    chain: list[Member] = field(default_factory=list)  # died here, not yet replaced
-    spawn_at: float | None = None
-
-
-@dataclass
-class Reload:
-    generation: int
-    began: float
-    number: int
-    verdicts: dict[int, str] = field(default_factory=dict)
-
-
-# ---- commands ---------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Spawn:
-    worker: int
-    slot: int
-    generation: int
-    heir_of: int
-
-
-@dataclass(frozen=True)
-class Live:
-    """From now on exactly these workers' lanes get new connections."""
-
-    workers: frozenset[int]
-
-
-@dataclass(frozen=True)
-class Leave:
-    """Say disconnect, then send the stop signal."""
-
-    worker: int
-
-
-@dataclass(frozen=True)
-class Kill:
-    worker: int
-
-
-@dataclass(frozen=True)
-class Inspect:
-    """Count what waits in its lanes and call `inspected`."""
-
-    worker: int
-
-
-@dataclass(frozen=True)
-class Release:
-    """Forget a worker that is gone, and drop its lanes."""
-
-    worker: int
-
-
-@dataclass(frozen=True)
-class CloseLanes:
-    """Take no new connection anywhere; finish what has begun."""
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something to tell: the event's name, the worker, details."""
-
-    name: str
-    worker: int
-    details: dict[str, Any] = field(hash=False, default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Ended:
-    code: int
-
-
-Command = Spawn | Live | Leave | Kill | Inspect | Release | CloseLanes | Notice | Ended
 
 
 class Population:
@@ -142,6 +52,7 @@ class Population:
         self.members: dict[int, Member] = {}
         self.slots: dict[int, Slot] = {}
         self.reloading: Reload | None = None
+        self.baking: Reload | None = None  # cut over, may yet be rolled back
         self.closing = False
         self.killing = False  # terminate: nobody is waited for or relieved
         self.ended: int | None = None
@@ -150,6 +61,7 @@ class Population:
         self._commands: list[Command] = []
         self._live: frozenset[int] = frozenset()
         self._steer_at: float | None = None
+        self._close_at: float | None = None
         self._last_id = 0
         self._last_generation = 0
         self._last_reload = 0
@@ -183,21 +95,35 @@ class Population:
             return number
         if self.reloading:
             self._abandon_reload("superseded by a newer reload", now)
+        if self.baking:
+            self._baked(now)
         self._last_generation += 1
         self.reloading = Reload(self._last_generation, now, number)
         for slot in self._wanted():
             self._drop_incoming(slot, now)
             slot.spawn_at = None
-            self._spawn(slot, self._last_generation, now)
+            self.reloading.todo.append(slot.index)
+            self.reloading.before |= slot.serving.addresses if slot.serving else set()
+        self._next_batch(self.reloading, now)
         self._advance(now)
         return number
 
     def shutdown(self, now: float, code: int = 0) -> None:
-        """Drain all workers, then end with that exit code."""
-        if self.closing:
+        """After `shutdown_delay`, drain all workers; then end with that exit code."""
+        if self.closing or self._close_at is not None:
             return
         if self.reloading:
             self._abandon_reload("the cluster is shutting down", now)
+        delay = 0.0 if self.killing or code else self.options.shutdown_delay
+        if delay:
+            self._close_at = now + delay
+        else:
+            self._close(now, code)
+
+    def _close(self, now: float, code: int) -> None:
+        if self.baking:
+            self._baked(now)
+        self._close_at = None
         self.closing = True
         self._code = code
         self._do(CloseLanes())
@@ -209,8 +135,7 @@ class Population:
                 leaving.append(slot.serving)
             slot.serving = None
         self._steer()
-        for member in leaving:
-            self._retire(member, now)
+        self._retire(leaving, now)
         for slot in self.slots.values():
             self._settle_chain(slot)
         for member in self.members.values():
@@ -221,7 +146,10 @@ class Population:
     def terminate(self, now: float) -> None:
         """Kill everything at once."""
         self.killing = True
-        self.shutdown(now)
+        if self.reloading:
+            self._abandon_reload("the cluster was terminated", now)
+        if not self.closing:
+            self._close(now, 0)
         for member in list(self.members.values()):
             self._event(member, Event.KILL, now)
         self._finish_if_empty()
@@ -259,7 +187,7 @@ class Population:
             member.look_at = now + LANE_GRACE
         if member.relief:
             self._release_heirs_of(member)
-            self._retire(member, now)
+            self._retire([member], now)
         self._advance(now)
 
     def said_disconnect(self, worker: int, now: float) -> None:
@@ -299,7 +227,7 @@ class Population:
         if slot.incoming is member:
             slot.incoming = None
             reload = self.reloading
-            if reload and member.generation == reload.generation:
+            if reload and slot.index in reload.batch:
                 why = self._boot_verdict(status, member, now)
                 reload.verdicts[slot.index] = why
             else:
@@ -307,15 +235,21 @@ class Population:
                 self._boot_failed(slot, member, now)
         elif slot.serving is member:
             slot.serving = None
-            if slot.wanted:
-                slot.chain.append(member)
-                self._plan_spawn(slot, member, now)
+            slot.chain.append(member)
+            self._plan_spawn(slot, member, now)
+        elif slot.previous is member:
+            slot.previous = None
+        rolled_back = None
+        if self.baking and member.generation == self.baking.generation and before is State.SERVING:
+            rolled_back = self._boot_verdict(status, member, now, "")
         details["next_try"] = (
             max(0.0, slot.spawn_at - now) if slot.spawn_at is not None and why is None else None
         )
         self._tell("exit", worker, **details)
         if why is not None:
             self._abandon_reload(f"worker {slot.index} {why}", now)
+        if rolled_back is not None:
+            self._roll_back(f"worker {slot.index} {rolled_back}", now)
         self._give_up_if_hopeless(now)
         self._steer()
         self._advance(now)
@@ -336,7 +270,7 @@ class Population:
         if slot.incoming is member:
             slot.incoming = None
         self._tell("spawn_failed", worker, slot=slot.index, error=error)
-        if self.reloading and member.generation == self.reloading.generation:
+        if self.reloading and slot.index in self.reloading.batch:
             self._abandon_reload(f"worker {slot.index} could not be spawned: {error}", now)
         elif member.relief:
             heir = self.members.get(member.heir_of)
@@ -356,21 +290,26 @@ class Population:
         if member not in self.slots[member.slot].chain:
             self._do(Inspect(worker))
 
-    def inspected(self, worker: int, queued: int, now: float) -> None:
-        """The answer to Inspect: connections that wait in its lanes."""
+    def inspected(self, worker: int, facts: Facts, now: float) -> None:
+        """The answer to Inspect."""
         member = self.members.get(worker)
         if member is None:
             return
         if member.state is State.SETTLING:
-            if queued:  # what it takes now, it has to answer
+            if facts.queued:  # what it takes now, it has to answer
                 member.settle_until = max(member.settle_until, now + self.options.drain_settle)
-            if now < member.settle_until:
-                member.look_at = min(member.settle_until, now + LOOK_EVERY)
-            else:
+            if settled(member, facts, now):
                 self._event(member, Event.SETTLED, now)
+            else:
+                member.look_at = now + LOOK_EVERY
+        elif member.state is State.DRAINING:
+            if finished(member, facts, self.options, now):
+                self._event(member, Event.FINISHED, now)
+            else:
+                member.look_at = now + LOOK_EVERY
         elif member.state is State.GONE:
-            if queued and not self.killing and member.relief < RELIEF_TRIES:
-                self._relieve(member, queued, now)
+            if facts.queued and not self.killing and member.relief < RELIEF_TRIES:
+                self._relieve(member, facts.queued, now)
             else:
                 self._release(member)
                 heir = self.members.get(member.heir_of)
@@ -387,7 +326,8 @@ class Population:
     def deadline(self) -> float | None:
         """When `tick` has something to do."""
         times = [slot.spawn_at for slot in self.slots.values()]
-        times.append(self._steer_at)
+        times += [self._steer_at, self._close_at]
+        times.append(self.baking.bake_until if self.baking else None)
         for member in self.members.values():
             times += [member.deadline, member.look_at]
         return min((at for at in times if at is not None), default=None)
@@ -396,6 +336,10 @@ class Population:
         if self._steer_at is not None and self._steer_at <= now:
             self._steer_at = None
             self._do(Live(self._live))
+        if self._close_at is not None and self._close_at <= now:
+            self._close(now, 0)
+        if self.baking and self.baking.bake_until <= now:
+            self._baked(now)
         for member in list(self.members.values()):
             if member.look_at is not None and member.look_at <= now:
                 member.look_at = None
@@ -420,7 +364,11 @@ class Population:
     def _event(self, member: Member, event: Event, now: float) -> None:
         member.state, act = step(member.state, event)
         if act is Act.SETTLE:
-            member.look_at = min(member.settle_until, now + LOOK_EVERY)
+            member.look_at = now + LOOK_EVERY
+        elif act is Act.DRAIN:
+            member.draining_since = now
+            self._do(Disconnect(member.id))
+            self._do(Inspect(member.id))
         elif act is Act.LEAVE:
             member.look_at = None
             if not self.killing:
@@ -431,7 +379,7 @@ class Population:
 
     def _spawn(self, slot: Slot, generation: int, now: float) -> None:
         heir_of = 0
-        if not self.reloading or generation != self.reloading.generation:
+        if not self.reloading or slot.index not in self.reloading.batch:
             heir = slot.chain[-1] if slot.chain else slot.serving
             heir_of = heir.id if heir else 0
         slot.incoming = self._new_member(slot, generation, heir_of, now)
@@ -455,11 +403,28 @@ class Population:
         self._do(Spawn(member.id, slot.index, generation, heir_of))
         return member
 
-    def _retire(self, member: Member, now: float) -> None:
+    def _retire(self, members: list[Member], now: float) -> None:
         settle = self.options.drain_settle
-        member.settle_until = now + settle
-        member.deadline = now + max(self.options.timeout, settle)
-        self._event(member, Event.RETIRE, now)
+        if members:
+            self._do(Retired(tuple(member.id for member in members)))
+        for member in members:
+            member.retired_at = now
+            member.settle_until = now + settle
+            member.deadline = now + max(self.options.timeout, settle)
+            self._event(member, Event.RETIRE, now)
+        self._limit_draining(now)
+
+    def _limit_draining(self, now: float) -> None:
+        """Memory is finite: the oldest of too many draining generations goes."""
+        draining = [m for m in self.members.values() if m.state in (State.SETTLING, State.DRAINING)]
+        generations = sorted({member.generation for member in draining})
+        for generation in generations[: -self.options.max_draining]:
+            self._tell("hurried", generation=generation, most=self.options.max_draining)
+            for member in draining:
+                if member.generation == generation:
+                    least = min(member.deadline or now, now + HURRY_GRACE)
+                    member.deadline = max(member.settle_until, least)
+                    self._event(member, Event.HURRY, now)
 
     def _cancel(self, member: Member, now: float, event: Event) -> None:
         """It never served: it owes nobody anything."""
@@ -495,10 +460,12 @@ class Population:
         return f"was not {what} {within}"
 
     @staticmethod
-    def _boot_verdict(status: int, member: Member, now: float) -> str:
+    def _boot_verdict(
+        status: int, member: Member, now: float, when: str = ", before it was ready"
+    ) -> str:
         how = f"exited with code {status}" if status >= 0 else f"was ended by signal {-status}"
         why = f" ({member.error})" if member.error else ""
-        return f"{how} after {now - member.born:.1f} s, before it was ready{why}"
+        return f"{how} after {now - member.born:.1f} s{when}{why}"
 
     # ---- inside: slots -------------------------------------------------------------
 
@@ -513,16 +480,22 @@ class Population:
                 slot = self.slots[index] = Slot(index, backoff, wanted=False)
             if not slot.wanted:
                 slot.wanted = True
-                generation = self.reloading.generation if self.reloading else self.generation
-                self._spawn(slot, generation, now)
+                if self.reloading:
+                    self.reloading.todo.append(index)
+                    if not self.options.surge:
+                        self._next_batch(self.reloading, now)
+                else:
+                    self._spawn(slot, self.generation, now)
         for slot in list(self._wanted()):
             if slot.index >= count:
                 slot.wanted, slot.spawn_at = False, None
                 self._drop_incoming(slot, now)
-                leaving, slot.serving = slot.serving, None
+                leaving = [member for member in (slot.serving, slot.previous) if member]
+                slot.serving = slot.previous = None
+                if self.reloading:
+                    self.reloading.batch.discard(slot.index)
                 self._steer()
-                if leaving:
-                    self._retire(leaving, now)
+                self._retire(leaving, now)
                 self._settle_chain(slot)
 
     def _drop_incoming(self, slot: Slot, now: float) -> None:
@@ -541,8 +514,12 @@ class Population:
     def _plan_spawn(self, slot: Slot, ended: Member, now: float) -> None:
         ready_for = None if ended.ready_at is None else now - ended.ready_at
         at = slot.backoff.next_spawn(now, ended.born, ready_for, self._random)
-        if slot.wanted and not slot.incoming and not self.reloading and not self.closing:
+        if not slot.wanted or slot.incoming or self.closing:
+            return
+        if self.reloading is None:
             slot.spawn_at = at
+        elif self.options.surge and slot.index not in self.reloading.todo:
+            self.reloading.todo.append(slot.index)  # its turn comes (again)
 
     def _boot_failed(self, slot: Slot, member: Member, now: float) -> None:
         self._failures += 1
@@ -619,7 +596,8 @@ class Population:
 
     def _advance(self, now: float) -> None:
         if self.reloading:
-            self._cut_over_if_complete(now)
+            while self.reloading and self._cut_over_if_complete(self.reloading, now):
+                pass
         else:
             for slot in self._wanted():
                 if slot.incoming and self._fits(slot.incoming, now):
@@ -627,48 +605,105 @@ class Population:
         if self.killing:
             self._finish_if_empty()
 
-    def _take_over(self, slots: list[Slot], now: float) -> None:
-        retired = []
+    def _take_over(self, slots: list[Slot], now: float, keep: bool = False) -> None:
+        """The incoming workers are live from one `Live` command on; the old ones
+        retire, or are kept ready."""
+        old = []
         for slot in slots:
-            old, new = slot.serving, slot.incoming
+            before, new = slot.serving, slot.incoming
             assert new is not None
             new.deadline = new.look_at = None
             self._event(new, Event.PROMOTE, now)
             slot.serving, slot.incoming, slot.spawn_at = new, None, None
-            if old:
-                retired.append(old)
+            if before and keep:
+                self._event(before, Event.DEMOTE, now)
+                slot.previous = before
+            elif before:
+                old.append(before)
         self._steer()
-        for member in retired:
-            self._retire(member, now)
+        self._retire(old, now)
         for slot in slots:
             self._settle_chain(slot)
 
-    def _cut_over_if_complete(self, now: float) -> None:
-        reload = self.reloading
-        slots = list(self._wanted())
-        if reload is None:
-            return
+    # ---- inside: reloads -------------------------------------------------------------
+
+    def _next_batch(self, reload: Reload, now: float) -> None:
+        size = self.options.surge or len(reload.todo)
+        turn, reload.todo = reload.todo[:size], reload.todo[size:]
+        for index in turn:
+            slot = self.slots[index]
+            if slot.wanted and not slot.incoming:
+                reload.batch.add(index)
+                self._spawn(slot, reload.generation, now)
+
+    def _cut_over_if_complete(self, reload: Reload, now: float) -> bool:
+        """True if a batch was switched and another begun."""
+        slots = [self.slots[index] for index in sorted(reload.batch)]
         for slot in slots:
             if slot.incoming is None or not self._fits(slot.incoming, now):
-                return
-        before: set[str] = set()
-        after: set[str] = set()
+                return False
         for slot in slots:
-            before |= slot.serving.addresses if slot.serving else set()
-            if slot.incoming:
-                after |= slot.incoming.addresses
-                ready_at = slot.incoming.ready_at or now
-                seconds = ready_at - slot.incoming.born
-                reload.verdicts[slot.index] = f"ready after {seconds:.3f} s"
-        self.reloading = None
+            assert slot.incoming is not None
+            seconds = (slot.incoming.ready_at or now) - slot.incoming.born
+            reload.verdicts[slot.index] = f"ready after {seconds:.3f} s"
+            reload.after |= slot.incoming.addresses
+            reload.switched.add(slot.index)
+        reload.batch.clear()
+        bake = self.options.bake
+        last = not reload.todo
+        if last:
+            self.reloading = None
+        self._take_over(slots, now, keep=bool(bake))
+        if not last:
+            self._next_batch(reload, now)
+            return True
         self.generation = reload.generation
-        self._take_over(slots, now)
-        self._tell_reload(
-            reload, True, None, now, came=sorted(after - before), went=sorted(before - after)
-        )
+        if bake:
+            reload.bake_until = now + bake
+            self.baking = reload
+            self._tell("baking", generation=reload.generation, seconds=bake)
+        else:
+            self._succeeded(reload, now)
+        return False
+
+    def _succeeded(self, reload: Reload, now: float) -> None:
+        came, went = reload.after - reload.before, reload.before - reload.after
+        self._tell_reload(reload, True, None, now, came=sorted(came), went=sorted(went))
+
+    def _baked(self, now: float) -> None:
+        """The new generation has proved itself, or nobody waits for that."""
+        reload, self.baking = self.baking, None
+        assert reload is not None
+        old = [slot.previous for slot in self.slots.values() if slot.previous]
+        for slot in self.slots.values():
+            slot.previous = None
+        self._retire(old, now)
+        self._succeeded(reload, now)
+
+    def _roll_back(self, why: str, now: float) -> None:
+        """The old generation, kept undrained, is live again in one step."""
+        reload, self.baking = self.baking, None
+        assert reload is not None
+        failed = []
+        for slot in self._wanted():
+            if slot.previous is None:
+                continue  # it has died meanwhile: better the new one than none
+            self._drop_incoming(slot, now)
+            if slot.serving:
+                failed.append(slot.serving)
+            self._event(slot.previous, Event.PROMOTE, now)
+            self.generation = slot.previous.generation
+            slot.serving, slot.previous, slot.spawn_at = slot.previous, None, None
+        self._steer()
+        self._retire(failed, now)
+        for slot in self._wanted():
+            if slot.serving:
+                self._settle_chain(slot)
+        self._tell_reload(reload, False, f"{why}: rolled back", now)
 
     def _abandon_reload(self, why: str, now: float) -> None:
-        """Nothing changes for clients: the new workers go, the old stay."""
+        """Nothing changes for clients: the new workers go, the old stay. (What a
+        rolling reload has switched so far stays switched, and is told.)"""
         reload, self.reloading = self.reloading, None
         if reload is None:
             return
@@ -678,6 +713,9 @@ class Population:
             if slot.serving is None or slot.serving.leaving:
                 slot.spawn_at = now + self.options.respawn
         self._steer()
+        if reload.switched:
+            numbers = ", ".join(map(str, sorted(reload.switched)))
+            why += f"; slots {numbers} have generation {reload.generation} already"
         self._tell_reload(reload, False, why, now)
 
     def _tell_reload(

@@ -109,6 +109,16 @@ class Story:
             self.once("spawn", f"worker {details['slot']}: {why}")
         elif name == "online":
             self.over("spawn")
+        elif name == "baking":
+            self._line(
+                f"generation {details['generation']} serves; the old one is kept for "
+                f"{seconds(details['seconds'])}"
+            )
+        elif name == "hurried":
+            self._line(
+                f"more than {details['most']} generations drain: generation "
+                f"{details['generation']} gets the stop signal now"
+            )
         elif name == "gave_up":
             self._line(f"giving up: {details['failures']} workers in a row failed to become ready")
         elif name == "reload":

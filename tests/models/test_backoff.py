@@ -1,5 +1,7 @@
 """The pauses between a slot's spawns."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +55,7 @@ def test_a_healthy_life_ends_the_series():
 def test_growth_survives_the_jitter(chance, floor, ceiling):
     backoff = Backoff(floor, ceiling)
     pauses = crash_loop(backoff, 12, life=0.0, random=lambda: chance)
-    for earlier, later in zip(pauses, pauses[1:], strict=False):
+    for earlier, later in pairwise(pauses):
         assert later >= earlier * (1 - 1e-9)
     assert pauses[-1] <= max(ceiling, floor) * (1 + 1e-9)
     assert pauses[-1] >= min(ceiling, floor) * (1 - JITTER) - 1e-9

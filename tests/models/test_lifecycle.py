@@ -54,7 +54,12 @@ def test_kill_kills(state):
 @pytest.mark.parametrize(("state", "event"), PAIRS)
 def test_acts_belong_to_their_transitions(state, event):
     after, act = step(state, event)
-    expected = {State.SETTLING: Act.SETTLE, State.STOPPING: Act.LEAVE, State.KILLED: Act.KILL}
+    expected = {
+        State.SETTLING: Act.SETTLE,
+        State.DRAINING: Act.DRAIN,
+        State.STOPPING: Act.LEAVE,
+        State.KILLED: Act.KILL,
+    }
     if after is not state and after in expected:
         assert act is expected[after]
     elif event is not Event.KILL:

@@ -15,7 +15,9 @@ from hypothesis.stateful import (
     rule,
 )
 
+from recluster import commands as c
 from recluster import population as p
+from recluster.draining import Facts
 from recluster.lifecycle import ENDED, State
 from recluster.options import Options
 
@@ -31,6 +33,9 @@ class Process:
         self.gone = False
         self.exits = 0
         self.asked = self.killed = self.released = False
+        self.half_open = self.owing = self.moved_at = 0
+        self.connections = 0
+        self.catches = True
 
 
 class World(RuleBasedStateMachine):
@@ -39,11 +44,15 @@ class World(RuleBasedStateMachine):
         ready_when=st.sampled_from(["listening", "started", "ready"]),
         timeout=st.sampled_from([0.0, 5.0, 100.0]),
         give_up=st.sampled_from([0, 3]),
-    )
-    def begin(self, workers, ready_when, timeout, give_up):
+        more=st.sampled_from(
+            [{}, {}, {"bake": 2.0}, {"surge": 1}, {"surge": 2}, {"shutdown_delay": 3.0},
+             {"max_draining": 1}, {"drain_quiet": "timeout"}]
+        ),
+    )  # fmt: skip
+    def begin(self, workers, ready_when, timeout, give_up, more):
         given = {
             "workers": workers, "ready_when": ready_when, "timeout": timeout, "give_up": give_up,
-            "ready_timeout": 20.0,
+            "ready_timeout": 20.0, **more,
         }  # fmt: skip
         self.people = p.Population(Options.make(given, {}), lambda: 0.5)
         self.now = 0.0
@@ -66,7 +75,7 @@ class World(RuleBasedStateMachine):
                 self.obey_one(command)
 
     def obey_one(self, command):
-        if isinstance(command, p.Spawn):
+        if isinstance(command, c.Spawn):
             assert command.worker not in self.processes, "an id was used twice"
             if self.people.cancelled(command.worker):
                 self.refused.add(command.worker)
@@ -80,19 +89,19 @@ class World(RuleBasedStateMachine):
                 return
             self.processes[command.worker] = Process(command)
             self.queues[command.worker] = 0
-        elif isinstance(command, p.Live):
+        elif isinstance(command, c.Live):
             self.cut_over(command.workers)
-        elif command in map(p.Leave, self.refused) or command in map(p.Kill, self.refused):
+        elif command in map(c.Leave, self.refused) or command in map(c.Kill, self.refused):
             pass  # decided before it was known that there is no such process
-        elif isinstance(command, p.Leave):
+        elif isinstance(command, c.Leave):
             assert self.processes[command.worker].alive, "a signal to the dead"
             self.processes[command.worker].asked = True
-        elif isinstance(command, p.Kill):
+        elif isinstance(command, c.Kill):
             assert self.processes[command.worker].alive, "a signal to the dead"
             self.processes[command.worker].killed = True
-        elif isinstance(command, p.Inspect):
-            self.people.inspected(command.worker, self.queues[command.worker], self.now)
-        elif isinstance(command, p.Release):
+        elif isinstance(command, c.Inspect):
+            self.people.inspected(command.worker, self.facts(command.worker), self.now)
+        elif isinstance(command, c.Release):
             process = self.processes[command.worker]
             # At the very end, strays of a dead worker are not waited for.
             stray = self.people.closing and not process.alive
@@ -100,18 +109,31 @@ class World(RuleBasedStateMachine):
             assert not process.released
             process.released = True
             self.queues[command.worker] = 0
-        elif isinstance(command, p.Notice):
+        elif isinstance(command, c.Notice):
             self.heard(command)
-        elif isinstance(command, p.Ended):
+        elif isinstance(command, c.Ended):
             assert self.code is None
             self.code = command.code
+
+    def facts(self, key):
+        process = self.processes[key]
+        return Facts(
+            queued=self.queues[key],
+            half_open=process.half_open,
+            connections=process.connections,
+            owing=process.owing,
+            quiet=self.now - process.moved_at,
+            catches_stop=process.catches,
+        )
 
     def cut_over(self, workers):
         reload = self.people.reloading
         for key in workers - self.refused:
-            assert not self.processes[key].released
-            if reload:  # promise 3: nothing of a generation that is not complete
-                assert self.processes[key].spawn.generation != reload.generation
+            process = self.processes[key]
+            assert not process.released
+            if reload:  # promise 3: nothing of a batch that is not complete
+                slot = self.people.slots[process.spawn.slot]
+                assert slot.index not in reload.batch or slot.incoming.id != key
         self.live = workers
 
     def heard(self, notice):
@@ -119,7 +141,9 @@ class World(RuleBasedStateMachine):
             self.processes[notice.worker].exits += 1
         if notice.name == "reload":
             self.reloads.append(notice.details)
-            if notice.details["ok"]:  # promise 2: all at once
+            surge = self.people.options.surge
+            if notice.details["ok"] and not self.people.options.bake and not surge:
+                # promise 2: all at once
                 alive = [k for k in self.live if self.processes[k].alive]
                 generations = {self.processes[k].spawn.generation for k in alive}
                 assert generations == {notice.details["generation"]}
@@ -208,6 +232,19 @@ class World(RuleBasedStateMachine):
             self.people.gone(key, self.now)
         self.obey()
 
+    @precondition(lambda self: self.alive())
+    @rule(
+        data=st.data(),
+        connections=st.sampled_from([None, -1, 0, 3]),
+        owing=st.integers(0, 1),
+        half_open=st.integers(0, 1),
+        catches=st.booleans(),
+    )
+    def clients_do(self, data, connections, owing, half_open, catches):
+        process = self.processes[self.some(data, self.alive())]
+        process.connections, process.owing, process.half_open = connections, owing, half_open
+        process.catches, process.moved_at = catches, self.now
+
     @rule(count=st.integers(1, 3))
     def kernel_refuses(self, count):
         self.refuse_spawns = count
@@ -230,8 +267,8 @@ class World(RuleBasedStateMachine):
 
     @rule()
     def shutdown(self):
-        self.closing = True
         self.people.shutdown(self.now)
+        self.closing = self.people.closing
         self.obey()
 
     @rule()
@@ -255,6 +292,10 @@ class World(RuleBasedStateMachine):
             if slot.incoming:
                 assert slot.incoming.state not in ENDED
                 assert slot.wanted
+            if slot.previous:
+                assert self.people.baking
+                assert slot.previous.state is State.READY
+                assert slot.previous.id not in self.live
             assert all(member.state in ENDED for member in slot.chain)
             if slot.wanted and not slot.serving and not self.closing:
                 coming = slot.incoming or slot.spawn_at is not None or self.people.reloading
@@ -294,15 +335,17 @@ class World(RuleBasedStateMachine):
         if not hasattr(self, "people"):
             return
         self.refuse_spawns = 0
+        delayed = self.people._close_at is not None
         for _ in range(60):
             self.behave()
             self.time_passes(1.0)
+        self.closing = self.closing or delayed
         if not self.closing:
             for slot in self.people.slots.values():
                 assert slot.wanted == (slot.serving is not None)
             assert self.people.reloading is None
-        self.closing = True
         self.people.shutdown(self.now)
+        self.closing = True
         self.obey()
         for _ in range(60):
             self.behave()
@@ -318,6 +361,7 @@ class World(RuleBasedStateMachine):
                     self.people.listening(key, address, self.now)
                 self.people.said_ready(key, self.now)
                 self.queues[key] = 0
+                process.connections = process.owing = process.half_open = 0
             elif process.alive:
                 process.alive = False
                 self.people.exited(key, 0, self.now)
@@ -347,13 +391,13 @@ def test_a_reload_that_fails_changes_nothing():
         people.listening(key, "a:1", 0.1)
     people.take()
     people.reload(1.0)
-    assert {c.worker for c in people.take() if isinstance(c, p.Spawn)} == {3, 4}
+    assert {one.worker for one in people.take() if isinstance(one, c.Spawn)} == {3, 4}
     people.listening(3, "a:1", 1.2)
     people.failed(4, "SyntaxError: invalid syntax")
     people.exited(4, 1, 1.3)
     commands = people.take()
-    assert not [c for c in commands if isinstance(c, p.Live)]
-    (reload,) = (c for c in commands if isinstance(c, p.Notice) and c.name == "reload")
+    assert not [one for one in commands if isinstance(one, c.Live)]
+    (reload,) = (one for one in commands if isinstance(one, c.Notice) and one.name == "reload")
     assert not reload.details["ok"]
     assert "worker 1" in reload.details["why"]
     assert "SyntaxError" in reload.details["why"]
@@ -369,7 +413,7 @@ def test_the_wrong_port_never_takes_over():
     people.tick(5.0)
     assert people.slots[0].serving.id == 1
     people.tick(10.1)
-    (reload,) = (c for c in people.take() if isinstance(c, p.Notice) and c.name == "reload")
+    (reload,) = (one for one in people.take() if isinstance(one, c.Notice) and one.name == "reload")
     assert "never listened on a:1 within 9 s" in reload.details["why"]
 
 
@@ -382,6 +426,6 @@ def test_an_address_that_went_is_told_after_a_grace():
     people.listening(2, "a:1", 1.1)
     assert people.reloading
     people.tick(people.deadline())
-    (reload,) = (c for c in people.take() if isinstance(c, p.Notice) and c.name == "reload")
+    (reload,) = (one for one in people.take() if isinstance(one, c.Notice) and one.name == "reload")
     assert reload.details["ok"]
     assert reload.details["went"] == ["b:2"]

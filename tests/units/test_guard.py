@@ -14,7 +14,7 @@ from .harness import ready
 
 @pytest.fixture
 def guard(ffi, lib):
-    """A guard without an engine; stopping it is the master's end."""
+    """A guard without an engine."""
     guard, epoll = ffi.new("struct rc_guard *"), select.epoll()
     guard.source.fd = guard.pipe = -1
     assert lib.rc_guard_start(guard, epoll.fileno()) == 0
@@ -29,6 +29,12 @@ guard_of = {}  # the epoll set of each guard
 
 def stop(lib, guard):
     lib.rc_guard_stop(guard, guard_of[guard])
+
+
+def master_dies(ffi, lib, guard):
+    """Returns when the guard has ended: what it killed is killed."""
+    lib.rc_close(ffi.addressof(guard[0], "pipe"))
+    assert ready(guard.source.fd)
 
 
 class Sleeper:
@@ -76,7 +82,7 @@ def sleeper():
         one.close()
 
 
-def test_groups_on_the_list_die_with_the_master_and_others_do_not(lib, guard, sleeper):
+def test_groups_on_the_list_die_with_the_master_and_others_do_not(ffi, lib, guard, sleeper):
     added, removed, unknown, again = sleeper(child=True), sleeper(), sleeper(), sleeper()
     for one in (added, removed, again):
         assert lib.rc_guard_add(guard, one.pid) == 0
@@ -85,28 +91,28 @@ def test_groups_on_the_list_die_with_the_master_and_others_do_not(lib, guard, sl
     assert lib.rc_guard_add(guard, again.pid) == 0
     assert lib.rc_guard_add(guard, again.pid) == 0
     assert all(one.alive() for one in (added, removed, unknown, again))
-    stop(lib, guard)  # returns when the guard has ended: what it killed is killed
+    master_dies(ffi, lib, guard)
     assert added.dies() and again.dies()
     assert removed.alive() and unknown.alive()
 
 
-def test_adding_twice_is_undone_by_removing_once(lib, guard, sleeper):
+def test_adding_twice_is_undone_by_removing_once(ffi, lib, guard, sleeper):
     one, other = sleeper(), sleeper()
     for _ in range(2):
         lib.rc_guard_add(guard, one.pid)
     lib.rc_guard_remove(guard, one.pid)
     lib.rc_guard_remove(guard, other.pid)  # never added
-    stop(lib, guard)
+    master_dies(ffi, lib, guard)
     assert one.alive() and other.alive()
 
 
-def test_a_group_in_the_middle_of_the_list_may_be_removed(lib, guard, sleeper):
+def test_a_group_in_the_middle_of_the_list_may_be_removed(ffi, lib, guard, sleeper):
     sleepers = [sleeper() for _ in range(5)]
     for one in sleepers:
         lib.rc_guard_add(guard, one.pid)
     for at in (2, 0):
         lib.rc_guard_remove(guard, sleepers[at].pid)
-    stop(lib, guard)
+    master_dies(ffi, lib, guard)
     assert sleepers[0].alive() and sleepers[2].alive()
     assert all(sleepers[at].dies() for at in (1, 3, 4))
 
@@ -131,8 +137,15 @@ def test_a_stopped_guard_never_blocks_the_master(lib, guard, sleeper):
         state = lib.rc_guard_remove(guard, 0x7FFFFFFF)
         told += 1
     assert state == -errno.EAGAIN
-    stop(lib, guard)  # continues it
-    assert one.dies()
+    stop(lib, guard)
+    assert one.alive()  # who is stopped kills nobody, however it ends
+
+
+def test_a_guard_that_is_ended_kills_nobody(lib, guard, sleeper):
+    one = sleeper(child=True)
+    assert lib.rc_guard_add(guard, one.pid) == 0
+    stop(lib, guard)
+    assert one.alive() and guard.pid == 0
 
 
 def test_stopping_twice_and_telling_no_guard_are_harmless(lib, guard, fds):

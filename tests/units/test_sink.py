@@ -61,7 +61,10 @@ def clients():
 
 
 def begin(clients, address):
-    clients.append(start_connect(address))
+    client, error = start_connect(address)
+    if ready(client, 0, 0):  # refused at once
+        error = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    clients.append((client, error))
 
 
 def connected(clients, ms=RETRY_MS):
@@ -122,7 +125,7 @@ def test_the_sink_goes_with_the_last_lane(new_engine, fds):
     before = fds()
     lanes = [engine.lane(1)]
     address = lanes[0].getsockname()
-    assert len(fds()) == len(before) + 4  # the lane, our dup of it, the sink, the channel
+    assert len(fds()) == len(before) + 5  # the lane, our dup of it, the sink, a channel's two ends
     lanes.append(engine.lane(2, address))
     engine.steer(1, 2)
     shut(*lanes)
@@ -191,7 +194,7 @@ def test_the_sink_is_of_its_group_s_user(engine):
         ("listen", 2, errno.EADDRINUSE),
         ("connect", 1, errno.EADDRNOTAVAIL),
         ("getsockname", 1, errno.ENOBUFS),
-        ("calloc", 3, errno.ENOMEM),
+        ("calloc", 5, errno.ENOMEM),
         ("epoll_ctl", 2, errno.ENOSPC),
     ],
 )
@@ -224,32 +227,70 @@ def test_a_group_without_sink_still_serves(new_engine, fault, fds, name, n, erro
 # ---- every moment -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("live_before", [False, True])
-def test_no_client_gets_into_the_sink_while_it_is_made(engine, fault, clients, live_before):
+def made_with_a_client_in_moment(n, engine, fault, live):
+    """A first lane; before the n-th system call of its listen a client begins."""
     worker, lane = engine.worker(1), stream(FOUR, socket.SO_REUSEADDR)
-    address, names = engine.bind(worker, lane), []
-    if live_before:
+    address, names, begun = engine.bind(worker, lane), [], []
+    if live:
         engine.steer(1)
 
     def now(name):
         names.append(name.decode())
-        begin(clients, address)
+        if len(names) == n:
+            begin(begun, address)
 
     with fault.before_each_call(now):
         assert engine.listen(worker, lane)
-    assert {"listen", "setsockopt", "connect", "poll"} <= set(names)
-    with engine.sink() as sink:
-        assert queue_of(sink) == 1
-        inside = set(accept_all(sink))
-    came = {
-        client.getsockname()[1]: name
-        for name, (client, error) in zip(names, clients, strict=True)
-        if error != errno.ECONNREFUSED
-    }
-    assert came and {came[port] for port in inside & came.keys()} == set()
-    engine.steer(1)
-    assert arrivals({1: lane}, connected(clients)).keys() == came.keys()
-    lane.close()
+    return lane, names, begun
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_at_no_moment_of_its_making_does_a_client_get_into_the_sink(new_engine, fault, live):
+    with contextlib.ExitStack() as stack:
+        cases, wrong, n, most = [], [], 1, 2
+        while n <= most:
+            engine = new_engine()
+            lane, names, begun = made_with_a_client_in_moment(n, engine, fault, live)
+            stack.callback(shut, lane, *(client for client, _ in begun))
+            most = max(most, len(names))
+            cases.append((f"client before call {n} ({' '.join(names[:n])})", engine, lane, begun))
+            n += 1
+        assert most > 10
+        for _, engine, _, _ in cases:
+            engine.steer(1)
+        for text, engine, lane, begun in cases:
+            sink = engine.sink()
+            if not sink:
+                wrong.append(f"no sink: {text}")
+                continue
+            with sink:
+                full = queue_of(sink) == 1
+                inside = set(accept_all(sink))
+            ports = connected(begun)
+            if not full or inside & ports:
+                wrong.append(f"in the sink: {text}")
+            else:
+                arrivals({1: lane}, ports)
+        assert not wrong, "\n".join(wrong)
+
+
+def test_a_client_of_the_first_moment_is_not_in_the_way_of_siblings(new_engine, fault):
+    """While its connection lives, which has the socket options of that moment."""
+    n, most = 1, 2
+    while n <= most:
+        engine = new_engine()
+        lane, names, begun = made_with_a_client_in_moment(n, engine, fault, True)
+        most, text = max(most, len(names)), f"before call {n} ({' '.join(names[:n])})"
+        with contextlib.ExitStack() as stack:
+            stack.callback(shut, lane, *(client for client, _ in begun))
+            worker, sibling = engine.worker(2), stack.enter_context(stream())
+            try:
+                engine.bind(worker, sibling, lane.getsockname())
+                assert engine.listen(worker, sibling), text
+            except OSError as error:
+                pytest.fail(f"{error}, with a client {text}")
+        engine.free()
+        n += 1
 
 
 def removals():
