@@ -68,7 +68,7 @@ int rc_engine_new(rc_engine **out, unsigned flags)
     engine->flags = flags;
     engine->deadline_ms = -1;
     engine->timer.fd = engine->signals.fd = engine->guard.source.fd = -1;
-    engine->shim.port.fd = engine->guard.pipe = -1;
+    engine->shim.port.fd = engine->guard.pipe = engine->diag = -1;
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
     int error = engine->epoll < 0 ? -errno : 0;
     int timer = error ? -1 : timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -97,6 +97,7 @@ static void free_memory(struct rc_engine *engine)
         struct rc_worker *worker = engine->workers;
         engine->workers = worker->next;
         rc_channel_free(&worker->channel);
+        rc_drain_free(&worker->drain);
         free(worker);
     }
     while (engine->groups) {
@@ -141,6 +142,7 @@ static void close_all(struct rc_engine *engine)
     rc_close(&engine->guard.source.fd);
     rc_close(&engine->guard.pipe);
     rc_close(&engine->shim.port.fd);
+    rc_close(&engine->diag);
     rc_close(&engine->epoll);
 }
 

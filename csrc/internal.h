@@ -1,8 +1,8 @@
 /* internal.h - what the engine's files share. Not installed, not public.
  *
  * Direction of dependencies: engine -> spawn, doors (notify, shimdoor) -> bind,
- * listen -> pending, lanes -> steering, sockets. At the bottom, knowing nobody:
- * channel, guard, loop.
+ * listen -> pending, lanes -> steering, sockets; facts -> lanes, diag, holders.
+ * At the bottom, knowing nobody: channel, guard, loop.
  */
 #ifndef RECLUSTER_INTERNAL_H
 #define RECLUSTER_INTERNAL_H
@@ -13,6 +13,7 @@
 
 #include "recluster.h"
 
+#include <linux/inet_diag.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -99,6 +100,43 @@ int rc_guard_remove(const struct rc_guard *guard, pid_t group);
 bool rc_guard_takes(const struct rc_guard *guard);
 void rc_guard_stop(struct rc_guard *guard, int epoll);
 
+/* ---- connections: diag.c, holders.c, facts.c ------------------------------- */
+
+/* A TCP connection, by the kernel's name for it. */
+struct rc_flow {
+    struct inet_diag_sockid id; /* with the cookie no two are the same */
+    uint32_t inode;             /* 0: no process has it */
+    uint8_t family;
+    bool held;
+};
+
+struct rc_flows {
+    struct rc_flow *all;
+    size_t count, room;
+};
+
+struct rc_flow_facts {
+    uint8_t state;
+    uint32_t inode, unread, unsent;
+    uint64_t received, sent;       /* bytes */
+    uint32_t received_ms, sent_ms; /* since the last one; since the handshake if there is none */
+};
+
+struct rc_engine;
+int rc_diag_dump(struct rc_engine *engine, sa_family_t family, in_port_t port, uint32_t states,
+                 struct rc_flows *flows);
+int rc_diag_find(struct rc_engine *engine, const struct rc_flow *flow, struct rc_flow_facts *out);
+void rc_flows_free(struct rc_flows *flows);
+int rc_holders_mark(pid_t group, struct rc_flows *flows);
+
+struct rc_drain {
+    struct rc_retirement *retirement; /* shared by those that retired together */
+    struct rc_flows connections;
+    bool calm;  /* nothing was under way at the last look */
+    bool known; /* connections are those of the worker */
+};
+void rc_drain_free(struct rc_drain *drain);
+
 /* ---- workers -------------------------------------------------------------- */
 
 struct rc_worker;
@@ -148,6 +186,7 @@ struct rc_worker {
     struct rc_pending pending[RC_PENDING_MAX];
     unsigned pendings;
     struct rc_zero_count zeros[8]; /* port-0 binds that listened, by address */
+    struct rc_drain drain;
 };
 
 /* ---- lanes, and what leads to them ------------------------------------------------ */
@@ -237,7 +276,7 @@ void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group);
 void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group);
 struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode);
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
-void rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
+int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);
 
 /* steering.c */
@@ -316,6 +355,8 @@ struct rc_engine {
     struct rc_shim shim;
     struct rc_shim_caller *callers;
     struct rc_grave *graves;
+    int diag;            /* netlink socket, or -1 */
+    uint32_t diag_asked; /* number of the last question */
     unsigned turn;
     struct rc_output *output; /* where events go while rc_wait runs */
     char texts[64][80];       /* addresses of this turn's listening events */

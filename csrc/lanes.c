@@ -172,15 +172,21 @@ static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
  * before and after at once, so the moving one is not chosen meanwhile. Where it
  * is the only one that may be, the sink is: a SYN that meets the move is dropped
  * and comes again, it never reaches a wrong lane. */
-static void lane_remove(struct rc_engine *engine, struct rc_lane *lane)
+static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
     unsigned last = group->count - 1;
     lane->removing = true;
     rc_group_choose(group);
-    (void)group_attach(group, lane_index(lane) == last ? group->count : last, NULL);
+    int error = group_attach(group, lane_index(lane) == last ? group->count : last, NULL);
+    if (error) { /* no memory: with the old program a removal would be wrong */
+        lane->removing = false;
+        rc_group_choose(group);
+        return error;
+    }
     (void)shutdown(lane->source.fd, SHUT_RDWR);
     lane_forget(engine, lane);
+    return 0;
 }
 
 /* A worker shut its own listener down (grpcio's stop() does): the kernel has
@@ -219,20 +225,25 @@ void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group)
             group->sink = sink;
             (void)rc_group_steer(group);
         } else {
-            lane_remove(engine, sink);
+            lane_forget(engine, sink); /* closing it removes it: it is the last */
         }
     }
     rc_close(&client);
 }
 
-void rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker)
+/* 0, or -errno with some lanes left: call again later. */
+int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker)
 {
+    int first = 0;
     for (struct rc_group *group = engine->groups, *next; group; group = next) {
         next = group->next; /* the group goes with its last lane */
         for (unsigned at = group->count; at-- > 0;)
-            if (group->lanes[at]->worker == worker)
-                lane_remove(engine, group->lanes[at]);
+            if (group->lanes[at]->worker == worker) {
+                int error = lane_remove(engine, group->lanes[at]);
+                first = first ? first : error;
+            }
     }
+    return first;
 }
 
 static bool lane_is_of(const struct rc_lane *lane, uint32_t id)

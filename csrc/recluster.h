@@ -94,4 +94,15 @@ int rc_close_lanes(rc_engine *engine, uint32_t worker); /* take no new SYN; fini
 int rc_queued(rc_engine *engine, uint32_t worker);
 int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room);
 
+/* Draining: the connections of workers that are not steered to any more. */
+struct rc_drain_facts {
+    int connections; /* accepted by the worker's processes, not closed; -1: not known yet */
+    int owing;       /* of these, how many owe an answer */
+    int quiet_ms;    /* since a byte last moved on any of them; INT_MAX without connections */
+    int half_open;   /* handshakes that were under way at rc_drain_begin and are not over */
+    unsigned queued; /* waiting in its lanes */
+};
+int rc_drain_begin(rc_engine *engine, const uint32_t *workers, size_t count); /* at retirement */
+int rc_drain_look(rc_engine *engine, uint32_t worker, struct rc_drain_facts *out);
+
 #endif

@@ -69,6 +69,7 @@ static void worker_free(struct rc_engine *engine, struct rc_worker *worker)
     rc_source_shut(engine->epoll, &worker->door);
     rc_close(&worker->child_channel);
     rc_channel_free(&worker->channel);
+    rc_drain_free(&worker->drain);
     rc_bury(engine, worker);
 }
 
@@ -286,9 +287,10 @@ int rc_worker_release(rc_engine *engine, uint32_t id)
         return -ESRCH;
     if (!worker->dead)
         return -EBUSY;
-    rc_lanes_drop(engine, worker);
-    worker_free(engine, worker);
-    return 0;
+    int error = rc_lanes_drop(engine, worker);
+    if (!error)
+        worker_free(engine, worker);
+    return error;
 }
 
 /* ---- death -------------------------------------------------------------------------- */

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
 from typing import Any, NoReturn
 
 from .cluster import Cluster, ClusterError
+from .control import AUTO
 from .events import NAMES, Event
 from .forked import Forked, become
 from .options import FIELDS, OptionError
@@ -125,6 +127,7 @@ def make(words: list[str]) -> Cluster:
         raise SystemExit(0)
     if not kind or not theirs:
         raise OptionError("give a FILE.py, -m MODULE or -- COMMAND to run (see --help)")
+    given.setdefault("control", os.environ.get("RECLUSTER_CONTROL") or AUTO)
     if kind == "command":
         cluster = Cluster(theirs, **given)
     else:
@@ -150,6 +153,9 @@ def main(words: list[str] | None = None) -> int:
     except OptionError as error:
         print(f"recluster: {error}", file=sys.stderr)
         return 2
+    # A collection in a forked worker would write to every object's page, and
+    # so copy what is shared with the master.
+    gc.freeze()
     try:
         return cluster.run()
     except (ClusterError, OSError) as error:

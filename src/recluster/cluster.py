@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _engine, commands
+from .control import Control, open_control
 from .draining import Facts
 from .events import Callback, Emitter, Event
 from .forked import Forked
@@ -30,6 +31,7 @@ from .lifecycle import ENDED, State
 from .options import Options
 from .population import Population
 from .signals import Signals, catches
+from .socketfile import Refused
 from .story import Story, signal_name, to_stderr
 
 if TYPE_CHECKING:  # not for the master: its forked workers would find them imported
@@ -70,7 +72,8 @@ class Cluster:
     `target` is a Python file or a command (a list of words); `module=` names a
     module as `python -m` would. Options: see the table in README.md; each may
     also come from RECLUSTER_<OPTION>. Raises OptionError (a ValueError) for a
-    value that cannot be, ClusterError from `start` when neither door works.
+    value that cannot be, ClusterError from `start` when neither door works, or
+    the control socket is another master's.
 
     Everything happens in `dispatch`, in the thread that calls it: drive it by
     `run()`, `wait()`, `async with`, or by any loop that polls `fileno()` for
@@ -101,12 +104,14 @@ class Cluster:
         self._on_end: list[Callable[[], object]] = []
         self._engine: _engine.Engine | None = None
         self._signals: Signals | None = None
+        self._control: Control | None = None
         self._door = _engine.NOTIFY
         self._may_fork = False  # the command line's privilege: its process is only a master
         self._watched: dict[int, Callable[[], object]] = {}
         self._private: list[int] = []  # descriptors that are no forked worker's business
         self._loop: asyncio.AbstractEventLoop | None = None
         self._working = False
+        self._unreleased: set[int] = set()
         self._interrupts = 0
         self._put_off = 0
         self.exit_code: int | None = None
@@ -128,6 +133,10 @@ class Cluster:
             self._choose_door()
             if signals or subreaper:
                 self._signals = Signals(self, self._engine, self._act_on)
+            self._control = open_control(self, self._story.line)
+        except Refused as error:
+            self._release()
+            raise ClusterError(str(error)) from None
         except BaseException:
             self._release()
             raise
@@ -437,8 +446,12 @@ class Cluster:
             except OSError as error:
                 self._story.once("steer", f"cannot steer: {error.strerror}; retrying")
                 self._population.steering_failed(now)
+            for key in list(self._unreleased):
+                self._release_worker(key, now)
         elif isinstance(command, commands.Retired):
-            with contextlib.suppress(OSError, AttributeError):  # a sandbox without sock_diag: less is known
+            with contextlib.suppress(
+                OSError, AttributeError
+            ):  # a sandbox without sock_diag: less is known
                 engine.drain_begin(command.workers)
         elif isinstance(command, commands.Disconnect):
             engine.send(command.worker, b'{"cmd": "disconnect"}')
@@ -449,12 +462,23 @@ class Cluster:
         elif isinstance(command, commands.Inspect):
             self._population.inspected(command.worker, self._facts(command.worker), now)
         elif isinstance(command, commands.Release):
-            engine.release(command.worker)
-            self._workers.pop(command.worker, None)
+            self._release_worker(command.worker, now)
         elif isinstance(command, commands.CloseLanes):
             engine.close_lanes()
         elif isinstance(command, commands.Notice):
             self._notice(command)
+
+    def _release_worker(self, key: int, now: float) -> None:
+        """Its lanes leave their groups; without memory for the programs that this
+        takes, with the next `Live`."""
+        self._unreleased.discard(key)
+        try:
+            self._alive().release(key)
+        except OSError:
+            self._unreleased.add(key)
+            self._population.steering_failed(now)
+            return
+        self._workers.pop(key, None)
 
     def _facts(self, key: int) -> Facts:
         engine, worker = self._alive(), self._workers.get(key)
@@ -480,6 +504,8 @@ class Cluster:
             self._loop.remove_reader(self._engine.fileno())
         if self._signals:
             self._signals.close()
+        if self._control:
+            self._control.close()
         engine, self._engine = self._engine, None
         engine.close()
         for worker in self._workers.values():
@@ -563,6 +589,8 @@ class Cluster:
         if pid == 0:
             for fd in self._private:
                 os.close(fd)
+            if self._control:
+                self._control.abandon()
             raise Forked(self._target, self.options.args, environ, self._cwd(), channel)
         return pid
 

@@ -133,7 +133,9 @@ class Fault:
 
     @contextlib.contextmanager
     def before_each_call(self, function):
-        hook = self.ffi.callback("void (*)(const char *)", lambda name: function(self.ffi.string(name)))
+        hook = self.ffi.callback(
+            "void (*)(const char *)", lambda name: function(self.ffi.string(name))
+        )
         self.lib.fault_hook(hook)
         try:
             yield

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from .harness import arrivals, connect, needs_ipv6, spread, stream
+from .harness import arrivals, needs_ipv6, spread, stream
 
 LD_RANDOM, SKF_AD_RANDOM = 0x20, (-0x1000 + 56) & 0xFFFFFFFF
 MOD, ADD, JGE, JEQ, JA, RET_A, RET_K = 0x94, 0x04, 0x35, 0x15, 0x05, 0x16, 0x06
@@ -114,9 +114,7 @@ def group():
     def make(count, host="127.0.0.1"):
         address = (host, 0)
         for _ in range(count):
-            sock = stream(
-                socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SO_REUSEPORT
-            )
+            sock = stream(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SO_REUSEPORT)
             made.append(sock)
             sock.bind(address)
             sock.listen(1024)

@@ -1,0 +1,156 @@
+/* holders.c - which sockets the processes of a worker hold, by /proc.
+ *
+ * Owns nothing. A worker is more than its leader: whoever is in its process
+ * group (also after the leader's child that forked it has ended), and whoever
+ * descends from one of those (a child may have a group of its own).
+ *
+ * Invariant: what ends while we look is no error; what may not be looked at is
+ * one, for its connections would be taken for nobody's. Not seen: a socket that
+ * is only in an io_uring's own table, or on its way in a message.
+ */
+#include "internal.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct members {
+    pid_t *pids;
+    size_t count, room;
+};
+
+static int members_add(struct members *members, pid_t pid)
+{
+    if (members->count == members->room) {
+        size_t room = members->room ? members->room * 2 : 16;
+        pid_t *pids = realloc(members->pids, room * sizeof *pids);
+        if (!pids)
+            return -ENOMEM;
+        members->pids = pids;
+        members->room = room;
+    }
+    members->pids[members->count++] = pid;
+    return 0;
+}
+
+/* The number an entry of /proc, or of a directory below, is named by; or -1. */
+static long next_number(DIR *directory)
+{
+    const struct dirent *entry;
+    while ((entry = readdir(directory)))
+        if (isdigit((unsigned char)entry->d_name[0]))
+            return strtol(entry->d_name, NULL, 10);
+    return -1;
+}
+
+/* getpgid for every process costs less than to open a file of one. */
+static int add_group(struct members *members, pid_t group)
+{
+    DIR *all = opendir("/proc");
+    int error = all ? 0 : -errno;
+    for (long pid; !error && (pid = next_number(all)) >= 0;)
+        if (getpgid((pid_t)pid) == group)
+            error = members_add(members, (pid_t)pid);
+    if (all)
+        closedir(all);
+    return error;
+}
+
+/* Each thread has its own list of children. Those in the group are known. */
+static int add_children(struct members *members, pid_t pid, pid_t group)
+{
+    char path[64];
+    int child, error = 0;
+    snprintf(path, sizeof path, "/proc/%d/task", pid);
+    DIR *threads = opendir(path);
+    for (long thread; threads && !error && (thread = next_number(threads)) >= 0;) {
+        snprintf(path, sizeof path, "/proc/%d/task/%ld/children", pid, thread);
+        FILE *list = fopen(path, "re"); /* absent without CONFIG_PROC_CHILDREN */
+        while (list && !error && fscanf(list, "%d", &child) == 1)
+            if (getpgid(child) != group)
+                error = members_add(members, child);
+        if (list)
+            fclose(list);
+    }
+    if (threads)
+        closedir(threads);
+    return error;
+}
+
+/* A zombie holds nothing, but /proc/PID/fd is root's then. */
+static bool is_zombie(pid_t pid)
+{
+    char path[32], state = 'Z'; /* reaped meanwhile: the same */
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *stat = fopen(path, "re");
+    if (!stat)
+        return errno == ENOENT;
+    char line[512];
+    size_t got = fread(line, 1, sizeof line - 1, stat);
+    line[got] = '\0';
+    const char *end = strrchr(line, ')'); /* of the name, which may hold anything */
+    if (end && end[1] == ' ')
+        state = end[2];
+    fclose(stat);
+    return state == 'Z' || state == 'X';
+}
+
+static void mark(struct rc_flows *flows, uint32_t inode)
+{
+    size_t low = 0, high = flows->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (flows->all[middle].inode < inode)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low < flows->count && flows->all[low].inode == inode)
+        flows->all[low].held = true;
+}
+
+static int mark_held(struct rc_flows *flows, pid_t pid)
+{
+    char path[64], target[64];
+    unsigned inode;
+    snprintf(path, sizeof path, "/proc/%d/fd", pid);
+    DIR *descriptors = opendir(path);
+    if (!descriptors) {
+        int error = -errno;
+        bool ended = error == -ENOENT || error == -ESRCH || (error == -EACCES && is_zombie(pid));
+        return ended ? 0 : error;
+    }
+    int error = 0;
+    for (long number; !error && (number = next_number(descriptors)) >= 0;) {
+        snprintf(path, sizeof path, "%ld", number);
+        ssize_t length = readlinkat(dirfd(descriptors), path, target, sizeof target - 1);
+        if (length < 0) {
+            error = errno == ENOENT || errno == ESRCH ? 0 : -errno;
+            continue;
+        }
+        target[length] = '\0';
+        if (sscanf(target, "socket:[%u]", &inode) == 1)
+            mark(flows, inode);
+    }
+    closedir(descriptors);
+    return error;
+}
+
+/* Marks what is held by a process of that group or by a descendant of one. The
+ * flows are sorted by inode, each there once. */
+int rc_holders_mark(pid_t group, struct rc_flows *flows)
+{
+    struct members members = {0};
+    int error = add_group(&members, group);
+    for (size_t at = 0; !error && at < members.count; at++) {
+        error = add_children(&members, members.pids[at], group);
+        if (!error)
+            error = mark_held(flows, members.pids[at]);
+    }
+    free(members.pids);
+    return error;
+}
