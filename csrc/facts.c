@@ -5,10 +5,10 @@
  * through processes (holders.c), nor any decision.
  *
  * Invariants:
- *  - connections are counted only when nothing more can come: its lanes' queues
- *    are empty, the handshakes of before are over, and both were so at the look
- *    before. Between accept(2) taking one from the queue and its descriptor
- *    there is a moment when it is nowhere to be seen;
+ *  - connections are counted only when nothing has come since the look before:
+ *    the queues of its lanes were and are empty, no handshake of before has ended.
+ *    Between accept(2) taking one from the queue and its descriptor there is a
+ *    moment when it is nowhere to be seen;
  *  - where the kernel's facts leave it open, a connection owes.
  */
 #include "internal.h"
@@ -19,8 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is open of a handshake is looked up so often at most per look: in a SYN
- * flood there are thousands. That none is left is always exact. */
+/* At most so many are looked up at each look: in a SYN flood there are thousands.
+ * With more than that nothing is known of the connections; that no handshake is
+ * left is always exact. */
 enum { HANDSHAKES_PER_LOOK = 64 };
 
 /* Timestamps have the kernel's tick. An answer in the same tick as its request
@@ -143,8 +144,8 @@ int rc_drain_begin(rc_engine *engine, const uint32_t *workers, size_t count)
             continue;
         rc_drain_free(&worker->drain);
         worker->drain.retirement = retirement;
-        worker->drain.calm =
-            retirement->handshakes.count == 0 && rc_queued(engine, worker->id) == 0;
+        worker->drain.half_open = (int)retirement->handshakes.count;
+        worker->drain.empty = rc_queued(engine, worker->id) == 0;
         retirement->users++;
     }
     retirement_leave(retirement);
@@ -227,6 +228,7 @@ static int look_at_connections(struct rc_engine *engine, struct rc_flows *flows,
 {
     struct rc_flow_facts facts;
     uint32_t quiet = INT_MAX;
+    out->owing = 0;
     for (size_t at = flows->count; at-- > 0;) {
         int found = rc_diag_find(engine, &flows->all[at], &facts);
         if (found < 0)
@@ -247,7 +249,7 @@ static int look_at_connections(struct rc_engine *engine, struct rc_flows *flows,
 int rc_drain_look(rc_engine *engine, uint32_t id, struct rc_drain_facts *out)
 {
     struct rc_worker *worker = rc_find(engine, id);
-    struct rc_drain_facts facts = {.connections = -1, .quiet_ms = INT_MAX};
+    struct rc_drain_facts facts = {.connections = -1, .owing = -1};
     if (!worker)
         return -ESRCH;
     struct rc_drain *drain = &worker->drain;
@@ -259,10 +261,14 @@ int rc_drain_look(rc_engine *engine, uint32_t id, struct rc_drain_facts *out)
     if (facts.half_open < 0)
         return facts.half_open;
     facts.queued = (unsigned)rc_queued(engine, id);
-    bool calm = facts.half_open == 0 && facts.queued == 0;
+    bool calm = facts.queued == 0 && drain->empty && facts.half_open == drain->half_open &&
+                facts.half_open <= HANDSHAKES_PER_LOOK;
+    drain->empty = facts.queued == 0;
+    drain->half_open = facts.half_open;
     if (worker->dead) { /* and its process group was killed with it */
-        facts.connections = 0;
-    } else if (!calm || !drain->calm) {
+        facts.connections = facts.owing = 0;
+        facts.quiet_ms = INT_MAX;
+    } else if (!calm) {
         drain->known = false;
     } else {
         error = drain->known ? 0 : find_connections(engine, worker);
@@ -270,7 +276,6 @@ int rc_drain_look(rc_engine *engine, uint32_t id, struct rc_drain_facts *out)
         if (!error)
             error = look_at_connections(engine, &drain->connections, &facts);
     }
-    drain->calm = calm;
     if (!error)
         *out = facts;
     return error;

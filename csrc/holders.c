@@ -37,6 +37,12 @@ static int members_add(struct members *members, pid_t pid)
     return 0;
 }
 
+/* What an error says of a process that we have met: 0 if only that it ended. */
+static int unless_ended(int error)
+{
+    return error == ENOENT || error == ESRCH ? 0 : -error;
+}
+
 /* The number an entry of /proc, or of a directory below, is named by; or -1. */
 static long next_number(DIR *directory)
 {
@@ -67,17 +73,20 @@ static int add_children(struct members *members, pid_t pid, pid_t group)
     int child, error = 0;
     snprintf(path, sizeof path, "/proc/%d/task", pid);
     DIR *threads = opendir(path);
-    for (long thread; threads && !error && (thread = next_number(threads)) >= 0;) {
+    if (!threads)
+        return unless_ended(errno);
+    for (long thread; !error && (thread = next_number(threads)) >= 0;) {
         snprintf(path, sizeof path, "/proc/%d/task/%ld/children", pid, thread);
         FILE *list = fopen(path, "re"); /* absent without CONFIG_PROC_CHILDREN */
+        if (!list)
+            error = unless_ended(errno);
         while (list && !error && fscanf(list, "%d", &child) == 1)
             if (getpgid(child) != group)
                 error = members_add(members, child);
         if (list)
             fclose(list);
     }
-    if (threads)
-        closedir(threads);
+    closedir(threads);
     return error;
 }
 
@@ -120,16 +129,15 @@ static int mark_held(struct rc_flows *flows, pid_t pid)
     snprintf(path, sizeof path, "/proc/%d/fd", pid);
     DIR *descriptors = opendir(path);
     if (!descriptors) {
-        int error = -errno;
-        bool ended = error == -ENOENT || error == -ESRCH || (error == -EACCES && is_zombie(pid));
-        return ended ? 0 : error;
+        int error = unless_ended(errno);
+        return error == -EACCES && is_zombie(pid) ? 0 : error;
     }
     int error = 0;
     for (long number; !error && (number = next_number(descriptors)) >= 0;) {
         snprintf(path, sizeof path, "%ld", number);
         ssize_t length = readlinkat(dirfd(descriptors), path, target, sizeof target - 1);
         if (length < 0) {
-            error = errno == ENOENT || errno == ESRCH ? 0 : -errno;
+            error = unless_ended(errno);
             continue;
         }
         target[length] = '\0';

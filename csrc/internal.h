@@ -132,8 +132,9 @@ int rc_holders_mark(pid_t group, struct rc_flows *flows);
 struct rc_drain {
     struct rc_retirement *retirement; /* shared by those that retired together */
     struct rc_flows connections;
-    bool calm;  /* nothing was under way at the last look */
-    bool known; /* connections are those of the worker */
+    int half_open; /* at the last look */
+    bool empty;    /* its lanes' queues, at the last look */
+    bool known;    /* connections are those of the worker */
 };
 void rc_drain_free(struct rc_drain *drain);
 

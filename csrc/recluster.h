@@ -97,8 +97,8 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room);
 /* Draining: the connections of workers that are not steered to any more. */
 struct rc_drain_facts {
     int connections; /* accepted by the worker's processes, not closed; -1: not known yet */
-    int owing;       /* of these, how many owe an answer */
-    int quiet_ms;    /* since a byte last moved on any of them; INT_MAX without connections */
+    int owing;       /* of these, how many owe an answer; -1: not known yet */
+    int quiet_ms;    /* since a byte last moved on any; INT_MAX without any; 0: not known yet */
     int half_open;   /* handshakes that were under way at rc_drain_begin and are not over */
     unsigned queued; /* waiting in its lanes */
 };

@@ -75,3 +75,13 @@ cdef extern from "recluster.h" nogil:
     int rc_close_lanes(rc_engine *engine, uint32_t worker)
     int rc_queued(rc_engine *engine, uint32_t worker)
     int rc_lanes(rc_engine *engine, rc_lane_facts *out, size_t room)
+
+    struct rc_drain_facts:
+        int connections
+        int owing
+        int quiet_ms
+        int half_open
+        unsigned queued
+
+    int rc_drain_begin(rc_engine *engine, const uint32_t *workers, size_t count)
+    int rc_drain_look(rc_engine *engine, uint32_t worker, rc_drain_facts *out)

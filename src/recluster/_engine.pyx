@@ -76,6 +76,23 @@ cdef char **_vector(list strings) except NULL:
     return vector
 
 
+cdef uint32_t *_numbers(object numbers, size_t *count) except NULL:
+    """An array of them, which the caller frees, and how many they are."""
+    cdef list given = list(numbers)
+    cdef uint32_t *array = <uint32_t *>PyMem_Malloc((len(given) + 1) * sizeof(uint32_t))
+    if array == NULL:
+        raise MemoryError()
+    cdef Py_ssize_t at
+    try:
+        for at in range(len(given)):
+            array[at] = given[at]
+    except BaseException:
+        PyMem_Free(array)
+        raise
+    count[0] = <size_t>len(given)
+    return array
+
+
 cdef class Engine:
     """One engine. Not thread-safe; nothing blocks but `wait`.
 
@@ -211,14 +228,9 @@ cdef class Engine:
     def steer(self, live):
         """From now on new connections go to the lanes of these workers only."""
         cdef rc_engine *engine = self._alive()
-        cdef size_t count = len(live), at = 0
-        cdef uint32_t *ids = <uint32_t *>PyMem_Malloc((count + 1) * sizeof(uint32_t))
-        if ids == NULL:
-            raise MemoryError()
+        cdef size_t count = 0
+        cdef uint32_t *ids = _numbers(live, &count)
         try:
-            for worker in live:
-                ids[at] = worker
-                at += 1
             _check(rc_steer(engine, ids, count), "steer")
         finally:
             PyMem_Free(ids)
@@ -246,3 +258,21 @@ cdef class Engine:
                     for at in range(count)]
         finally:
             PyMem_Free(facts)
+
+    def drain_begin(self, workers):
+        """These are not steered to any more: remember their open handshakes."""
+        cdef rc_engine *engine = self._alive()
+        cdef size_t count = 0
+        cdef uint32_t *ids = _numbers(workers, &count)
+        try:
+            _check(rc_drain_begin(engine, ids, count), "sock_diag")
+        finally:
+            PyMem_Free(ids)
+
+    def drain_look(self, uint32_t worker):
+        """(connections, how many owe, quiet for, half-open, queued) of one; while
+        its connections are not known yet, the first three are -1, -1, 0.0."""
+        cdef rc_drain_facts facts
+        _check(rc_drain_look(self._alive(), worker, &facts), "sock_diag")
+        quiet = float("inf") if facts.connections == 0 else facts.quiet_ms / 1000.0
+        return facts.connections, facts.owing, quiet, facts.half_open, facts.queued

@@ -485,7 +485,7 @@ class Cluster:
         stoppable = worker is not None and catches(worker.pid, self.options.stop_signal)
         try:
             connections, owing, quiet, half_open, queued = engine.drain_look(key)
-        except (OSError, AttributeError):
+        except OSError:
             return Facts(queued=engine.queued(key), catches_stop=stoppable)
         return Facts(queued, half_open, connections, owing, quiet, stoppable)
 

@@ -140,6 +140,16 @@ def _cwd(value: object) -> str | None:
     return str(path)
 
 
+def _control(value: object) -> str | None:
+    """A path, "auto" for the default one; None or "none": no socket."""
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        return None
+    path = os.fspath(value)  # type: ignore[call-overload]
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ValueError("must be a path, auto or none")
+    return path
+
+
 def default_workers(environ: Mapping[str, str]) -> int:
     """WEB_CONCURRENCY, or the CPUs this process may use."""
     wanted = environ.get("WEB_CONCURRENCY")
@@ -341,6 +351,15 @@ FIELDS = (
         "DIR",
         "working directory of the workers; symbolic links are resolved anew at each spawn",
     ),
+    Field(
+        "control",
+        _control,
+        None,
+        "auto (as a library: none)",
+        "PATH",
+        "Unix socket for python -m recluster.ctl; auto: PID.sock in /run/recluster (root), "
+        "$XDG_RUNTIME_DIR/recluster or /tmp/recluster-UID; none: no socket",
+    ),
 )
 
 
@@ -377,6 +396,7 @@ class Options:
     args: tuple[str, ...]
     env: dict[str, str | None] = field(hash=False)
     cwd: str | None
+    control: str | None
 
     @classmethod
     def make(

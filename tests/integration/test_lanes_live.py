@@ -76,6 +76,7 @@ def test_2_and_9_killed_with_a_full_queue(command, apps):
             served = read_all(waiting)
             assert len(served) == QUEUED
             assert not {answer["pid"] for answer in served} & set(family)
+        assert running.count("online") == 3  # the successors, and nobody beside them
         assert running.end() == 0
 
 

@@ -106,22 +106,30 @@ def test_seconds_until_ready_are_logged(apps):
 # ---- disconnect ----------------------------------------------------------------------
 
 
+HOLD = """if os.path.exists("hold"):
+    open("hold").read()
+"""
+
+
 def test_disconnect_means_replaced_first(apps):
-    """Its only worker leaves, and nobody notices."""
+    """The only worker leaves, its successor takes long, and nobody notices."""
+    edit(apps / "worker_messages.py", "worker.ready()", HOLD + "worker.ready()")
     args = ("--workers", 1, "--respawn", 0, "--ready-when", "ready", "--drain-settle", 0.2)
     with Running(*args, "worker_messages.py", "0", cwd=apps) as running:
         old = running.wait_for("ready")["pid"]
+        os.mkfifo(apps / "hold")
         with Load(running.port, clients=4) as load:
-            load.more(10)
             assert get(running.port, "/disconnect")["pid"] == old
             assert running.wait_for("disconnect")["pid"] == old
+            running.wait_for("listening", where=lambda event: event["pid"] != old)
+            load.more(1000)
+            assert running.count("exit") == 0
+            let_go(apps / "hold")
             new = running.wait_for("ready")["pid"]
             assert running.wait_for("exit")["pid"] == old
             load.more(10)
         assert load.failures() == []
         assert running.pids() == {0: new}
-        names = [event["event"] for event in running.seen if event["pid"] in (old, new)]
-        assert names.index("disconnect") < len(names) - 1 - names[::-1].index("ready")
         assert running.end() == 0
 
 

@@ -137,3 +137,8 @@ int fault_disarm(void);
 const char *fault_last(void);
 int fault_bad_closes(void);
 void fault_hook(void (*function)(const char *));
+
+/* facts.c */
+struct rc_drain_facts { int connections, owing, quiet_ms, half_open; unsigned queued; ...; };
+int rc_drain_begin(rc_engine *engine, const uint32_t *workers, size_t count);
+int rc_drain_look(rc_engine *engine, uint32_t worker, struct rc_drain_facts *out);
