@@ -585,13 +585,14 @@ class Cluster:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
+        forked = Forked(self._target, self.options.args, environ, self._cwd(), channel)
         pid = self._alive().fork(key, self._door)
         if pid == 0:
             for fd in self._private:
                 os.close(fd)
             if self._control:
                 self._control.abandon()
-            raise Forked(self._target, self.options.args, environ, self._cwd(), channel)
+            raise forked
         return pid
 
     def _exec(self, key: int, environ: dict[str, str]) -> int:

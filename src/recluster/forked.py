@@ -37,8 +37,15 @@ class Forked(BaseException):
         cwd: str,
         channel: int,
     ) -> None:
+        """Made by the master, before the fork: what it touches here the child
+        need not copy."""
         super().__init__("a forked worker")
-        self.target, self.args, self.environ = target, args, environ
+        self.importable = target.kind == "file" and is_importable(
+            os.path.join(cwd, target.words[0])
+        )
+        self.unset = [name for name in os.environ if name not in environ]
+        self.set = [pair for pair in environ.items() if os.environ.get(pair[0]) != pair[1]]
+        self.target, self.args = target, args
         self.cwd, self.channel = cwd, channel
 
 
@@ -49,15 +56,6 @@ def _fresh_main() -> types.ModuleType:
         main.__dict__.update(__annotations__={})
     sys.modules["__main__"] = main
     return main
-
-
-def _set_environ(wanted: Mapping[str, str]) -> None:
-    """Only what differs: each assignment is a putenv."""
-    for name in os.environ.keys() - wanted.keys():
-        del os.environ[name]
-    for name, value in wanted.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
 
 
 def _forget_master() -> None:
@@ -75,7 +73,7 @@ def _set_path(first: str) -> None:
         sys.path[0:1] = [first]
 
 
-def _is_importable(path: str) -> bool:
+def is_importable(path: str) -> bool:
     """A directory or a zip file with a __main__: runs like a package."""
     if os.path.isdir(path):
         return True
@@ -86,9 +84,9 @@ def _is_importable(path: str) -> bool:
     return True
 
 
-def _run_file(name: str) -> None:
+def _run_file(name: str, importable: bool) -> None:
     path = os.path.join(os.getcwd(), name)  # not normalised: nor does python
-    if _is_importable(path):
+    if importable:
         _set_path(path)
         _fresh_main()
         runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
@@ -151,7 +149,9 @@ def become(worker: Forked) -> int:
     target, args, channel = worker.target, worker.args, worker.channel
     name = target.words[0]
     try:
-        _set_environ(worker.environ)
+        for variable in worker.unset:
+            del os.environ[variable]
+        os.environ.update(worker.set)
         os.chdir(worker.cwd)
         _forget_master()
         # What the interpreter itself would have been given.
@@ -161,7 +161,7 @@ def become(worker: Forked) -> int:
         if target.kind == "module":
             _run_module(name)
         else:
-            _run_file(name)
+            _run_file(name, worker.importable)
     except SystemExit as error:
         return _exit_code(error, channel)
     except KeyboardInterrupt as error:

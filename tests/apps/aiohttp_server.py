@@ -1,4 +1,5 @@
 """aiohttp with its own run_app: aiohttp_server.py PORT."""
+
 import os
 import sys
 

@@ -1,4 +1,5 @@
 """A bare ASGI application, for uvicorn, hypercorn and granian."""
+
 import json
 import os
 

@@ -1,4 +1,5 @@
 """asyncio.start_server, HTTP by hand: asyncio_server.py PORT."""
+
 import asyncio
 import json
 import os

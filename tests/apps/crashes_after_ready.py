@@ -1,4 +1,5 @@
 """Serves one request, then dies by a signal of its own: crashes_after_ready.py PORT."""
+
 import os
 import signal
 import sys

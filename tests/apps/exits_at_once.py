@@ -1,4 +1,5 @@
 """Ends with a code of its own before it serves anything."""
+
 import sys
 
 sys.exit(7)

@@ -1,4 +1,5 @@
 """Mistreats its channel before it serves: floods_channel.py PORT HOW."""
+
 import os
 import sys
 
@@ -7,7 +8,7 @@ from http_server import Handler, http
 
 def put(data):
     while data:
-        data = data[os.write(channel, data):]
+        data = data[os.write(channel, data) :]
 
 
 channel = int(os.environ["NODE_CHANNEL_FD"])

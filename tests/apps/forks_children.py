@@ -3,6 +3,7 @@
 The child never accepts and ignores SIGTERM; with own-session it also leaves the
 worker's process group. Its pid is sent over the channel.
 """
+
 import json
 import os
 import signal

@@ -1,4 +1,5 @@
 """grpcio with a generic handler, no protobuf: grpc_server.py PORT."""
+
 import json
 import os
 import sys

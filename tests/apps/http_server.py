@@ -1,4 +1,5 @@
 """http.server, as a script: http_server.py PORT."""
+
 import http.server
 import json
 import os

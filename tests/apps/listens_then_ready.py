@@ -3,6 +3,7 @@
 Each worker reads FIFO.WORKER_ID to its end; then it says over the channel, in
 plain JSON and without recluster, that it is ready.
 """
+
 import http.server
 import json
 import os

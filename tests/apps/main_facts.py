@@ -1,4 +1,5 @@
 """Prints, as JSON, everything by which a program can tell how it was started."""
+
 import json
 
 AT_START = sorted(globals())
@@ -92,7 +93,7 @@ def facts():
         "stderr": (sys.stderr.line_buffering, sys.stderr.encoding, sys.stderr.errors),
         "cwd": os.getcwd(),
         "umask": os.umask(0o22),
-        "gc": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()),
+        "gc": (gc.isenabled(), gc.get_threshold()),
         "environment": sorted(os.environ),
     }
 

@@ -1,4 +1,5 @@
 """Starts, stays, and never listens."""
+
 import signal
 
 while True:

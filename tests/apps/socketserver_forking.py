@@ -1,4 +1,5 @@
 """socketserver with ForkingMixIn, HTTP by hand: socketserver_forking.py PORT."""
+
 import json
 import os
 import socketserver

@@ -1,4 +1,5 @@
 """socketserver with ThreadingMixIn, HTTP by hand: socketserver_threading.py PORT."""
+
 import json
 import os
 import socketserver

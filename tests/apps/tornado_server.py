@@ -1,4 +1,5 @@
 """tornado: tornado_server.py PORT."""
+
 import asyncio
 import os
 import sys

@@ -3,6 +3,7 @@
 Says it is ready, sends back what it is sent, and on GET /disconnect asks to be
 replaced. A disconnect from the master is sent back too.
 """
+
 import http.server
 import json
 import os

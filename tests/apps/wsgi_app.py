@@ -1,4 +1,5 @@
 """A bare WSGI application, for gunicorn."""
+
 import json
 import os
 

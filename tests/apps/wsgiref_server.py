@@ -1,4 +1,5 @@
 """wsgiref.simple_server: wsgiref_server.py PORT."""
+
 import json
 import os
 import sys

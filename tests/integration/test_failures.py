@@ -86,8 +86,11 @@ def test_pauses_grow(apps):
         assert running.wait() == 1
         # The first successor comes after `respawn`, then 0.1, 0.2 ... each within 20 %.
         assert all(gap > 0.75 * 0.1 * 2**n for n, gap in enumerate(gaps[1:])), gaps
-        log = [float(found[1]) for found in map(re.compile(r"in ([\d.]+) s").search, running.log())
-               if found]
+        log = [
+            float(found[1])
+            for found in map(re.compile(r"in ([\d.]+) s").search, running.log())
+            if found
+        ]
         assert len(log) >= 5
         assert log == sorted(log) and log[-1] > 4 * log[1], log
 

@@ -220,6 +220,31 @@ def test_answered_does_not_owe(server, idle):
     assert server.count() == (1, 0), "idle from now on"
 
 
+def test_answered_in_the_same_tick_owes_for_a_second_at_most(server):
+    server.do("clients = [socket.create_connection(lane.getsockname()) for _ in range(8)]")
+    server.do("for client in clients: client.send(b'q'); accept(); answer(); client.recv(200)")
+    server.begin()
+    server.until(8, 0)
+
+
+def test_greeting_is_no_answer(server, dial):
+    client = dial(server)
+    server.do("accept(); time.sleep(0.05); taken[0].sendall(b'220 hello')")
+    server.begin()
+    assert server.count() == (1, 1)
+    client.shutdown(socket.SHUT_WR)
+    assert server.count() == (1, 1)
+
+
+def test_server_that_answers_by_closing_owes_nothing(server, dial):
+    client = dial(server)
+    client.send(REQUEST)
+    server.do("accept(); taken[0].recv(100); taken[0].shutdown(socket.SHUT_WR)")
+    receive_until_eof(client)
+    server.begin()
+    server.until(1, 0)
+
+
 def test_next_request_owes(server, idle):
     server.until(1, 0)
     idle.send(REQUEST)
@@ -358,7 +383,7 @@ def test_children_hold_for_the_worker(server, dial, leave_group):
 
 def test_member_of_the_group_whose_parent_has_ended(server, dial):
     dial(server)
-    server.do("accept(); pid = os.fork(); pid or os.fork() and os._exit(0) or pid or time.sleep(60)")
+    server.do("accept(); pid = os.fork(); pid or os.fork() and os._exit(0) or time.sleep(60)")
     server.do("os.waitpid(pid, 0); taken.clear()")
     server.begin()
     assert server.count() == (1, 1)
