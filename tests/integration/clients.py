@@ -67,7 +67,7 @@ class Answer:
 class Load:
     """Client threads that ask, one connection per request, until stopped."""
 
-    def __init__(self, port, ask=get, clients=16, limit=20_000, seconds=90.0):
+    def __init__(self, port, ask=get, clients=16, limit=100_000, seconds=90.0):
         self._port, self._ask, self._limit = port, ask, limit
         self._until = time.monotonic() + seconds
         self._stopping = False
