@@ -25,39 +25,6 @@
  * messages, which are taken only while more than RESERVE places are free. */
 enum { TURN = 32, RESERVE = TURN * 4 };
 
-struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id)
-{
-    struct rc_worker *worker = engine->workers;
-    while (worker && worker->id != id)
-        worker = worker->next;
-    return worker;
-}
-
-void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
-             const char *text, size_t length)
-{
-    struct rc_output *output = engine->output;
-    if (output && output->count < output->room)
-        output->events[output->count++] = (struct rc_event){
-            .kind = kind, .worker = worker, .value = value, .text = text, .length = length};
-}
-
-void rc_bury(struct rc_engine *engine, void *memory)
-{
-    struct rc_grave *grave = memory;
-    grave->next = engine->graves;
-    engine->graves = grave;
-}
-
-static void free_graves(struct rc_engine *engine)
-{
-    while (engine->graves) {
-        struct rc_grave *grave = engine->graves;
-        engine->graves = grave->next;
-        free(grave);
-    }
-}
-
 /* ---- life ---------------------------------------------------------------------- */
 
 int rc_engine_new(rc_engine **out, unsigned flags)
@@ -118,7 +85,7 @@ static void free_memory(struct rc_engine *engine)
         engine->callers = caller->next;
         free(caller);
     }
-    free_graves(engine);
+    rc_free_graves(engine);
     free(engine);
 }
 
@@ -444,7 +411,7 @@ int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout
     struct epoll_event batch[TURN];
     if (room < RC_EVENTS_MIN)
         return -EINVAL;
-    free_graves(engine);
+    rc_free_graves(engine);
     if (engine->shim.starved) { /* a turn has passed: a descriptor may be free */
         engine->shim.starved = false;
         (void)rc_source_arm(engine->epoll, &engine->shim.port, EPOLLIN);

@@ -2,7 +2,7 @@
  *
  * Direction of dependencies: engine -> spawn, doors (notify, shimdoor) -> bind,
  * listen -> pending, lanes -> steering, sockets; facts -> lanes, diag, holders.
- * At the bottom, knowing nobody: channel, guard, loop.
+ * At the bottom, knowing nobody: channel, guard, loop, registry.
  */
 #ifndef RECLUSTER_INTERNAL_H
 #define RECLUSTER_INTERNAL_H
@@ -368,6 +368,7 @@ struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
 void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
              const char *text, size_t length);
 void rc_bury(struct rc_engine *engine, void *memory); /* begins with a grave */
+void rc_free_graves(struct rc_engine *engine);
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);
 void rc_worker_departed(struct rc_engine *engine, struct rc_worker *worker);
 int rc_guard_renew(struct rc_engine *engine);

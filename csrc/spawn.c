@@ -285,7 +285,7 @@ int rc_worker_release(rc_engine *engine, uint32_t id)
     struct rc_worker *worker = rc_find(engine, id);
     if (!worker)
         return -ESRCH;
-    if (!worker->dead)
+    if (!worker->dead && worker->pid > 0)
         return -EBUSY;
     int error = rc_lanes_drop(engine, worker);
     if (!error)

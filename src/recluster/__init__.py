@@ -10,18 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cluster import Cluster, ClusterError, Worker
+    from .cluster import Cluster
+    from .doors import ClusterError
     from .events import Event
     from .handle import ReloadHandle
     from .options import OptionError, Options
+    from .view import Worker
 
 __version__ = "0.1.0"
 __all__ = ["Cluster", "ClusterError", "Event", "OptionError", "Options", "ReloadHandle", "Worker"]
 
 _HOMES = {
     "Cluster": "cluster",
-    "ClusterError": "cluster",
-    "Worker": "cluster",
+    "ClusterError": "doors",
+    "Worker": "view",
     "Event": "events",
     "ReloadHandle": "handle",
     "OptionError": "options",

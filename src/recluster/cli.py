@@ -9,8 +9,9 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from .cluster import Cluster, ClusterError
+from .cluster import Cluster
 from .control import AUTO
+from .doors import ClusterError
 from .events import NAMES, Event
 from .forked import Forked, become
 from .options import FIELDS, OptionError
@@ -94,7 +95,7 @@ def _split(words: list[str], made: argparse.ArgumentParser) -> tuple[list[str], 
 def _write_events(cluster: Cluster, fd: int) -> None:
     """One JSON line per event; whoever reads has gone: no more of them."""
     os.set_inheritable(fd, False)
-    cluster._private.append(fd)
+    cluster._on_fork.append(lambda: os.close(fd))
     open_still = [True]
 
     def write(event: Event) -> None:

@@ -11,28 +11,28 @@ import json
 import os
 import random
 import signal
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _engine, commands
 from .control import Control, open_control
+from .doors import ClusterError, choose
 from .draining import Facts
 from .events import Callback, Emitter, Event
-from .forked import Forked
 from .handle import ReloadHandle
-from .launch import SHIM, Target, logical_cwd, needs_fresh_interpreter, worker_environ
-from .lifecycle import ENDED, State
+from .launch import Program, Target
+from .lifecycle import ENDED
 from .options import Options
 from .population import Population
 from .signals import Signals, catches
 from .socketfile import Refused
+from .spawner import Spawner
 from .story import Story, signal_name, to_stderr
+from .view import Worker
 
 if TYPE_CHECKING:  # not for the master: its forked workers would find them imported
     import asyncio
@@ -40,30 +40,6 @@ if TYPE_CHECKING:  # not for the master: its forked workers would find them impo
 
 TURNS_PER_DISPATCH = 64
 PUT_OFF_MOST = 8
-
-
-class ClusterError(RuntimeError):
-    """The cluster cannot work here; the message says what is missing."""
-
-
-@dataclass(eq=False)
-class Worker:
-    """One worker as the API shows it.
-
-    `id` is its slot and its WORKER_ID; `generation` counts reloads; `pid` is 0
-    where no process came to be.
-    """
-
-    key: int
-    id: int
-    generation: int
-    pid: int
-    state: str = State.STARTING.value
-    ready: bool = False
-    alive: bool = True
-
-    def __str__(self) -> str:
-        return f"worker {self.id} (gen {self.generation}, pid {self.pid})"
 
 
 class Cluster:
@@ -92,10 +68,8 @@ class Cluster:
         **options: Any,
     ) -> None:
         self.options = Options.make(options)
-        self._target = Target.of(target, module)
-        self._cwd_option = self.options.cwd
-        self._start_cwd = logical_cwd()
-        self._target.check(self._cwd(), worker_environ(self.options, os.environ))
+        self._program = Program(Target.of(target, module), self.options)
+        self._program.check()
         self._story = Story(self.options, logger.info if logger else to_stderr)
         self._emitter = Emitter(self._report_callback)
         self._population = Population(self.options, random.random)
@@ -105,10 +79,10 @@ class Cluster:
         self._engine: _engine.Engine | None = None
         self._signals: Signals | None = None
         self._control: Control | None = None
-        self._door = _engine.NOTIFY
+        self._spawner: Spawner | None = None
+        self._on_fork: list[Callable[[], object]] = []
         self._may_fork = False  # the command line's privilege: its process is only a master
         self._watched: dict[int, Callable[[], object]] = {}
-        self._private: list[int] = []  # descriptors that are no forked worker's business
         self._loop: asyncio.AbstractEventLoop | None = None
         self._working = False
         self._unreleased: set[int] = set()
@@ -130,10 +104,14 @@ class Cluster:
             raise RuntimeError("the cluster was started before")
         self._engine = _engine.Engine(subreaper)
         try:
-            self._choose_door()
+            door = choose(self._engine, self.options.door, self._story.line)
+            self._spawner = Spawner(self._engine, self._program, door, self._may_fork)
+            self._spawner.on_fork += self._on_fork
             if signals or subreaper:
                 self._signals = Signals(self, self._engine, self._act_on)
             self._control = open_control(self, self._story.line)
+            if self._control:
+                self._spawner.on_fork.append(self._control.abandon)
         except Refused as error:
             self._release()
             raise ClusterError(str(error)) from None
@@ -304,32 +282,7 @@ class Cluster:
         if self._engine is not None:
             await ended.wait()
 
-    # ---- the door --------------------------------------------------------------------
-
-    def _choose_door(self) -> None:
-        wanted = self.options.door
-        missing = None
-        if wanted != "preload":
-            refused = _engine.door_probe()
-            if refused is None:
-                self._door = _engine.NOTIFY
-                return
-            missing = f"{refused[0]}: {os.strerror(refused[1])}"
-            if wanted == "notify":
-                raise ClusterError(f"the seccomp door is refused here ({missing})")
-        self._door = _engine.PRELOAD
-        try:
-            if not SHIM:
-                raise OSError(2, "the preload library is not installed")
-            self._alive().shim_open()
-        except OSError as error:
-            also = f" and seccomp notification is refused ({missing})" if missing else ""
-            raise ClusterError(f"the preload door cannot open: {error.strerror}{also}") from None
-        if missing:
-            self._story.line(
-                f"seccomp notification is refused here ({missing}); workers get the preload "
-                "library instead"
-            )
+    # ---- further descriptors -----------------------------------------------------------
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """Call `callback` from `dispatch` whenever `fd` is readable."""
@@ -548,67 +501,16 @@ class Cluster:
 
     # ---- spawning --------------------------------------------------------------------
 
-    def _cwd(self) -> str:
-        return os.path.join(self._start_cwd, self._cwd_option or "")
-
     def _spawn(self, command: commands.Spawn, now: float) -> None:
-        engine = self._alive()
-        if self._population.cancelled(command.worker):
+        if self._spawner is None or self._population.cancelled(command.worker):
             return
         worker = Worker(command.worker, command.slot, command.generation, 0)
         self._workers[command.worker] = worker
-        environ = worker_environ(self.options, os.environ)
         try:
-            channel = engine.new_worker(command.worker, command.heir_of)
-            environ["WORKER_ID"] = str(command.slot)
-            environ["RECLUSTER_GENERATION"] = str(command.generation)
-            environ["NODE_CHANNEL_FD"] = str(channel)
-            environ["NODE_CHANNEL_SERIALIZATION_MODE"] = "json"
-            if self._forks():
-                worker.pid = self._fork(command.worker, environ, channel)
-            else:
-                worker.pid = self._exec(command.worker, environ)
+            worker.pid = self._spawner.spawn(command)
         except OSError as error:
             self._population.spawn_failed(command.worker, error.strerror or str(error), now)
             self._workers.pop(command.worker, None)
-
-    def _forks(self) -> bool:
-        return (
-            self._may_fork
-            and self._door == _engine.NOTIFY
-            and self._target.kind != "command"
-            and not needs_fresh_interpreter(self.options)
-            and threading.active_count() == 1
-        )
-
-    def _fork(self, key: int, environ: dict[str, str], channel: int) -> int:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
-        forked = Forked(self._target, self.options.args, environ, self._cwd(), channel)
-        pid = self._alive().fork(key, self._door)
-        if pid == 0:
-            for fd in self._private:
-                os.close(fd)
-            if self._control:
-                self._control.abandon()
-            raise forked
-        return pid
-
-    def _exec(self, key: int, environ: dict[str, str]) -> int:
-        engine, cwd = self._alive(), self._cwd()
-        words = self._target.command(cwd, environ, self.options.args)
-        if self._door == _engine.PRELOAD:
-            environ["RECLUSTER_SHIM"] = engine.shim_address(key)
-            others = environ.get("LD_PRELOAD")
-            environ["LD_PRELOAD"] = f"{SHIM} {others}" if others else SHIM
-        return engine.exec(
-            key,
-            self._door,
-            [os.fsencode(word) for word in words],
-            [os.fsencode(f"{name}={value}") for name, value in environ.items()],
-            os.fsencode(cwd),
-        )
 
     # ---- signals ---------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cluster import Worker
+    from .view import Worker
 
 NAMES = ("online", "listening", "ready", "message", "disconnect", "exit", "reload", "end")
 

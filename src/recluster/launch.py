@@ -112,16 +112,34 @@ def _module_exists(name: str, cwd: str) -> bool:
     return True
 
 
-def worker_environ(options: Options, environ: Mapping[str, str]) -> dict[str, str]:
-    found = {name: value for name, value in environ.items() if name not in NOT_FOR_WORKERS}
-    for name, value in options.env.items():
-        if value is None:
-            found.pop(name, None)
-        else:
-            found[name] = value
-    return found
+class Program:
+    """The target with all that the options say about running it."""
 
+    def __init__(self, target: Target, options: Options) -> None:
+        self.target = target
+        self.args = options.args
+        self._options = options
+        self._start = logical_cwd()
+        # Such variables are read when an interpreter, or the loader, starts.
+        early = any(name.startswith(("PYTHON", "LD_")) for name in options.env)
+        self.needs_exec = target.kind == "command" or early
 
-def needs_fresh_interpreter(options: Options) -> bool:
-    """Such variables are read when an interpreter, or the loader, starts."""
-    return any(name.startswith(("PYTHON", "LD_")) for name in options.env)
+    def cwd(self) -> str:
+        """With its symbolic links, which are resolved by whoever enters it."""
+        return os.path.join(self._start, self._options.cwd or "")
+
+    def environ(self) -> dict[str, str]:
+        found = {k: value for k, value in os.environ.items() if k not in NOT_FOR_WORKERS}
+        for name, value in self._options.env.items():
+            if value is None:
+                found.pop(name, None)
+            else:
+                found[name] = value
+        return found
+
+    def check(self) -> None:
+        """Raises OptionError when FILE, MODULE or COMMAND is not there."""
+        self.target.check(self.cwd(), self.environ())
+
+    def command(self, environ: Mapping[str, str]) -> list[str]:
+        return self.target.command(self.cwd(), environ, self.args)

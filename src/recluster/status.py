@@ -6,7 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, _engine
+from . import __version__
+from .doors import NAMES
 from .lifecycle import ENDED
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "version": __version__,
-        "door": "notify" if cluster._door == _engine.NOTIFY else "preload",
+        "door": NAMES[cluster._spawner.door] if cluster._spawner else None,
         "generation": people.generation,
         "reloading": people.reloading.generation if people.reloading else None,
         "closing": people.closing,

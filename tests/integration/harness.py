@@ -193,10 +193,13 @@ class Running:
         self.seen.append(event)
         self._untaken.append(event)
         if event["event"] == "online":
-            self._slots[event["slot"]] = event["pid"]
+            slot, worker = event["slot"], (event["generation"], event["pid"])
+            if worker[0] >= self._slots.get(slot, (0,))[0]:  # not one superseded already
+                self._slots[slot] = worker
             self._pidfds.append(Pidfd(event["pid"]))
-        elif event["event"] == "exit" and self._slots.get(event["slot"]) == event["pid"]:
-            del self._slots[event["slot"]]
+        elif event["event"] == "exit":
+            if self._slots.get(event["slot"], (0, 0))[1] == event["pid"]:
+                del self._slots[event["slot"]]
         elif event["event"] == "listening" and self._port is None:
             self._port = int(event["address"].rpartition(":")[2])
 
@@ -238,7 +241,7 @@ class Running:
     def pids(self):
         """slot -> the pid of its newest worker, if that runs."""
         self.count("online")
-        return dict(self._slots)
+        return {slot: pid for slot, (_, pid) in self._slots.items()}
 
     # ---- the process -----------------------------------------------------------------
 

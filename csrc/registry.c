@@ -1,0 +1,41 @@
+/* registry.c - the small things that every part of the engine asks for.
+ *
+ * Owns: finding a worker by its id, putting an event into the caller's array, and
+ * memory that must live until the turn is over. Knows nobody.
+ */
+#include "internal.h"
+
+#include <stdlib.h>
+
+struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id)
+{
+    struct rc_worker *worker = engine->workers;
+    while (worker && worker->id != id)
+        worker = worker->next;
+    return worker;
+}
+
+void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+             const char *text, size_t length)
+{
+    struct rc_output *output = engine->output;
+    if (output && output->count < output->room)
+        output->events[output->count++] = (struct rc_event){
+            .kind = kind, .worker = worker, .value = value, .text = text, .length = length};
+}
+
+void rc_bury(struct rc_engine *engine, void *memory)
+{
+    struct rc_grave *grave = memory;
+    grave->next = engine->graves;
+    engine->graves = grave;
+}
+
+void rc_free_graves(struct rc_engine *engine)
+{
+    while (engine->graves) {
+        struct rc_grave *grave = engine->graves;
+        engine->graves = grave->next;
+        free(grave);
+    }
+}
