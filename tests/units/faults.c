@@ -80,12 +80,12 @@ static int hit(const char *name, long number)
     return 1;
 }
 
-#define WRAP(type, failed, name, params, args)                                                    \
-    type __real_##name params;                                                                    \
-    type __wrap_##name params;                                                                    \
-    type __wrap_##name params                                                                     \
-    {                                                                                             \
-        return hit(#name, 0) ? failed : __real_##name args;                                       \
+#define WRAP(type, failed, name, params, args)                                                     \
+    type __real_##name params;                                                                     \
+    type __wrap_##name params;                                                                     \
+    type __wrap_##name params                                                                      \
+    {                                                                                              \
+        return hit(#name, 0) ? failed : __real_##name args;                                        \
     }
 
 WRAP(int, -1, epoll_create1, (int flags), (flags))
@@ -112,10 +112,9 @@ WRAP(int, -1, getsockopt, (int fd, int level, int name, void *value, socklen_t *
      (fd, level, name, value, length))
 WRAP(int, -1, getsockname, (int fd, struct sockaddr *address, socklen_t *length),
      (fd, address, length))
-WRAP(ssize_t, -1, sendmsg, (int fd, const struct msghdr *message, int flags),
-     (fd, message, flags))
+WRAP(ssize_t, -1, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags))
 WRAP(ssize_t, -1, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags))
-WRAP(int, -1, poll, (struct pollfd *fds, nfds_t count, int ms), (fds, count, ms))
+WRAP(int, -1, poll, (struct pollfd * fds, nfds_t count, int ms), (fds, count, ms))
 WRAP(ssize_t, -1, getrandom, (void *out, size_t room, unsigned flags), (out, room, flags))
 WRAP(ssize_t, -1, process_vm_readv,
      (pid_t pid, const struct iovec *here, unsigned long here_count, const struct iovec *there,
@@ -166,12 +165,12 @@ int __wrap_close(int fd)
 /* Variadic ones: more words are read than were given, which the ABIs we build
  * for allow (AddressSanitizer would not), and the kernel ignores the rest. */
 #define UNCHECKED __attribute__((no_sanitize("address", "undefined")))
-#define WORDS(count, after)                                                                       \
-    long word[count];                                                                             \
-    va_list list;                                                                                 \
-    va_start(list, after);                                                                        \
-    for (int at = 0; at < count; at++)                                                            \
-        word[at] = va_arg(list, long);                                                            \
+#define WORDS(count, after)                                                                        \
+    long word[count];                                                                              \
+    va_list list;                                                                                  \
+    va_start(list, after);                                                                         \
+    for (int at = 0; at < count; at++)                                                             \
+        word[at] = va_arg(list, long);                                                             \
     va_end(list)
 
 int __real_fcntl(int, int, ...);
