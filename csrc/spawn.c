@@ -183,30 +183,45 @@ int rc_guard_renew(struct rc_engine *engine)
     return error;
 }
 
-pid_t rc_worker_fork(rc_engine *engine, uint32_t id, enum rc_door_kind door)
+/* Forks the worker with that id: its pid, 0 in the child with every signal still
+ * blocked, or -errno with the worker forgotten. */
+static pid_t fork_by_id(struct rc_engine *engine, uint32_t id, struct rc_worker **out,
+                        sigset_t *before)
 {
     struct rc_worker *worker = rc_find(engine, id);
-    sigset_t all, before;
-    int error = worker ? guard_ready(engine) : -ESRCH;
-    if (error) {
-        if (worker)
-            worker_free(engine, worker);
-        return error;
+    sigset_t all;
+    if (!worker)
+        return -ESRCH;
+    pid_t pid = guard_ready(engine);
+    if (!pid) {
+        sigfillset(&all);
+        pthread_sigmask(SIG_BLOCK, &all, before);
+        pid = fork_worker(engine, worker, before);
+        if (pid < 0)
+            pthread_sigmask(SIG_SETMASK, before, NULL);
     }
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    pid_t pid = fork_worker(engine, worker, &before);
+    if (pid < 0)
+        worker_free(engine, worker);
+    *out = worker;
+    return pid;
+}
+
+static void child_unmask(const struct rc_engine *engine, const sigset_t *before)
+{
+    pthread_sigmask(SIG_SETMASK, engine->masked ? &engine->mask_before : before, NULL);
+}
+
+pid_t rc_worker_fork(rc_engine *engine, uint32_t id, enum rc_door_kind door)
+{
+    struct rc_worker *worker;
+    sigset_t before;
+    pid_t pid = fork_by_id(engine, id, &worker, &before);
     if (pid == 0) {
-        error = child_setup(engine, worker, door);
+        int error = child_setup(engine, worker, door);
         if (error)
             child_die("open the door of", "a worker", -error);
         worker->child_channel = -1; /* the program's now */
-        pthread_sigmask(SIG_SETMASK, engine->masked ? &engine->mask_before : &before, NULL);
-        return 0;
-    }
-    if (pid < 0) {
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        worker_free(engine, worker);
+        child_unmask(engine, &before);
     }
     return pid;
 }
@@ -214,32 +229,20 @@ pid_t rc_worker_fork(rc_engine *engine, uint32_t id, enum rc_door_kind door)
 pid_t rc_worker_exec(rc_engine *engine, uint32_t id, enum rc_door_kind door,
                      const struct rc_program *program)
 {
-    struct rc_worker *worker = rc_find(engine, id);
-    sigset_t all, before;
-    int error = worker ? guard_ready(engine) : -ESRCH;
-    if (error) {
-        if (worker)
-            worker_free(engine, worker);
-        return error;
-    }
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    pid_t pid = fork_worker(engine, worker, &before);
+    struct rc_worker *worker;
+    sigset_t before;
+    pid_t pid = fork_by_id(engine, id, &worker, &before);
     if (pid == 0) {
-        error = child_setup(engine, worker, door);
+        int error = child_setup(engine, worker, door);
         if (error)
             child_die("open the door of", program->path, -error);
         if (program->cwd && chdir(program->cwd) < 0)
             child_die("change to", program->cwd, errno);
         (void)fcntl(worker->child_channel, F_SETFD, 0);
         child_default_signals();
-        pthread_sigmask(SIG_SETMASK, engine->masked ? &engine->mask_before : &before, NULL);
+        child_unmask(engine, &before);
         execve(program->path, program->argv, program->envp);
         child_die("run", program->path, errno);
-    }
-    if (pid < 0) {
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        worker_free(engine, worker);
     }
     return pid;
 }

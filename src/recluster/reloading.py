@@ -1,0 +1,169 @@
+"""Reloads: a new generation takes over in one step, or nothing changes. Pure.
+
+All at once, slot by slot (`surge`), or on probation (`bake`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .lifecycle import Event
+from .members import Member, Reload
+from .slots import Slots
+
+
+class Reloading(Slots):
+    def reload(self, now: float) -> int:
+        """Replace all workers by a new generation. Returns the reload's number."""
+        self._last_reload += 1
+        number = self._last_reload
+        if self.closing:
+            self._tell_reload(Reload(0, now, number), False, "the cluster is shutting down", now)
+            return number
+        if self.reloading:
+            self._abandon_reload("superseded by a newer reload", now)
+        if self.baking:
+            self._baked(now)
+        self._last_generation += 1
+        self.reloading = Reload(self._last_generation, now, number)
+        for slot in self._wanted():
+            self._drop_incoming(slot, now)
+            slot.spawn_at = None
+            self.reloading.todo.append(slot.index)
+            self.reloading.before |= slot.serving.addresses if slot.serving else set()
+        self._next_batch(self.reloading, now)
+        self._advance(now)
+        return number
+
+    def _advance(self, now: float) -> None:
+        if self.reloading:
+            while self.reloading and self._cut_over_if_complete(self.reloading, now):
+                pass
+        else:
+            for slot in self._wanted():
+                if slot.incoming and self._fits(slot.incoming, now):
+                    self._take_over([slot], now)
+        if self.killing:
+            self._finish_if_empty()
+
+    def _next_batch(self, reload: Reload, now: float) -> None:
+        size = self.options.surge or len(reload.todo)
+        turn, reload.todo = reload.todo[:size], reload.todo[size:]
+        for index in turn:
+            slot = self.slots[index]
+            if slot.wanted and not slot.incoming:
+                reload.batch.add(index)
+                self._spawn(slot, reload.generation, now)
+
+    def _cut_over_if_complete(self, reload: Reload, now: float) -> bool:
+        """True if a batch was switched and another begun."""
+        slots = [self.slots[index] for index in sorted(reload.batch)]
+        for slot in slots:
+            if slot.incoming is None or not self._fits(slot.incoming, now):
+                return False
+        for slot in slots:
+            assert slot.incoming is not None
+            seconds = (slot.incoming.ready_at or now) - slot.incoming.born
+            reload.verdicts[slot.index] = f"ready after {seconds:.3f} s"
+            reload.after |= slot.incoming.addresses
+            reload.switched.add(slot.index)
+        reload.batch.clear()
+        bake = self.options.bake
+        last = not reload.todo
+        if last:
+            self.reloading = None
+        self._take_over(slots, now, keep=bool(bake))
+        if not last:
+            self._next_batch(reload, now)
+            return True
+        self.generation = reload.generation
+        if bake:
+            reload.bake_until = now + bake
+            self.baking = reload
+            self._tell("baking", generation=reload.generation, seconds=bake)
+        else:
+            self._succeeded(reload, now)
+        return False
+
+    def _succeeded(self, reload: Reload, now: float) -> None:
+        came, went = reload.after - reload.before, reload.before - reload.after
+        self._tell_reload(reload, True, None, now, came=sorted(came), went=sorted(went))
+
+    def _baked(self, now: float) -> None:
+        """The new generation has proved itself, or nobody waits for that."""
+        reload, self.baking = self.baking, None
+        assert reload is not None
+        old = [slot.previous for slot in self.slots.values() if slot.previous]
+        for slot in self.slots.values():
+            slot.previous = None
+        self._retire(old, now)
+        self._succeeded(reload, now)
+
+    def _roll_back(self, why: str, now: float) -> None:
+        """The old generation, kept undrained, is live again in one step."""
+        reload, self.baking = self.baking, None
+        assert reload is not None
+        failed = []
+        for slot in self._wanted():
+            if slot.previous is None:
+                continue  # it has died meanwhile: better the new one than none
+            self._drop_incoming(slot, now)
+            if slot.serving:
+                failed.append(slot.serving)
+            self._event(slot.previous, Event.PROMOTE, now)
+            self.generation = slot.previous.generation
+            slot.serving, slot.previous, slot.spawn_at = slot.previous, None, None
+        self._steer()
+        self._retire(failed, now)
+        for slot in self._wanted():
+            if slot.serving:
+                self._settle_chain(slot)
+        self._tell_reload(reload, False, f"{why}: rolled back", now)
+
+    def _abandon_reload(self, why: str, now: float) -> None:
+        """Nothing changes for clients: the new workers go, the old stay. (What a
+        rolling reload has switched so far stays switched, and is told.)"""
+        reload, self.reloading = self.reloading, None
+        if reload is None:
+            return
+        for slot in self._wanted():
+            self._drop_incoming(slot, now)
+            reload.verdicts.setdefault(slot.index, "stopped: the reload failed")
+            if slot.serving is None or slot.serving.leaving:
+                slot.spawn_at = now + self.options.respawn
+        self._steer()
+        if reload.switched:
+            numbers = ", ".join(map(str, sorted(reload.switched)))
+            why += f"; slots {numbers} have generation {reload.generation} already"
+        self._tell_reload(reload, False, why, now)
+
+    def _tell_reload(
+        self, reload: Reload, ok: bool, why: str | None, now: float, **more: Any
+    ) -> None:
+        self._tell(
+            "reload",
+            ok=ok,
+            why=why,
+            number=reload.number,
+            generation=reload.generation,
+            seconds=now - reload.began,
+            verdicts=dict(reload.verdicts),
+            **more,
+        )
+
+    @staticmethod
+    def _boot_verdict(
+        status: int, member: Member, now: float, when: str = ", before it was ready"
+    ) -> str:
+        how = f"exited with code {status}" if status >= 0 else f"was ended by signal {-status}"
+        why = f" ({member.error})" if member.error else ""
+        return f"{how} after {now - member.born:.1f} s{when}{why}"
+
+    def _overdue_verdict(self, member: Member) -> str:
+        within = f"within {self.options.ready_timeout:g} s"
+        old = self.slots[member.slot].serving
+        missing = sorted(old.addresses - member.addresses) if old else []
+        if missing and len(missing) == len(old.addresses if old else ()):
+            return f"never listened on {', '.join(missing)} {within}"
+        what = "listening" if self.options.ready_when == "listening" else "ready"
+        return f"was not {what} {within}"
