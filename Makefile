@@ -27,8 +27,11 @@ format: ## put everything into shape
 	clang-format -i $(C_FILES)
 
 sanitize: ## the suite with the engine under ASan and UBSan
+	rm -rf build # objects of another build would be taken for up to date
 	RECLUSTER_SANITIZE=1 $(PYTHON) -m pip install -q --disable-pip-version-check --force-reinstall --no-deps .
-	$(ASAN) RECLUSTER_TEST_SANITIZED=1 $(PYTHON) -m pytest
+	rm -rf build
+	cd / && nm -D "$$($(PYTHON) -c 'import importlib.util as u; print(u.find_spec("recluster._engine").origin)')" | grep -q __asan_
+	$(ASAN) RECLUSTER_SANITIZE=1 $(PYTHON) -m pytest
 
 clean: ## remove what was built
 	rm -rf build dist *.egg-info src/*.egg-info src/recluster/_engine.c src/recluster/*.so
