@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import itertools
+import os
 import random
 import socket
 
@@ -206,9 +207,21 @@ def test_one_closed_lane_leaves_all_to_the_other(new_group):
 
 def test_only_the_dead_are_forgotten(engine):
     lane = engine.lane(1)
+    worker = engine.lib.rc_find(engine.pointer, 1)
+    worker.pid = os.getpid()
     assert engine.lib.rc_worker_release(engine.pointer, 1) == -errno.EBUSY
+    worker.pid = 0
     assert engine.lib.rc_worker_release(engine.pointer, 2) == -errno.ESRCH
     engine.bury(1)
     assert engine.lanes() == []
     assert engine.lib.rc_worker_release(engine.pointer, 1) == -errno.ESRCH
     lane.close()
+
+
+def test_a_worker_that_never_was_is_forgotten(engine, ffi):
+    """Its command was gone before the fork: the channel must not stay."""
+    held = set(os.listdir("/proc/self/fd"))
+    channel = ffi.new("int *")
+    assert engine.lib.rc_worker_new(engine.pointer, 7, 0, channel) == 0
+    assert engine.lib.rc_worker_release(engine.pointer, 7) == 0
+    assert set(os.listdir("/proc/self/fd")) == held
