@@ -207,7 +207,7 @@ def test_one_closed_lane_leaves_all_to_the_other(new_group):
 
 def test_only_the_dead_are_forgotten(engine):
     lane = engine.lane(1)
-    worker = engine.lib.rc_find(engine.pointer, 1)
+    worker = engine.lib.rc_find(engine.struct, 1)
     worker.pid = os.getpid()
     assert engine.lib.rc_worker_release(engine.pointer, 1) == -errno.EBUSY
     worker.pid = 0
