@@ -1,0 +1,132 @@
+"""What a retired worker still owes is paid: failure modes 6 and 16, and slow answers."""
+
+import select
+import shutil
+
+import pytest
+from clients import connect, read_answer, send_request
+from harness import Running, edit, free_port
+
+SERVERS = {
+    "http.server": ["http_server.py", "0"],
+    "asyncio": ["asyncio_server.py", "0"],
+    "aiohttp": ["aiohttp_server.py", "0"],
+    "uvicorn": ["-m", "uvicorn", "asgi_app:app", "--log-level", "warning", "--port"],
+    "node": ["--", "node", "node_server.js", "0"],
+}
+NEEDS = {"aiohttp": "aiohttp", "uvicorn": "uvicorn"}
+OPTIONS = ("--workers", 2, "--drain-settle", 0.3)
+
+
+@pytest.fixture(params=SERVERS)
+def running(request, apps):
+    if request.param in NEEDS:
+        pytest.importorskip(NEEDS[request.param])
+    if request.param == "node" and not shutil.which("node"):
+        pytest.skip("node is not installed")
+    words = SERVERS[request.param]
+    port = [str(free_port())] if words[-1] == "--port" else []
+    with Running(*OPTIONS, *words, *port, cwd=apps) as cluster:
+        cluster.wait_each("ready", 2)
+        yield cluster
+
+
+def is_quiet(connection, seconds):
+    """Nothing comes, not even an end of file."""
+    return not select.select([connection], [], [], seconds)[0]
+
+
+def test_6_accepted_but_not_yet_asked(running):
+    """Connect, reload, and only long after the settle time send the request."""
+    old = set(running.pids().values())
+    with connect(running.port) as early:
+        assert running.reload()["ok"]
+        assert is_quiet(early, 1.0)
+        send_request(early)
+        assert read_answer(early)["pid"] in old
+    for pid in old:
+        running.wait_for("exit", pid=pid)
+    assert running.end() == 0
+
+
+def test_6_at_shutdown_too(running):
+    old = set(running.pids().values())
+    with connect(running.port) as early:
+        running.signal(15)
+        assert is_quiet(early, 1.0)
+        send_request(early)
+        assert read_answer(early)["pid"] in old
+    assert running.wait() == 0
+
+
+def test_a_slow_answer_is_finished_by_a_server_that_dies_of_sigterm(apps):
+    with Running(*OPTIONS, "slow_server.py", "0", cwd=apps) as cluster:
+        cluster.wait_each("ready", 2)
+        old = set(cluster.pids().values())
+        with connect(cluster.port) as slow:
+            send_request(slow, "/3")
+            assert cluster.reload()["ok"]
+            assert read_answer(slow)["pid"] in old
+        assert cluster.end() == 0
+
+
+def test_an_idle_connection_is_let_go_after_drain_quiet(apps):
+    with Running(*OPTIONS, "--drain-quiet", 1, "slow_server.py", "0", cwd=apps) as cluster:
+        cluster.wait_each("ready", 2)
+        with connect(cluster.port) as idle:
+            idle.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert b" 200 " in idle.recv(65536)
+            old = cluster.pids()
+            assert cluster.reload()["ok"]
+            exits = [cluster.wait_for("exit", pid=pid) for pid in old.values()]
+            assert {end["signal"] for end in exits} == {"SIGTERM"}
+            assert select.select([idle], [], [], 10)[0]
+        assert cluster.end() == 0
+
+
+def test_timeout_is_the_end_of_all_patience(apps):
+    options = ("--workers", 1, "--drain-settle", 0.2, "--timeout", 1)
+    with Running(*options, "slow_server.py", "0", cwd=apps) as cluster:
+        cluster.wait_each("ready", 1)
+        old = cluster.pids()[0]
+        with connect(cluster.port) as slow:
+            send_request(slow, "/60")
+            assert cluster.reload()["ok"]
+            assert cluster.wait_for("exit", pid=old)["signal"] == "SIGKILL"
+        assert cluster.end() == 0
+
+
+def test_16_scaling_down_serves_what_waits(apps):
+    """TTOU while the slot's only thread is busy: its queue is served all the same."""
+    with Running(*OPTIONS, "http_server.py", "0", cwd=apps) as cluster:
+        cluster.wait_each("ready", 2)
+        waiting = [connect(cluster.port) for _ in range(40)]  # each worker blocks in one of them
+        cluster.signal(22)
+        pids = set(cluster.pids().values())
+        for connection in waiting:
+            send_request(connection)
+        for connection in waiting:
+            with connection:
+                assert read_answer(connection)["pid"] in pids
+        cluster.wait_for("exit", slot=1)
+        assert cluster.end() == 0
+
+
+def test_32_the_working_directory_is_a_link_that_moves(apps, tmp_path):
+    """current -> releases/2 is what the next generation runs."""
+    second = tmp_path / "second"
+    shutil.copytree(apps, second)
+    edit(second / "http_server.py", 'VERSION = "1"', 'VERSION = "2"')
+    current = tmp_path / "current"
+    current.symlink_to(apps)
+    with Running(
+        *OPTIONS, "http_server.py", "0", cwd=current, env={"PWD": str(current)}
+    ) as cluster:
+        cluster.wait_each("ready", 2)
+        current.unlink()
+        current.symlink_to(second)
+        assert cluster.reload()["ok"]
+        with connect(cluster.port) as fresh:
+            send_request(fresh)
+            assert read_answer(fresh)["version"] == "2"
+        assert cluster.end() == 0
