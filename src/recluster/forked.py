@@ -17,13 +17,12 @@ import runpy
 import signal
 import sys
 import types
-from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
 from types import TracebackType
 from zipimport import ZipImportError, zipimporter
 
 from . import _engine
-from .launch import Target
+from .launch import Changes, Target
 
 
 class Forked(BaseException):
@@ -33,7 +32,7 @@ class Forked(BaseException):
         self,
         target: Target,
         args: tuple[str, ...],
-        environ: Mapping[str, str],
+        changes: Changes,
         cwd: str,
         channel: int,
     ) -> None:
@@ -43,9 +42,7 @@ class Forked(BaseException):
         self.importable = target.kind == "file" and is_importable(
             os.path.join(cwd, target.words[0])
         )
-        self.unset = [name for name in os.environ if name not in environ]
-        self.set = [pair for pair in environ.items() if os.environ.get(pair[0]) != pair[1]]
-        self.target, self.args = target, args
+        self.target, self.args, self.changes = target, args, changes
         self.cwd, self.channel = cwd, channel
 
 
@@ -149,9 +146,11 @@ def become(worker: Forked) -> int:
     target, args, channel = worker.target, worker.args, worker.channel
     name = target.words[0]
     try:
-        for variable in worker.unset:
-            del os.environ[variable]
-        os.environ.update(worker.set)
+        for variable, value in worker.changes.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
         os.chdir(worker.cwd)
         _forget_master()
         # What the interpreter itself would have been given.

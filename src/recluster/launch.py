@@ -112,6 +112,15 @@ def _module_exists(name: str, cwd: str) -> bool:
     return True
 
 
+Changes = dict[str, str | None]
+
+
+def changed(environ: Mapping[str, str], changes: Changes) -> dict[str, str]:
+    """The environment with the changes; None takes a variable away."""
+    both = {**environ, **changes}
+    return {name: value for name, value in both.items() if value is not None}
+
+
 class Program:
     """The target with all that the options say about running it."""
 
@@ -128,18 +137,13 @@ class Program:
         """With its symbolic links, which are resolved by whoever enters it."""
         return os.path.join(self._start, self._options.cwd or "")
 
-    def environ(self) -> dict[str, str]:
-        found = {k: value for k, value in os.environ.items() if k not in NOT_FOR_WORKERS}
-        for name, value in self._options.env.items():
-            if value is None:
-                found.pop(name, None)
-            else:
-                found[name] = value
-        return found
+    def changes(self) -> Changes:
+        """How a worker's environment differs from the master's."""
+        return {**dict.fromkeys(NOT_FOR_WORKERS), **self._options.env}
 
     def check(self) -> None:
         """Raises OptionError when FILE, MODULE or COMMAND is not there."""
-        self.target.check(self.cwd(), self.environ())
+        self.target.check(self.cwd(), changed(os.environ, self.changes()))
 
     def command(self, environ: Mapping[str, str]) -> list[str]:
         return self.target.command(self.cwd(), environ, self.args)

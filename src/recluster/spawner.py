@@ -15,7 +15,7 @@ from collections.abc import Callable
 from . import _engine
 from .commands import Spawn
 from .forked import Forked
-from .launch import SHIM, Program
+from .launch import SHIM, Changes, Program, changed
 
 
 class Spawner:
@@ -33,16 +33,16 @@ class Spawner:
     def spawn(self, command: Spawn) -> int:
         """The pid. Raises OSError when the kernel refuses a process, or the
         command is gone; Forked in a forked worker."""
-        engine, environ = self._engine, self._program.environ()
+        engine, changes = self._engine, self._program.changes()
         channel = engine.new_worker(command.worker, command.heir_of)
-        environ["WORKER_ID"] = str(command.slot)
-        environ["RECLUSTER_GENERATION"] = str(command.generation)
-        environ["NODE_CHANNEL_FD"] = str(channel)
-        environ["NODE_CHANNEL_SERIALIZATION_MODE"] = "json"
+        changes["WORKER_ID"] = str(command.slot)
+        changes["RECLUSTER_GENERATION"] = str(command.generation)
+        changes["NODE_CHANNEL_FD"] = str(channel)
+        changes["NODE_CHANNEL_SERIALIZATION_MODE"] = "json"
         try:
             if self._forks():
-                return self._fork(command.worker, environ, channel)
-            return self._exec(command.worker, environ)
+                return self._fork(command.worker, changes, channel)
+            return self._exec(command.worker, changed(os.environ, changes))
         except OSError:
             with contextlib.suppress(OSError):  # a refused fork has freed it
                 engine.release(command.worker)
@@ -56,12 +56,12 @@ class Spawner:
             and threading.active_count() == 1
         )
 
-    def _fork(self, key: int, environ: dict[str, str], channel: int) -> int:
+    def _fork(self, key: int, changes: Changes, channel: int) -> int:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
         program = self._program
-        forked = Forked(program.target, program.args, environ, program.cwd(), channel)
+        forked = Forked(program.target, program.args, changes, program.cwd(), channel)
         pid = self._engine.fork(key, self.door)
         if pid == 0:
             for close in self.on_fork:
