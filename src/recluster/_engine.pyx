@@ -112,10 +112,6 @@ cdef class Engine:
             raise ValueError("the engine is closed")
         return self._engine
 
-    @property
-    def closed(self):
-        return self._engine == NULL
-
     def close(self):
         """Kill what still runs, close every lane, undo the signal mask."""
         cdef rc_engine *engine = self._engine
