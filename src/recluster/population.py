@@ -19,9 +19,8 @@ from .draining import Facts, finished, settled
 from .lifecycle import RETIRED, Event, State
 from .members import Member, Slot
 from .reloading import Reloading
+from .slots import LANE_GRACE, LOOK_EVERY
 
-LOOK_EVERY = 0.1  # seconds between two looks at a retired worker's queue
-LANE_GRACE = 1.0  # how long a ready worker may still open further addresses
 GONE_GRACE = 5.0  # at the end: how long strays of a dead worker are waited for
 RELIEF_TRIES = 3
 STEER_AGAIN = 0.1
