@@ -352,6 +352,7 @@ struct rc_engine {
     struct rc_guard guard;
     struct rc_worker *workers;
     struct rc_group *groups;
+    enum rc_policy policy;
     struct rc_watch *watches;
     struct rc_shim shim;
     struct rc_shim_caller *callers;

@@ -100,6 +100,14 @@ int rc_steer(rc_engine *engine, const uint32_t *live, size_t count)
     return rc_lanes_resteer(engine);
 }
 
+int rc_balance(rc_engine *engine, enum rc_policy policy)
+{
+    if (engine->groups)
+        return -EBUSY;
+    engine->policy = policy;
+    return 0;
+}
+
 /* ---- groups ------------------------------------------------------------------ */
 
 struct rc_group *rc_group_find(struct rc_engine *engine, const struct rc_key *key)

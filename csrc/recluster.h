@@ -81,6 +81,13 @@ int rc_worker_kill(rc_engine *engine, uint32_t worker); /* SIGKILL, whole proces
 int rc_worker_send(rc_engine *engine, uint32_t worker, const char *line, size_t length);
 int rc_worker_release(rc_engine *engine, uint32_t worker); /* forget a dead one; drop its lanes */
 
+/* Which lane a new connection gets; before the first lane. */
+enum rc_policy {
+    RC_BALANCE_AUTO,
+    RC_BALANCE_REUSEPORT, /* at random */
+};
+int rc_balance(rc_engine *engine, enum rc_policy policy);
+
 /* Lanes and steering. */
 struct rc_lane_facts {
     uint32_t worker;

@@ -64,6 +64,12 @@ cdef extern from "recluster.h" nogil:
     int rc_worker_send(rc_engine *engine, uint32_t worker, const char *line, size_t length)
     int rc_worker_release(rc_engine *engine, uint32_t worker)
 
+    enum rc_policy:
+        RC_BALANCE_AUTO
+        RC_BALANCE_REUSEPORT
+
+    int rc_balance(rc_engine *engine, rc_policy policy)
+
     struct rc_lane_facts:
         uint32_t worker
         int chosen

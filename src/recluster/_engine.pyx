@@ -38,6 +38,8 @@ GONE = RC_EVENT_GONE
 NOTIFY = RC_DOOR_NOTIFY
 PRELOAD = RC_DOOR_PRELOAD
 
+POLICIES = {"auto": RC_BALANCE_AUTO, "reuseport": RC_BALANCE_REUSEPORT}
+
 
 cdef object _check(object result, str operation):
     """The result of a C call, or OSError: its errno, and what was attempted."""
@@ -220,6 +222,10 @@ cdef class Engine:
     def release(self, uint32_t worker):
         """Forget a dead worker and drop the lanes nobody adopted."""
         _check(rc_worker_release(self._alive(), worker), "release a worker")
+
+    def balance(self, str policy):
+        """Which lane a new connection gets; before the first lane."""
+        _check(rc_balance(self._alive(), POLICIES[policy]), "balance")
 
     def steer(self, live):
         """From now on new connections go to the lanes of these workers only."""

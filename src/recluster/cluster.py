@@ -105,6 +105,7 @@ class Cluster:
         self._engine = _engine.Engine(subreaper)
         try:
             door = choose(self._engine, self.options.door, self._story.line)
+            self._engine.balance(self.options.balance)
             self._spawner = Spawner(self._engine, self._program, door, self._may_fork)
             self._spawner.on_fork += self._on_fork
             if signals or subreaper:

@@ -17,6 +17,7 @@ from .cpus import usable_cpus
 
 READY_WHEN = ("listening", "started", "ready")
 DOORS = ("auto", "notify", "preload")
+BALANCES = ("auto", "reuseport")
 LOG_TOPICS = ("respawns",)
 
 
@@ -326,6 +327,15 @@ FIELDS = (
         "library), auto (notify where the kernel allows it)",
     ),
     Field(
+        "balance",
+        _one_of(*BALANCES),
+        "auto",
+        "auto",
+        "POLICY",
+        "which worker gets a new connection: reuseport (any, at random), auto (the best that "
+        "can be done here)",
+    ),
+    Field(
         "log",
         _log,
         None,
@@ -392,6 +402,7 @@ class Options:
     surge: int
     stop_signal: int
     door: str
+    balance: str
     log: dict[str, bool] = field(hash=False)
     args: tuple[str, ...]
     env: dict[str, str | None] = field(hash=False)

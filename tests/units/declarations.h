@@ -21,6 +21,8 @@ enum rc_event_kind {
     RC_EVENT_SIGNAL, RC_EVENT_DEADLINE, RC_EVENT_READABLE, RC_EVENT_DOOR, RC_EVENT_LISTENING,
     RC_EVENT_MESSAGE, RC_EVENT_GARBLED, RC_EVENT_EXIT, RC_EVENT_GONE, ...
 };
+enum rc_policy { RC_BALANCE_AUTO, RC_BALANCE_REUSEPORT, ... };
+int rc_balance(rc_engine *engine, enum rc_policy policy);
 enum rc_door_kind { RC_DOOR_NOTIFY, RC_DOOR_PRELOAD, ... };
 struct rc_event {
     enum rc_event_kind kind;
