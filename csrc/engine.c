@@ -36,6 +36,7 @@ int rc_engine_new(rc_engine **out, unsigned flags)
     engine->deadline_ms = -1;
     engine->timer.fd = engine->signals.fd = engine->guard.source.fd = -1;
     engine->shim.port.fd = engine->guard.pipe = engine->diag = -1;
+    engine->dispatch.patience.fd = engine->dispatch.opens.source.fd = -1;
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
     int error = engine->epoll < 0 ? -errno : 0;
     int timer = error ? -1 : timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -70,8 +71,11 @@ static void free_memory(struct rc_engine *engine)
     while (engine->groups) {
         struct rc_group *group = engine->groups;
         engine->groups = group->next;
-        for (unsigned at = 0; at < group->count; at++)
+        for (unsigned at = 0; at < group->count; at++) {
+            rc_accept_forget(group->lanes[at]);
             free(group->lanes[at]);
+        }
+        rc_hands_free(group);
         free(group->lanes);
         free(group);
     }
@@ -85,6 +89,7 @@ static void free_memory(struct rc_engine *engine)
         engine->callers = caller->next;
         free(caller);
     }
+    rc_opens_close(engine);
     rc_free_graves(engine);
     free(engine);
 }
@@ -100,8 +105,12 @@ static void close_all(struct rc_engine *engine)
         rc_close(&worker->child_channel);
     }
     for (struct rc_group *group = engine->groups; group; group = group->next)
-        for (unsigned at = 0; at < group->count; at++)
+        for (unsigned at = 0; at < group->count; at++) {
             rc_close(&group->lanes[at]->source.fd);
+            rc_close(&group->lanes[at]->taker.pair.fd);
+            rc_close(&group->lanes[at]->taker.theirs);
+            rc_close(&group->lanes[at]->taker.bell.fd);
+        }
     for (struct rc_shim_caller *caller = engine->callers; caller; caller = caller->next)
         rc_close(&caller->source.fd);
     rc_close(&engine->timer.fd);
@@ -110,6 +119,8 @@ static void close_all(struct rc_engine *engine)
     rc_close(&engine->guard.pipe);
     rc_close(&engine->shim.port.fd);
     rc_close(&engine->diag);
+    rc_close(&engine->dispatch.patience.fd);
+    rc_close(&engine->dispatch.opens.source.fd);
     rc_close(&engine->epoll);
 }
 
@@ -390,6 +401,18 @@ static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_
     case RC_SOURCE_SHIM_CALL:
         rc_shim_call(engine, source);
         break;
+    case RC_SOURCE_FRONT:
+        rc_dispatch_run(engine, RC_CONTAINER(source, struct rc_lane, source)->group);
+        break;
+    case RC_SOURCE_PAIR:
+        rc_dispatch_taken(engine, RC_CONTAINER(source, struct rc_lane, taker.pair));
+        break;
+    case RC_SOURCE_PATIENCE:
+        rc_dispatch_patience(engine);
+        break;
+    case RC_SOURCE_OPENS:
+        rc_opens_read(engine);
+        break;
     }
 }
 
@@ -405,12 +428,10 @@ static void hurry_if_needed(struct rc_engine *engine)
         }
 }
 
-int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout_ms)
+/* One turn: whether anything was ready. */
+static int turn(struct rc_engine *engine, int timeout_ms)
 {
-    struct rc_output output = {.events = events, .room = room};
     struct epoll_event batch[TURN];
-    if (room < RC_EVENTS_MIN)
-        return -EINVAL;
     rc_free_graves(engine);
     if (engine->shim.starved) { /* a turn has passed: a descriptor may be free */
         engine->shim.starved = false;
@@ -418,8 +439,7 @@ int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout
     }
     int ready = epoll_wait(engine->epoll, batch, TURN, timeout_ms);
     if (ready < 0)
-        return errno == EINTR ? 0 : -errno;
-    engine->output = &output;
+        return -errno;
     engine->text_count = 0;
     engine->turn++;
     for (int doors = 1; doors >= 0; doors--)
@@ -433,7 +453,25 @@ int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout
             pump(engine, worker);
     if (engine->orphans)
         rc_reap_orphans(engine);
+    if (engine->dispatch.again)
+        rc_dispatch_run_all(engine);
     hurry_if_needed(engine);
+    return ready;
+}
+
+/* Connections that dispatch hands out are no events: the caller is not woken for
+ * them, as long as it would wait anyway. */
+int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout_ms)
+{
+    struct rc_output output = {.events = events, .room = room};
+    if (room < RC_EVENTS_MIN)
+        return -EINVAL;
+    engine->output = &output;
+    int ready;
+    do
+        ready = turn(engine, engine->dispatch.again ? 0 : timeout_ms);
+    while (engine->dispatch.on && ready >= 0 && output.count == 0 &&
+           (engine->dispatch.again || (timeout_ms < 0 && ready > 0)));
     engine->output = NULL;
-    return (int)output.count;
+    return ready >= 0 ? (int)output.count : ready == -EINTR ? 0 : ready;
 }

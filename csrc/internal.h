@@ -41,6 +41,10 @@ enum rc_source_kind {
     RC_SOURCE_LANE,
     RC_SOURCE_SHIM_PORT,
     RC_SOURCE_SHIM_CALL,
+    RC_SOURCE_FRONT,
+    RC_SOURCE_PAIR,
+    RC_SOURCE_PATIENCE,
+    RC_SOURCE_OPENS,
 };
 
 /* A descriptor in the epoll set, embedded in what owns it. fd is -1 when shut. */
@@ -49,6 +53,8 @@ struct rc_source {
     int fd;
     uint32_t armed;
 };
+
+#include "dispatch.h"
 
 int rc_source_add(int epoll, struct rc_source *source, enum rc_source_kind kind, int fd,
                   uint32_t events);
@@ -188,6 +194,10 @@ struct rc_worker {
     unsigned pendings;
     struct rc_zero_count zeros[8]; /* port-0 binds that listened, by address */
     struct rc_drain drain;
+    bool takes;        /* dispatch may give it connections */
+    uint64_t given;    /* how many it did, or will at its next accept */
+    unsigned promised; /* of these, how many are offers by a bell */
+    unsigned open;     /* of these, how many are open (opens.c) */
 };
 
 /* ---- lanes, and what leads to them ------------------------------------------------ */
@@ -202,6 +212,7 @@ struct rc_lane {
     bool chosen;  /* the attached program may return it */
     bool closing; /* caller asked for no new SYN */
     bool removing;
+    struct rc_taker taker; /* in dispatch */
 };
 
 /* lanes[i] is at index i of the kernel's reuseport group: appended at listen,
@@ -213,7 +224,10 @@ struct rc_group {
     struct sockaddr_in6 zero;
     int zero_index; /* -1: the port was asked for by number */
     struct rc_lane **lanes;
-    struct rc_lane *sink; /* one of them, or NULL */
+    struct rc_lane *sink;  /* one of them, or NULL */
+    struct rc_lane *front; /* one of them: in dispatch; or NULL */
+    struct rc_hand *hand;
+    unsigned promised; /* offers by bells */
     unsigned count, room;
 };
 
@@ -268,6 +282,8 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
 void rc_lanes_refused(struct rc_answer *answer);
 
 /* lanes.c */
+void rc_lane_init(struct rc_lane *lane);
+unsigned rc_listener_queued(int fd);
 struct rc_group *rc_group_find(struct rc_engine *engine, const struct rc_key *key);
 struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key);
 int rc_group_append(struct rc_group *group, struct rc_lane *lane);
@@ -300,14 +316,19 @@ int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count,
                        const struct rc_detour *detour);
 
 /* sink.c */
+int rc_sibling_listen(const struct rc_key *key, int lane, int backlog);
+int rc_client_at(const struct rc_key *key, in_port_t port);
+void rc_reachable(const struct rc_key *key, struct sockaddr_in6 *to);
 int rc_sink_listen(const struct rc_key *key, int lane);
 int rc_sink_client(const struct rc_key *key, in_port_t *port);
 int rc_sink_fill(int sink, int client, const struct rc_key *key);
 
 /* ---- doors ------------------------------------------------------------------ */
 
-int rc_notify_install(void);
+enum rc_traps { RC_TRAP_BINDS, RC_TRAP_ACCEPTS };
+int rc_notify_install(enum rc_traps traps);
 int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker);
+int rc_notify_descriptor(const struct rc_worker *worker, pid_t thread, int number);
 
 struct rc_shim {
     struct rc_source port;
@@ -357,6 +378,7 @@ struct rc_engine {
     struct rc_shim shim;
     struct rc_shim_caller *callers;
     struct rc_grave *graves;
+    struct rc_dispatch dispatch;
     int diag;            /* netlink socket, or -1 */
     uint32_t diag_asked; /* number of the last question */
     unsigned turn;

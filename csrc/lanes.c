@@ -25,6 +25,11 @@
 
 enum level { NEVER, ORPHAN, LIVE };
 
+void rc_lane_init(struct rc_lane *lane)
+{
+    lane->source.fd = lane->taker.pair.fd = lane->taker.theirs = lane->taker.bell.fd = -1;
+}
+
 static enum level lane_level(const struct rc_lane *lane)
 {
     if (!lane->worker || !lane->worker->live || lane->removing || lane->closing)
@@ -58,6 +63,8 @@ void rc_group_choose(struct rc_group *group)
 static int group_attach(const struct rc_group *group, unsigned limit,
                         const struct rc_detour *detour)
 {
+    if (group->front && !detour)
+        return rc_front_attach(group, limit);
     struct rc_choice *choices = calloc(group->count, sizeof *choices);
     unsigned count = 0;
     if (!choices)
@@ -97,15 +104,22 @@ int rc_steer(rc_engine *engine, const uint32_t *live, size_t count)
         for (size_t at = 0; at < count; at++)
             worker->live |= live[at] == worker->id;
     }
-    return rc_lanes_resteer(engine);
+    int error = rc_lanes_resteer(engine);
+    rc_dispatch_resteer(engine, count > 0);
+    return error;
 }
 
+/* The two exact policies are the kernel's where it lets us, else dispatch's. */
 int rc_balance(rc_engine *engine, enum rc_policy policy)
 {
-    if (engine->groups)
+    int error = 0;
+    if (engine->groups || engine->workers)
         return -EBUSY;
-    engine->policy = policy;
-    return 0;
+    if (policy == RC_BALANCE_ROUND_ROBIN || policy == RC_BALANCE_LEAST_CONNECTIONS)
+        error = rc_dispatch_open(engine, policy == RC_BALANCE_LEAST_CONNECTIONS);
+    if (!error)
+        engine->policy = policy;
+    return error;
 }
 
 /* ---- groups ------------------------------------------------------------------ */
@@ -138,6 +152,7 @@ void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group)
     while (*link != group)
         link = &(*link)->next;
     *link = group->next;
+    rc_hands_free(group);
     free(group->lanes);
     rc_bury(engine, group);
 }
@@ -159,19 +174,30 @@ int rc_group_append(struct rc_group *group, struct rc_lane *lane)
     return 0;
 }
 
+static bool has_worker(const struct rc_group *group)
+{
+    for (unsigned at = 0; at < group->count; at++)
+        if (group->lanes[at]->worker)
+            return true;
+    return false;
+}
+
 /* The kernel has taken (or is about to take) the lane out of its group. */
 static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
+    rc_dispatch_leave(engine, lane);
     group->lanes[lane_index(lane)] = group->lanes[group->count - 1];
     group->count--;
     if (group->sink == lane)
         group->sink = NULL;
+    if (group->front == lane)
+        group->front = NULL;
     rc_source_shut(engine->epoll, &lane->source);
     (void)rc_group_steer(group);
     rc_bury(engine, lane);
-    if (group->sink && group->count == 1)
-        lane_forget(engine, group->sink); /* the last one locks up */
+    if (group->count && !has_worker(group))
+        lane_forget(engine, group->lanes[group->count - 1]); /* the last one locks up */
     else
         rc_group_free_if_empty(engine, group);
 }
@@ -210,6 +236,8 @@ void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane)
 void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group)
 {
     struct rc_lane *sink = calloc(1, sizeof *sink);
+    if (sink)
+        rc_lane_init(sink);
     struct rc_detour detour = {.index = group->count};
     int client = sink ? rc_sink_client(&group->key, &detour.port) : -1;
     int fd = client >= 0 ? rc_sink_listen(&group->key, group->lanes[0]->source.fd) : -1;
@@ -276,7 +304,7 @@ struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode)
 {
     for (struct rc_group *group = inode ? engine->groups : NULL; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++)
-            if (group->lanes[at]->inode == inode)
+            if (group->lanes[at]->inode == inode || group->lanes[at]->taker.inode == inode)
                 return group->lanes[at];
     return NULL;
 }
@@ -297,13 +325,20 @@ static unsigned lane_queued(const struct rc_lane *lane, unsigned *limit)
     return info.tcpi_unacked;
 }
 
+unsigned rc_listener_queued(int fd)
+{
+    const struct rc_lane lane = {.source.fd = fd};
+    return lane_queued(&lane, NULL);
+}
+
 int rc_queued(rc_engine *engine, uint32_t id)
 {
     unsigned queued = 0;
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++)
             if (lane_is_of(group->lanes[at], id))
-                queued += lane_queued(group->lanes[at], NULL);
+                queued += lane_queued(group->lanes[at], NULL) +
+                          rc_dispatch_queued(group->lanes[at]);
     return (int)queued;
 }
 
@@ -313,10 +348,11 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++) {
             const struct rc_lane *lane = group->lanes[at];
-            if (!lane->worker || count++ >= room)
+            if ((!lane->worker && lane != group->front) || count++ >= room)
                 continue;
             struct rc_lane_facts *facts = &out[count - 1];
-            *facts = (struct rc_lane_facts){.worker = lane->worker->id, .chosen = lane->chosen};
+            *facts = (struct rc_lane_facts){.worker = lane->worker ? lane->worker->id : 0,
+                                            .chosen = lane->chosen};
             facts->queued = lane_queued(lane, &facts->backlog);
             rc_address_text(&group->key.address, facts->address, sizeof facts->address);
         }

@@ -69,7 +69,7 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
         group = rc_group_new(engine, &pending->key);
     if (!lane || !group || fd < 0)
         goto fail;
-    lane->source.fd = -1;
+    rc_lane_init(lane);
     lane->worker = call->worker;
     lane->inode = pending->inode;
     lane->backlog = backlog_for(call->backlog);
@@ -119,6 +119,26 @@ static int lane_widen(struct rc_lane *lane, int asked)
     return 0;
 }
 
+/* In dispatch: how the lane's worker will be told, which may change what it has in
+ * place of its socket. */
+static int join(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
+                bool passes, struct rc_answer *answer)
+{
+    int flags = fcntl(call->fd, F_GETFL);
+    int error = rc_dispatch_join(engine, lane, passes);
+    int instead = error ? -1 : rc_dispatch_descriptor(lane);
+    if (!error && instead < 0 && rc_socket_inode(call->fd) != lane->inode)
+        instead = lane->source.fd; /* it had an end of a pair, and is not called by our part */
+    if (instead >= 0 && rc_socket_inode(call->fd) == rc_socket_inode(instead))
+        return error;
+    if (instead >= 0) {
+        answer->replace = instead;
+        if (flags >= 0)
+            (void)fcntl(instead, F_SETFL, flags);
+    }
+    return error;
+}
+
 /* A lane of the same address whose worker died, and to which `worker` is heir. */
 static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_worker *worker,
                                   const struct rc_key *key)
@@ -135,17 +155,22 @@ static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_work
 /* The orphan, queue and all, takes the place of the successor's own socket. At
  * listen and not at bind: granian's parent binds a socket that never listens,
  * gunicorn skips listen on one that already does (SO_ACCEPTCONN). */
-static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer)
+static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
+                 bool passes, struct rc_answer *answer)
 {
     int flags = fcntl(call->fd, F_GETFL);
     int error = lane_widen(lane, call->backlog);
+    if (!error)
+        error = join(engine, call, lane, passes, answer);
     if (error)
         return error;
     if (flags >= 0) /* O_NONBLOCK as the new program wants it */
         (void)fcntl(lane->source.fd, F_SETFL, flags);
     answer->adopted = lane;
     answer->previous = lane->worker;
-    answer->replace = lane->source.fd;
+    if (answer->replace < 0)
+        answer->replace = lane->source.fd;
+    call->worker->takes |= lane->worker->takes;
     lane->worker = call->worker;
     (void)rc_group_steer(lane->group);
     return 0;
@@ -159,8 +184,12 @@ void rc_lanes_refused(struct rc_answer *answer)
     answer->adopted = NULL;
 }
 
-void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer)
+void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *given,
+                     struct rc_answer *answer)
 {
+    struct rc_call here = *given;
+    const struct rc_call *call = &here;
+    bool passes = rc_dispatch_passes(&here.backlog);
     uint64_t inode = rc_socket_inode(call->fd);
     struct rc_lane *lane = rc_lane_find(engine, inode), *orphan;
     struct rc_pending *found = rc_pending_find(call->worker, inode);
@@ -169,10 +198,12 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struc
     *answer = (struct rc_answer){.replace = -1};
     if (lane) { /* a second call, or a process that shares the socket */
         answer->result = lane_widen(lane, call->backlog);
+        if (!answer->result)
+            answer->result = join(engine, call, lane, passes, answer);
         return;
     }
     if (found && (orphan = orphan_for(engine, call->worker, &found->key)) != NULL) {
-        answer->result = adopt(call, orphan, answer);
+        answer->result = adopt(engine, call, orphan, passes, answer);
         if (answer->result)
             return;
         rc_zero_listened(call->worker, found);
@@ -195,6 +226,8 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struc
     }
     pending = *found;
     answer->result = lane_new(engine, call, &pending);
+    if (answer->result == 0 && (lane = rc_lane_find(engine, inode)) != NULL)
+        answer->result = join(engine, call, lane, passes, answer);
     if (answer->result == 0) {
         rc_pending_delete(call->worker, (unsigned)(found - call->worker->pending));
         rc_zero_listened(call->worker, &pending);

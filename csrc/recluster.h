@@ -84,7 +84,9 @@ int rc_worker_release(rc_engine *engine, uint32_t worker); /* forget a dead one;
 /* Which lane a new connection gets; before the first lane. */
 enum rc_policy {
     RC_BALANCE_AUTO,
-    RC_BALANCE_REUSEPORT, /* at random */
+    RC_BALANCE_REUSEPORT,   /* at random */
+    RC_BALANCE_ROUND_ROBIN, /* each in turn */
+    RC_BALANCE_LEAST_CONNECTIONS,
 };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
 

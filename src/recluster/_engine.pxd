@@ -67,6 +67,8 @@ cdef extern from "recluster.h" nogil:
     enum rc_policy:
         RC_BALANCE_AUTO
         RC_BALANCE_REUSEPORT
+        RC_BALANCE_ROUND_ROBIN
+        RC_BALANCE_LEAST_CONNECTIONS
 
     int rc_balance(rc_engine *engine, rc_policy policy)
 

@@ -38,7 +38,12 @@ GONE = RC_EVENT_GONE
 NOTIFY = RC_DOOR_NOTIFY
 PRELOAD = RC_DOOR_PRELOAD
 
-POLICIES = {"auto": RC_BALANCE_AUTO, "reuseport": RC_BALANCE_REUSEPORT}
+POLICIES = {
+    "auto": RC_BALANCE_AUTO,
+    "reuseport": RC_BALANCE_REUSEPORT,
+    "round_robin": RC_BALANCE_ROUND_ROBIN,
+    "least_connections": RC_BALANCE_LEAST_CONNECTIONS,
+}
 
 
 cdef object _check(object result, str operation):

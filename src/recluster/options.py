@@ -17,7 +17,7 @@ from .cpus import usable_cpus
 
 READY_WHEN = ("listening", "started", "ready")
 DOORS = ("auto", "notify", "preload")
-BALANCES = ("auto", "reuseport")
+BALANCES = ("auto", "reuseport", "round_robin", "least_connections")
 LOG_TOPICS = ("respawns",)
 
 
@@ -332,8 +332,9 @@ FIELDS = (
         "auto",
         "auto",
         "POLICY",
-        "which worker gets a new connection: reuseport (any, at random), auto (the best that "
-        "can be done here)",
+        "which worker gets a new connection: reuseport (any, at random), round_robin (each in "
+        "turn), least_connections (who has the fewest open), auto (the best that can be done "
+        "here)",
     ),
     Field(
         "log",

@@ -1,0 +1,549 @@
+/* dispatch.c - who gets the next connection, where the master hands them out.
+ *
+ * Owns: the choice, back-pressure and patience. Does not own how a worker is told
+ * (pass.c, bell.c), nor its accept (accept_door.c), nor the count of what is open
+ * (opens.c).
+ *
+ * Invariants:
+ *  - a worker's lane has one offer at most: who has not taken its last connection
+ *    gets no more. Where nobody can take, connections wait in the front's queue,
+ *    in the kernel;
+ *  - it is strict: the one whose turn it is is waited for, PATIENCE_MS long. Then
+ *    it is late, its offer is taken back, and it is passed over until it accepts;
+ *    what it missed it gets later, up to CATCH_UP connections of it;
+ *  - a connection in the master's hand is there because a worker did not take it,
+ *    and is the next to be given.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { PATIENCE_MS = 5, STARVED_MS = 100, CATCH_UP = 64, AT_A_TIME = 64 };
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* ---- life ------------------------------------------------------------------- */
+
+int rc_dispatch_open(struct rc_engine *engine, bool count)
+{
+    struct rc_dispatch *dispatch = &engine->dispatch;
+    if (dispatch->on)
+        return 0;
+    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (timer < 0)
+        return -errno;
+    int error =
+        rc_source_add(engine->epoll, &dispatch->patience, RC_SOURCE_PATIENCE, timer, EPOLLIN);
+    if (error) {
+        rc_close(&timer);
+        return error;
+    }
+    error = count ? rc_opens_open(engine) : 0;
+    if (error)
+        rc_source_shut(engine->epoll, &dispatch->patience);
+    dispatch->on = !error;
+    return error;
+}
+
+static void be_patient(struct rc_engine *engine, int ms)
+{
+    struct rc_dispatch *dispatch = &engine->dispatch;
+    struct itimerspec when = {.it_value.tv_nsec = (long)ms * 1000000};
+    if (!dispatch->patient)
+        dispatch->patient = timerfd_settime(dispatch->patience.fd, 0, &when, NULL) == 0;
+}
+
+/* ---- what waits -------------------------------------------------------------- */
+
+/* Is there a connection that no bell rings for? */
+static bool anything_left(const struct rc_group *group)
+{
+    unsigned waiting = 0;
+    for (const struct rc_hand *hand = group->hand; hand; hand = hand->next)
+        waiting++;
+    if (waiting > group->promised)
+        return true;
+    return waiting + rc_listener_queued(group->front->source.fd) > group->promised;
+}
+
+/* The next connection: 0, -EAGAIN, or -errno of accept(2). */
+int rc_dispatch_accept(struct rc_engine *engine, struct rc_group *group, struct rc_hand *out)
+{
+    struct rc_hand *hand = group->hand;
+    if (hand) {
+        *out = *hand;
+        group->hand = hand->next;
+        free(hand);
+        return 0;
+    }
+    *out = (struct rc_hand){.length = sizeof out->peer};
+    out->fd = group->front ? accept4(group->front->source.fd, (struct sockaddr *)&out->peer,
+                                     &out->length, SOCK_CLOEXEC)
+                           : -1;
+    if (out->fd >= 0)
+        return 0;
+    int error = group->front ? -errno : -EAGAIN;
+    if (error == -EINTR || error == -ECONNABORTED || error == -EPROTO)
+        error = -EAGAIN;
+    if (error != -EAGAIN) /* no descriptor or memory: no event tells when there is */
+        be_patient(engine, STARVED_MS);
+    return error;
+}
+
+void rc_hands_free(struct rc_group *group)
+{
+    while (group->hand) {
+        struct rc_hand *hand = group->hand;
+        group->hand = hand->next;
+        close(hand->fd);
+        free(hand);
+    }
+}
+
+void rc_dispatch_return(struct rc_engine *engine, struct rc_group *group,
+                        const struct rc_hand *hand)
+{
+    struct rc_hand *kept = malloc(sizeof *kept);
+    if (!kept) { /* 48 bytes: the process is at its end anyway */
+        close(hand->fd);
+        return;
+    }
+    *kept = *hand;
+    kept->next = group->hand;
+    group->hand = kept;
+    be_patient(engine, PATIENCE_MS); /* somebody looks at it, whoever called */
+}
+
+/* ---- whose turn --------------------------------------------------------------- */
+
+static bool can_take(const struct rc_lane *lane)
+{
+    return lane->worker && lane->worker->takes && !lane->worker->dead && !lane->removing &&
+           (lane->taker.pair.fd >= 0 || lane->taker.bell.fd >= 0);
+}
+
+/* Smaller is sooner: fewer connections, and of equals who has had fewer in all. */
+static bool sooner(const struct rc_engine *engine, const struct rc_worker *a,
+                   const struct rc_worker *b)
+{
+    if (engine->policy == RC_BALANCE_LEAST_CONNECTIONS && a->open + a->promised != b->open + b->promised)
+        return a->open + a->promised < b->open + b->promised;
+    return a->given < b->given;
+}
+
+static void forgive(const struct rc_group *group)
+{
+    uint64_t most = 0;
+    for (unsigned at = 0; at < group->count; at++)
+        if (can_take(group->lanes[at]) && group->lanes[at]->worker->given > most)
+            most = group->lanes[at]->worker->given;
+    for (unsigned at = 0; at < group->count && most > CATCH_UP; at++)
+        if (can_take(group->lanes[at]) && group->lanes[at]->worker->given < most - CATCH_UP)
+            group->lanes[at]->worker->given = most - CATCH_UP;
+}
+
+/* An offer through a pair ends when the worker has received it. */
+static bool is_free(struct rc_lane *lane)
+{
+    struct rc_taker *taker = &lane->taker;
+    if (taker->offered && taker->pair.fd >= 0 && rc_pass_taken(taker->pair.fd))
+        taker->offered = false;
+    return !taker->offered;
+}
+
+/* The lane that gets the next connection. NULL: nobody, or *blocked, whose turn
+ * it is, has not taken its last one. */
+static struct rc_lane *choose(const struct rc_engine *engine, const struct rc_group *group,
+                              struct rc_lane **blocked)
+{
+    const struct rc_worker *best = NULL;
+    struct rc_lane *chosen = NULL;
+    *blocked = NULL;
+    for (unsigned at = 0; at < group->count; at++) {
+        struct rc_lane *lane = group->lanes[at];
+        if (!can_take(lane) || lane->taker.late)
+            continue;
+        if (!best || (lane->worker != best && sooner(engine, lane->worker, best))) {
+            best = lane->worker;
+            chosen = *blocked = NULL;
+        }
+        if (lane->worker != best || chosen)
+            continue;
+        if (is_free(lane))
+            chosen = lane;
+        else if (!*blocked)
+            *blocked = lane;
+    }
+    if (chosen)
+        *blocked = NULL;
+    return chosen;
+}
+
+bool rc_dispatch_turn_of(struct rc_engine *engine, struct rc_lane *lane)
+{
+    struct rc_lane *blocked;
+    if (!can_take(lane) || lane->taker.offered || choose(engine, lane->group, &blocked) != lane)
+        return false;
+    return anything_left(lane->group);
+}
+
+void rc_dispatch_given(struct rc_engine *engine, struct rc_lane *lane, int fd)
+{
+    if (engine->dispatch.opens.source.fd >= 0)
+        rc_opens_add(engine, lane->worker, fd);
+}
+
+/* ---- offering ------------------------------------------------------------------- */
+
+/* A promise is an offer whose connection still lies in the front's queue. */
+static void promise(struct rc_lane *lane)
+{
+    lane->taker.offered = true;
+    lane->taker.since_ms = now_ms();
+    lane->worker->given++;
+    lane->worker->promised++;
+    lane->group->promised++;
+}
+
+/* The connection has been given after all, or goes to somebody else. */
+void rc_dispatch_settle(struct rc_lane *lane, bool given)
+{
+    if (!lane->taker.offered || lane->taker.pair.fd >= 0)
+        return;
+    lane->taker.offered = false;
+    lane->worker->promised--;
+    lane->group->promised--;
+    if (!given)
+        lane->worker->given--;
+}
+
+static int offer_by_pair(struct rc_engine *engine, struct rc_lane *lane)
+{
+    struct rc_hand hand;
+    int error = rc_dispatch_accept(engine, lane->group, &hand);
+    if (error)
+        return error;
+    rc_dispatch_given(engine, lane, hand.fd); /* before it can end */
+    error = rc_pass_send(lane->taker.pair.fd, &hand);
+    if (error) { /* it has shut its end, or the kernel lacks memory */
+        lane->taker.late = true;
+        rc_dispatch_return(engine, lane->group, &hand);
+        return 0;
+    }
+    close(hand.fd);
+    lane->taker.offered = true;
+    lane->taker.since_ms = 0; /* read when somebody waits for it */
+    lane->worker->given++;
+    return 0;
+}
+
+static int offer(struct rc_engine *engine, struct rc_lane *lane)
+{
+    if (lane->taker.pair.fd >= 0)
+        return offer_by_pair(engine, lane);
+    if (!anything_left(lane->group))
+        return -EAGAIN;
+    promise(lane);
+    if (lane->taker.held && rc_accept_answer_held(engine, lane))
+        return 0;
+    if (rc_bell_ring(&lane->taker.bell, &lane->group->key) < 0) {
+        rc_dispatch_settle(lane, false);
+        lane->taker.late = true;
+        be_patient(engine, STARVED_MS);
+    }
+    return 0;
+}
+
+/* Tell us when it has taken it. */
+static void wait_for(struct rc_engine *engine, struct rc_lane *lane)
+{
+    struct rc_taker *taker = &lane->taker;
+    if (taker->pair.fd >= 0)
+        (void)rc_source_arm(engine->epoll, &taker->pair, EPOLLOUT);
+    if (!taker->since_ms)
+        taker->since_ms = now_ms();
+    be_patient(engine, PATIENCE_MS);
+}
+
+/* Hands out what waits, as far as there are takers. Whoever makes a taker free, or
+ * brings a connection, calls this: the front is polled by edges. */
+void rc_dispatch_run(struct rc_engine *engine, struct rc_group *group)
+{
+    struct rc_lane *blocked;
+    if (!group->front)
+        return;
+    for (int most = AT_A_TIME; most > 0; most--) {
+        struct rc_lane *lane = choose(engine, group, &blocked);
+        if (!lane) {
+            if (blocked && anything_left(group))
+                wait_for(engine, blocked);
+            return;
+        }
+        if (offer(engine, lane) < 0)
+            return;
+    }
+    engine->dispatch.again = true; /* the doors first */
+}
+
+void rc_dispatch_run_all(struct rc_engine *engine)
+{
+    engine->dispatch.again = false;
+    for (struct rc_group *group = engine->dispatch.on ? engine->groups : NULL; group;
+         group = group->next)
+        rc_dispatch_run(engine, group);
+}
+
+/* ---- taking back ------------------------------------------------------------------ */
+
+/* 1 if it had not taken it: the connection is in our hand again. */
+static bool withdraw(struct rc_engine *engine, struct rc_lane *lane)
+{
+    struct rc_taker *taker = &lane->taker;
+    struct rc_hand hand;
+    bool had = taker->offered;
+    if (taker->pair.fd < 0) {
+        rc_dispatch_settle(lane, false);
+        return had;
+    }
+    had = false;
+    while (rc_pass_receive(taker->theirs, &hand) == 0)
+        if (hand.fd >= 0) { /* else it was a nudge */
+            had = true;
+            lane->worker->given--;
+            rc_dispatch_return(engine, lane->group, &hand);
+        }
+    taker->offered = false;
+    return had;
+}
+
+static void silence(struct rc_engine *engine, struct rc_lane *lane)
+{
+    struct rc_hand stranger;
+    while (lane->taker.bell.fd >= 0 &&
+           rc_bell_silence(&lane->taker.bell, lane->source.fd, &stranger) > 0)
+        rc_dispatch_return(engine, lane->group, &stranger);
+}
+
+static void lane_late(struct rc_engine *engine, struct rc_lane *lane)
+{
+    struct rc_taker *taker = &lane->taker;
+    taker->late = withdraw(engine, lane);
+    taker->since_ms = 0;
+    if (!taker->late || taker->pair.fd < 0)
+        return; /* its bell still rings */
+    if (rc_pass_send(taker->pair.fd, NULL) == 0) /* a nudge: is it back? */
+        (void)rc_source_arm(engine->epoll, &taker->pair, EPOLLOUT);
+}
+
+/* The worker's end of the pair is empty again. */
+void rc_dispatch_taken(struct rc_engine *engine, struct rc_lane *lane)
+{
+    (void)rc_source_arm(engine->epoll, &lane->taker.pair, 0);
+    if (rc_pass_taken(lane->taker.pair.fd))
+        lane->taker.offered = lane->taker.late = false;
+    rc_dispatch_run(engine, lane->group);
+}
+
+void rc_dispatch_patience(struct rc_engine *engine)
+{
+    uint64_t times;
+    if (read(engine->dispatch.patience.fd, &times, sizeof times) != sizeof times)
+        return;
+    engine->dispatch.patient = false;
+    int64_t now = now_ms();
+    for (struct rc_group *group = engine->groups; group; group = group->next) {
+        bool left = group->front && (group->promised || anything_left(group));
+        for (unsigned at = 0; left && at < group->count; at++) {
+            struct rc_lane *lane = group->lanes[at];
+            if (!can_take(lane))
+                continue;
+            if (lane->taker.pair.fd < 0 && lane->taker.bell.rung == false)
+                lane->taker.late = false; /* it could not be rung: try again */
+            if (!is_free(lane) && lane->taker.since_ms && now - lane->taker.since_ms >= PATIENCE_MS)
+                lane_late(engine, lane);
+        }
+        if (group->front)
+            forgive(group);
+        rc_dispatch_run(engine, group);
+        if (group->promised)
+            be_patient(engine, PATIENCE_MS);
+    }
+}
+
+/* ---- joining and leaving ------------------------------------------------------------ */
+
+static uint64_t least_given(const struct rc_engine *engine)
+{
+    uint64_t least = UINT64_MAX;
+    for (const struct rc_worker *worker = engine->workers; worker; worker = worker->next)
+        if (worker->takes && !worker->dead && worker->given < least)
+            least = worker->given;
+    return least == UINT64_MAX ? 0 : least;
+}
+
+/* After the caller has said who is live. Where nobody is (a shutdown), those that
+ * were last serve what waits. */
+void rc_dispatch_resteer(struct rc_engine *engine, bool any_live)
+{
+    if (!engine->dispatch.on || !any_live)
+        return;
+    uint64_t start = least_given(engine);
+    for (struct rc_worker *worker = engine->workers; worker; worker = worker->next) {
+        if (worker->live && !worker->takes && worker->given < start)
+            worker->given = start; /* no burst for the new one */
+        worker->takes = worker->live;
+    }
+    for (struct rc_group *group = engine->groups; group; group = group->next) {
+        for (unsigned at = 0; at < group->count; at++) {
+            struct rc_lane *lane = group->lanes[at];
+            if (!lane->worker || lane->worker->takes)
+                continue;
+            (void)withdraw(engine, lane);
+            silence(engine, lane);
+        }
+        rc_dispatch_run(engine, group);
+    }
+}
+
+static void drop_pair(struct rc_engine *engine, struct rc_lane *lane)
+{
+    if (lane->taker.pair.fd < 0)
+        return;
+    (void)withdraw(engine, lane);
+    rc_source_shut(engine->epoll, &lane->taker.pair);
+    rc_close(&lane->taker.theirs);
+    lane->taker.late = false;
+}
+
+static void drop_bell(struct rc_engine *engine, struct rc_lane *lane)
+{
+    if (lane->taker.bell.fd < 0)
+        return;
+    (void)withdraw(engine, lane);
+    silence(engine, lane);
+    rc_accept_forget(lane);
+    rc_close(&lane->taker.bell.fd);
+    lane->taker.late = false;
+}
+
+static int make_pair(struct rc_engine *engine, struct rc_lane *lane)
+{
+    int ours = -1, theirs = -1;
+    int error = rc_pass_pair(&ours, &theirs);
+    if (!error)
+        error = rc_source_add(engine->epoll, &lane->taker.pair, RC_SOURCE_PAIR, ours, 0);
+    if (error) {
+        rc_close(&ours);
+        rc_close(&theirs);
+        return error;
+    }
+    drop_bell(engine, lane);
+    lane->taker.theirs = theirs;
+    lane->taker.inode = rc_socket_inode(theirs);
+    return 0;
+}
+
+static int make_bell(struct rc_engine *engine, struct rc_lane *lane)
+{
+    struct rc_bell bell = {.fd = -1};
+    int error = rc_bell_new(&lane->group->key, &bell);
+    if (error)
+        return error;
+    drop_pair(engine, lane);
+    lane->taker.bell = bell;
+    return rc_group_steer(lane->group); /* the program learns its port */
+}
+
+/* A worker listens on this lane (again). Makes the group's front, and the way in
+ * which this worker is told. */
+int rc_dispatch_join(struct rc_engine *engine, struct rc_lane *lane, bool passes)
+{
+    struct rc_group *group = lane->group;
+    int error = 0;
+    if (!engine->dispatch.on)
+        return 0;
+    if (!group->front) {
+        error = rc_front_new(engine, group, lane->source.fd, lane->backlog);
+        if (!error && engine->dispatch.opens.source.fd >= 0)
+            error = rc_opens_filter(engine);
+        if (error == -EXDEV) /* another network namespace, where we cannot listen */
+            return 0;
+    } else if (lane->backlog > group->front->backlog) {
+        if (listen(group->front->source.fd, (int)lane->backlog) == 0)
+            group->front->backlog = lane->backlog;
+    }
+    if (!error && passes && lane->taker.pair.fd < 0)
+        error = make_pair(engine, lane);
+    else if (!error && !passes && lane->taker.bell.fd < 0)
+        error = make_bell(engine, lane);
+    return error;
+}
+
+/* Does our part in the worker ask, who can receive what is passed? */
+bool rc_dispatch_passes(int *backlog)
+{
+    if (*backlog >> 16 != RC_LISTEN_PASSES)
+        return false;
+    *backlog &= RC_LISTEN_BACKLOG;
+    return true;
+}
+
+/* The descriptor that the worker is to have in place of its socket, or -1. */
+int rc_dispatch_descriptor(const struct rc_lane *lane)
+{
+    return lane->taker.pair.fd >= 0 ? lane->taker.theirs : -1;
+}
+
+void rc_dispatch_leave(struct rc_engine *engine, struct rc_lane *lane)
+{
+    drop_pair(engine, lane);
+    drop_bell(engine, lane);
+}
+
+void rc_dispatch_worker_ended(struct rc_engine *engine, struct rc_worker *worker)
+{
+    if (!engine->dispatch.on)
+        return;
+    rc_opens_forget(engine, worker);
+    for (struct rc_group *group = engine->groups; group; group = group->next) {
+        for (unsigned at = 0; at < group->count; at++)
+            if (group->lanes[at]->worker == worker) {
+                (void)withdraw(engine, group->lanes[at]);
+                silence(engine, group->lanes[at]);
+                rc_accept_forget(group->lanes[at]);
+                group->lanes[at]->taker.late = false;
+            }
+        rc_dispatch_run(engine, group);
+    }
+}
+
+/* What waits for this worker beside its lane's own queue. What waits in the front
+ * is anybody's, but where nobody is live it is for those that were last. */
+unsigned rc_dispatch_queued(const struct rc_lane *lane)
+{
+    const struct rc_group *group = lane->group;
+    unsigned waiting = 0;
+    if (!group->front)
+        return 0;
+    if (lane->taker.pair.fd >= 0 && lane->taker.offered && !rc_pass_taken(lane->taker.pair.fd))
+        waiting++;
+    if (lane->taker.pair.fd < 0 && lane->taker.offered)
+        waiting++;
+    for (unsigned at = 0; at < group->count; at++)
+        if (group->lanes[at]->chosen)
+            return waiting;
+    for (const struct rc_hand *hand = group->hand; hand && lane->worker->takes; hand = hand->next)
+        waiting++;
+    return waiting + (lane->worker->takes ? rc_listener_queued(group->front->source.fd) : 0);
+}
