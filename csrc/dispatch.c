@@ -547,3 +547,18 @@ unsigned rc_dispatch_queued(const struct rc_lane *lane)
         waiting++;
     return waiting + (lane->worker->takes ? rc_listener_queued(group->front->source.fd) : 0);
 }
+
+const char *rc_balance_how(const rc_engine *engine)
+{
+    bool pairs = false, bells = false;
+    if (!engine->dispatch.on)
+        return "steering";
+    for (const struct rc_group *group = engine->groups; group; group = group->next)
+        for (unsigned at = 0; at < group->count; at++) {
+            pairs |= group->lanes[at]->taker.pair.fd >= 0;
+            bells |= group->lanes[at]->taker.bell.fd >= 0;
+        }
+    if (pairs && bells)
+        return "dispatch (SCM_RIGHTS; trapped accept)";
+    return pairs ? "dispatch (SCM_RIGHTS)" : bells ? "dispatch (trapped accept)" : "dispatch";
+}

@@ -23,9 +23,9 @@ struct rc_worker;
 struct rc_call;
 struct rc_key;
 
-/* Who calls listen(2) so can receive what is passed: our Python part (accepting.py).
- * In the upper half of the backlog; no program asks for 1.4 thousand million. */
-enum { RC_LISTEN_PASSES = 0x5263, RC_LISTEN_BACKLOG = 0xffff };
+/* Who listens with RC_LISTEN_PASSES in the upper half of the backlog can receive what
+ * is passed (accepting.py); no program asks for 1.4 thousand million. */
+enum { RC_LISTEN_BACKLOG = 0xffff };
 
 /* A connection that the master holds for a moment: it was given to a worker that
  * did not take it. It goes to another one before any that waits in the kernel. */

@@ -12,6 +12,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -74,11 +75,17 @@ bool rc_pass_taken(int ours)
 }
 
 /* 0 and a connection (fd -1: it was a nudge), -EAGAIN, or -errno; end of file is
- * -ECONNABORTED. Never waits. */
+ * -ECONNABORTED. Never waits. A message whose descriptor finds no free number loses
+ * it (MSG_CTRUNC), where accept(2) would leave the connection in its queue: so first
+ * see whether there is one. */
 int rc_pass_receive(int theirs, struct rc_hand *out)
 {
     struct head head = {0};
     *out = (struct rc_hand){.fd = -1};
+    int place = fcntl(theirs, F_DUPFD_CLOEXEC, 0);
+    if (place < 0)
+        return -errno;
+    close(place);
     ssize_t got = rc_receive_descriptor(theirs, &head, sizeof head, &out->fd);
     if (got < 0)
         return (int)got;
@@ -91,5 +98,28 @@ int rc_pass_receive(int theirs, struct rc_hand *out)
     }
     out->length = head.length;
     out->peer = head.peer;
+    return 0;
+}
+
+int rc_receive_connection(int fd, struct rc_connection *out)
+{
+    struct rc_hand hand;
+    int error;
+    do
+        error = rc_pass_receive(fd, &hand);
+    while (!error && hand.fd < 0);
+    if (error)
+        return error;
+    const struct sockaddr_in *peer4 = (const void *)&hand.peer;
+    *out = (struct rc_connection){.fd = hand.fd,
+                                  .family = hand.peer.sin6_family,
+                                  .port = ntohs(hand.peer.sin6_port)};
+    if (out->family == AF_INET) {
+        memcpy(out->host, &peer4->sin_addr, sizeof peer4->sin_addr);
+    } else {
+        memcpy(out->host, &hand.peer.sin6_addr, sizeof out->host);
+        out->flow = ntohl(hand.peer.sin6_flowinfo);
+        out->scope = hand.peer.sin6_scope_id;
+    }
     return 0;
 }

@@ -89,6 +89,18 @@ enum rc_policy {
     RC_BALANCE_LEAST_CONNECTIONS,
 };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
+const char *rc_balance_how(const rc_engine *engine); /* which implementation */
+
+/* In a worker: receives a connection in place of accept(2), where the master passes
+ * them; the caller marked its backlog with RC_LISTEN_PASSES << 16. -EAGAIN: none. */
+enum { RC_LISTEN_PASSES = 0x5263 };
+struct rc_connection {
+    int fd;
+    int family;
+    unsigned port, flow, scope;
+    unsigned char host[16];
+};
+int rc_receive_connection(int fd, struct rc_connection *out);
 
 /* Lanes and steering. */
 struct rc_lane_facts {

@@ -71,6 +71,20 @@ cdef extern from "recluster.h" nogil:
         RC_BALANCE_LEAST_CONNECTIONS
 
     int rc_balance(rc_engine *engine, rc_policy policy)
+    const char *rc_balance_how(const rc_engine *engine)
+
+    enum:
+        RC_LISTEN_PASSES
+
+    struct rc_connection:
+        int fd
+        int family
+        unsigned port
+        unsigned flow
+        unsigned scope
+        unsigned char host[16]
+
+    int rc_receive_connection(int fd, rc_connection *out)
 
     struct rc_lane_facts:
         uint32_t worker

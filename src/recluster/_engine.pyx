@@ -23,6 +23,13 @@ cdef extern from "unistd.h" nogil:
     int getpid()
     void _exit(int status)
 
+cdef extern from "errno.h" nogil:
+    int EAGAIN
+
+cdef extern from "arpa/inet.h" nogil:
+    int AF_INET
+    const char *inet_ntop(int family, const void *host, char *out, unsigned room)
+
 import os
 
 SIGNAL = RC_EVENT_SIGNAL
@@ -38,6 +45,7 @@ GONE = RC_EVENT_GONE
 NOTIFY = RC_DOOR_NOTIFY
 PRELOAD = RC_DOOR_PRELOAD
 
+LISTEN_PASSES = RC_LISTEN_PASSES
 POLICIES = {
     "auto": RC_BALANCE_AUTO,
     "reuseport": RC_BALANCE_REUSEPORT,
@@ -69,6 +77,21 @@ def finalize_and_die(int number):
     signal(number, SIG_DFL)
     kill(getpid(), number)
     _exit(128 + number)
+
+
+def receive_connection(int fd):
+    """(descriptor, address as accept(2) gives it) of what the master passed, or None."""
+    cdef rc_connection got
+    cdef char text[64]
+    cdef int result = rc_receive_connection(fd, &got)
+    if result == -EAGAIN:
+        return None
+    _check(result, "receive a connection")
+    inet_ntop(got.family, got.host, text, sizeof(text))
+    host = (<bytes>text).decode()
+    if got.family == AF_INET:
+        return got.fd, (host, got.port)
+    return got.fd, (host, got.port, got.flow, got.scope)
 
 
 cdef char **_vector(list strings) except NULL:
@@ -231,6 +254,10 @@ cdef class Engine:
     def balance(self, str policy):
         """Which lane a new connection gets; before the first lane."""
         _check(rc_balance(self._alive(), POLICIES[policy]), "balance")
+
+    def balance_how(self):
+        """Which implementation of the policy is in use."""
+        return (<bytes>rc_balance_how(self._alive())).decode()
 
     def steer(self, live):
         """From now on new connections go to the lanes of these workers only."""

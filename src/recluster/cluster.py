@@ -338,6 +338,9 @@ class Cluster:
                 )
         elif kind == _engine.LISTENING:
             people.listening(key, (text or b"").decode(), now)
+            how = self._alive().balance_how()
+            if how.startswith("dispatch"):
+                self._story.once("balance", f"balance: {self.options.balance} by {how}")
         elif kind == _engine.MESSAGE:
             self._message(key, text or b"", now)
         elif kind == _engine.GARBLED:

@@ -35,6 +35,7 @@ class Forked(BaseException):
         changes: Changes,
         cwd: str,
         channel: int,
+        passes: bool = False,
     ) -> None:
         """Made by the master, before the fork: what it touches here the child
         need not copy."""
@@ -43,7 +44,7 @@ class Forked(BaseException):
             os.path.join(cwd, target.words[0])
         )
         self.target, self.args, self.changes = target, args, changes
-        self.cwd, self.channel = cwd, channel
+        self.cwd, self.channel, self.passes = cwd, channel, passes
 
 
 def _fresh_main() -> types.ModuleType:
@@ -152,6 +153,10 @@ def become(worker: Forked) -> int:
             else:
                 os.environ[variable] = value
         os.chdir(worker.cwd)
+        if worker.passes:
+            from . import accepting
+
+            accepting.install()
         _forget_master()
         # What the interpreter itself would have been given.
         dash_m = ["-m", name] if target.kind == "module" else [name]

@@ -61,7 +61,8 @@ class Spawner:
             with contextlib.suppress(Exception):
                 stream.flush()
         program = self._program
-        forked = Forked(program.target, program.args, changes, program.cwd(), channel)
+        passes = self._engine.balance_how().startswith("dispatch")
+        forked = Forked(program.target, program.args, changes, program.cwd(), channel, passes)
         pid = self._engine.fork(key, self.door)
         if pid == 0:
             for close in self.on_fork:

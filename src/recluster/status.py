@@ -71,6 +71,7 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "version": __version__,
+        "balance": f"{cluster.options.balance} by {cluster._alive().balance_how()}",
         "door": NAMES[cluster._spawner.door] if cluster._spawner else None,
         "generation": people.generation,
         "reloading": people.reloading.generation if people.reloading else None,
