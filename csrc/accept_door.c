@@ -98,7 +98,7 @@ static int find_for(struct rc_engine *engine, struct rc_lane *lane, struct rc_ha
     else if (!error)
         lane->worker->given++;
     if (!error)
-        rc_dispatch_given(engine, lane, hand->fd);
+        rc_dispatch_given(engine, lane, hand);
     return error ? -EAGAIN : 0;
 }
 
@@ -161,6 +161,7 @@ bool rc_accept_asked(struct rc_engine *engine, struct rc_worker *worker, int doo
         return false;
 
     lane->taker.late = false;
+    lane->taker.acceptor = held.thread;
     int error = find_for(engine, lane, &hand);
     if (!error) {
         error = give(engine, lane, door, &held, &hand);

@@ -8,9 +8,10 @@
  *  - a worker's lane has one offer at most: who has not taken its last connection
  *    gets no more. Where nobody can take, connections wait in the front's queue,
  *    in the kernel;
- *  - it is strict: the one whose turn it is is waited for, PATIENCE_MS long. Then
- *    it is late, its offer is taken back, and it is passed over until it accepts;
- *    what it missed it gets later, up to CATCH_UP connections of it;
+ *  - it is strict: the one whose turn it is is waited for, PATIENCE_MS long, and
+ *    while it only lacks a CPU up to STARVED_MS. Then it is late, its offer is taken
+ *    back, and it is passed over until it accepts; what it missed it gets later, up
+ *    to CATCH_UP connections of it;
  *  - a connection in the master's hand is there because a worker did not take it,
  *    and is the next to be given.
  */
@@ -24,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 5, STARVED_MS = 100, CATCH_UP = 64, AT_A_TIME = 64 };
+enum { PATIENCE_MS = 2, BUSY_NS = 1000000, STARVED_MS = 1000, AGAIN_MS = 100, CATCH_UP = 32, AT_A_TIME = 64 };
 
 static int64_t now_ms(void)
 {
@@ -97,7 +98,7 @@ int rc_dispatch_accept(struct rc_engine *engine, struct rc_group *group, struct 
     if (error == -EINTR || error == -ECONNABORTED || error == -EPROTO)
         error = -EAGAIN;
     if (error != -EAGAIN) /* no descriptor or memory: no event tells when there is */
-        be_patient(engine, STARVED_MS);
+        be_patient(engine, AGAIN_MS);
     return error;
 }
 
@@ -198,22 +199,24 @@ bool rc_dispatch_turn_of(struct rc_engine *engine, struct rc_lane *lane)
     return anything_left(lane->group);
 }
 
-void rc_dispatch_given(struct rc_engine *engine, struct rc_lane *lane, int fd)
+void rc_dispatch_given(struct rc_engine *engine, struct rc_lane *lane,
+                       const struct rc_hand *hand)
 {
     if (engine->dispatch.opens.source.fd >= 0)
-        rc_opens_add(engine, lane->worker, fd);
+        rc_opens_add(engine, lane->worker, hand);
 }
 
 /* ---- offering ------------------------------------------------------------------- */
 
 /* A promise is an offer whose connection still lies in the front's queue. */
-static void promise(struct rc_lane *lane)
+static void promise(struct rc_engine *engine, struct rc_lane *lane)
 {
     lane->taker.offered = true;
-    lane->taker.since_ms = now_ms();
+    lane->taker.since_ms = 0; /* the first look of patience starts the clock */
     lane->worker->given++;
     lane->worker->promised++;
     lane->group->promised++;
+    be_patient(engine, PATIENCE_MS);
 }
 
 /* The connection has been given after all, or goes to somebody else. */
@@ -234,7 +237,7 @@ static int offer_by_pair(struct rc_engine *engine, struct rc_lane *lane)
     int error = rc_dispatch_accept(engine, lane->group, &hand);
     if (error)
         return error;
-    rc_dispatch_given(engine, lane, hand.fd); /* before it can end */
+    rc_dispatch_given(engine, lane, &hand); /* before it can end */
     error = rc_pass_send(lane->taker.pair.fd, &hand);
     if (error) { /* it has shut its end, or the kernel lacks memory */
         lane->taker.late = true;
@@ -243,8 +246,9 @@ static int offer_by_pair(struct rc_engine *engine, struct rc_lane *lane)
     }
     close(hand.fd);
     lane->taker.offered = true;
-    lane->taker.since_ms = 0; /* read when somebody waits for it */
+    lane->taker.since_ms = 0;
     lane->worker->given++;
+    be_patient(engine, PATIENCE_MS);
     return 0;
 }
 
@@ -254,13 +258,13 @@ static int offer(struct rc_engine *engine, struct rc_lane *lane)
         return offer_by_pair(engine, lane);
     if (!anything_left(lane->group))
         return -EAGAIN;
-    promise(lane);
+    promise(engine, lane);
     if (lane->taker.held && rc_accept_answer_held(engine, lane))
         return 0;
     if (rc_bell_ring(&lane->taker.bell, &lane->group->key) < 0) {
         rc_dispatch_settle(lane, false);
         lane->taker.late = true;
-        be_patient(engine, STARVED_MS);
+        be_patient(engine, AGAIN_MS);
     }
     return 0;
 }
@@ -271,8 +275,6 @@ static void wait_for(struct rc_engine *engine, struct rc_lane *lane)
     struct rc_taker *taker = &lane->taker;
     if (taker->pair.fd >= 0)
         (void)rc_source_arm(engine->epoll, &taker->pair, EPOLLOUT);
-    if (!taker->since_ms)
-        taker->since_ms = now_ms();
     be_patient(engine, PATIENCE_MS);
 }
 
@@ -283,6 +285,8 @@ void rc_dispatch_run(struct rc_engine *engine, struct rc_group *group)
     struct rc_lane *blocked;
     if (!group->front)
         return;
+    if (engine->dispatch.opens.count)
+        rc_opens_look(engine, now_ms());
     for (int most = AT_A_TIME; most > 0; most--) {
         struct rc_lane *lane = choose(engine, group, &blocked);
         if (!lane) {
@@ -335,6 +339,26 @@ static void silence(struct rc_engine *engine, struct rc_lane *lane)
         rc_dispatch_return(engine, lane->group, &stranger);
 }
 
+/* It has had its time, and not for want of a CPU: it sleeps elsewhere, or it has run
+ * for a while since the first look and has not come to accept. */
+static bool is_overdue(struct rc_lane *lane, int64_t now)
+{
+    struct rc_taker *taker = &lane->taker;
+    pid_t thread = taker->acceptor ? taker->acceptor : lane->worker->pid;
+    uint64_t ran = 0;
+    if (taker->since_ms && now - taker->since_ms < PATIENCE_MS)
+        return false;
+    bool wants = rc_thread_wants_cpu(thread, &ran);
+    if (!taker->since_ms) {
+        taker->since_ms = now;
+        taker->ran_ns = ran;
+        return false;
+    }
+    if (!taker->ran_ns)
+        taker->ran_ns = ran;
+    return !wants || ran - taker->ran_ns > BUSY_NS || now - taker->since_ms >= STARVED_MS;
+}
+
 static void lane_late(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_taker *taker = &lane->taker;
@@ -363,20 +387,21 @@ void rc_dispatch_patience(struct rc_engine *engine)
     engine->dispatch.patient = false;
     int64_t now = now_ms();
     for (struct rc_group *group = engine->groups; group; group = group->next) {
-        bool left = group->front && (group->promised || anything_left(group));
-        for (unsigned at = 0; left && at < group->count; at++) {
+        bool waiting = false;
+        for (unsigned at = 0; group->front && at < group->count; at++) {
             struct rc_lane *lane = group->lanes[at];
             if (!can_take(lane))
                 continue;
-            if (lane->taker.pair.fd < 0 && lane->taker.bell.rung == false)
+            if (lane->taker.pair.fd < 0 && !lane->taker.bell.rung)
                 lane->taker.late = false; /* it could not be rung: try again */
-            if (!is_free(lane) && lane->taker.since_ms && now - lane->taker.since_ms >= PATIENCE_MS)
+            if (!is_free(lane) && is_overdue(lane, now))
                 lane_late(engine, lane);
+            waiting |= lane->taker.offered;
         }
         if (group->front)
             forgive(group);
         rc_dispatch_run(engine, group);
-        if (group->promised)
+        if (waiting)
             be_patient(engine, PATIENCE_MS);
     }
 }
@@ -440,7 +465,7 @@ static void drop_bell(struct rc_engine *engine, struct rc_lane *lane)
 static int make_pair(struct rc_engine *engine, struct rc_lane *lane)
 {
     int ours = -1, theirs = -1;
-    int error = rc_pass_pair(&ours, &theirs);
+    int error = rc_pass_pair(&lane->group->key.address, &ours, &theirs);
     if (!error)
         error = rc_source_add(engine->epoll, &lane->taker.pair, RC_SOURCE_PAIR, ours, 0);
     if (error) {
@@ -499,6 +524,17 @@ bool rc_dispatch_passes(int *backlog)
     return true;
 }
 
+/* A successor gets connections at once if the dead one did, but nothing that the dead
+ * one has missed. */
+void rc_dispatch_inherit(struct rc_engine *engine, const struct rc_worker *from,
+                         struct rc_worker *to)
+{
+    uint64_t start = least_given(engine);
+    to->takes |= from->takes;
+    if (to->given < start)
+        to->given = start;
+}
+
 /* The descriptor that the worker is to have in place of its socket, or -1. */
 int rc_dispatch_descriptor(const struct rc_lane *lane)
 {
@@ -523,6 +559,7 @@ void rc_dispatch_worker_ended(struct rc_engine *engine, struct rc_worker *worker
                 silence(engine, group->lanes[at]);
                 rc_accept_forget(group->lanes[at]);
                 group->lanes[at]->taker.late = false;
+                group->lanes[at]->taker.acceptor = 0;
             }
         rc_dispatch_run(engine, group);
     }

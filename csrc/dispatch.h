@@ -16,6 +16,7 @@
 #include <stdbool.h>
 
 struct sock_filter;
+struct rc_flow;
 struct rc_engine;
 struct rc_group;
 struct rc_lane;
@@ -61,6 +62,8 @@ struct rc_taker {
     bool offered; /* it has not taken its last connection yet */
     bool late;    /* for so long that others go first */
     int64_t since_ms;
+    pid_t acceptor;  /* the thread that was last seen to accept; 0: the worker's first */
+    uint64_t ran_ns; /* how long it had run when it was last looked at */
 };
 
 /* How many connections of each worker are open, by what the kernel says when it
@@ -69,7 +72,10 @@ struct rc_opens {
     struct rc_source source; /* netlink; -1: nobody counts */
     uint64_t *cookies;       /* open addressing; 0: free */
     uint32_t *workers;
+    struct rc_flow *flows;
     size_t count, room;
+    size_t next; /* the place to look at next */
+    int64_t looked_ms;
 };
 
 struct rc_dispatch {
@@ -96,8 +102,11 @@ int rc_dispatch_accept(struct rc_engine *engine, struct rc_group *group, struct 
 void rc_hands_free(struct rc_group *group);
 void rc_dispatch_return(struct rc_engine *engine, struct rc_group *group,
                         const struct rc_hand *hand);
-void rc_dispatch_given(struct rc_engine *engine, struct rc_lane *lane, int fd);
+void rc_dispatch_given(struct rc_engine *engine, struct rc_lane *lane,
+                       const struct rc_hand *hand);
 unsigned rc_dispatch_queued(const struct rc_lane *lane);
+void rc_dispatch_inherit(struct rc_engine *engine, const struct rc_worker *from,
+                         struct rc_worker *to);
 int rc_dispatch_descriptor(const struct rc_lane *lane);
 bool rc_dispatch_passes(int *backlog);
 
@@ -107,7 +116,7 @@ int rc_front_attach(const struct rc_group *group, unsigned limit);
 void rc_front_copy_options(int from, int to);
 
 /* pass.c */
-int rc_pass_pair(int *ours, int *theirs);
+int rc_pass_pair(const struct sockaddr_in6 *address, int *ours, int *theirs);
 int rc_pass_send(int ours, const struct rc_hand *hand);
 bool rc_pass_taken(int ours);
 int rc_pass_receive(int theirs, struct rc_hand *out);
@@ -125,10 +134,14 @@ bool rc_accept_asked(struct rc_engine *engine, struct rc_worker *worker, int doo
 bool rc_accept_answer_held(struct rc_engine *engine, struct rc_lane *lane);
 void rc_accept_forget(struct rc_lane *lane);
 
+/* starved.c */
+bool rc_thread_wants_cpu(pid_t thread, uint64_t *ran_ns);
+
 /* opens.c */
 int rc_opens_open(struct rc_engine *engine);
 void rc_opens_close(struct rc_engine *engine);
-void rc_opens_add(struct rc_engine *engine, struct rc_worker *worker, int fd);
+void rc_opens_add(struct rc_engine *engine, struct rc_worker *worker, const struct rc_hand *hand);
+void rc_opens_look(struct rc_engine *engine, int64_t now_ms);
 void rc_opens_read(struct rc_engine *engine);
 void rc_opens_forget(struct rc_engine *engine, struct rc_worker *worker);
 int rc_opens_filter(struct rc_engine *engine);

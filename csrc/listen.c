@@ -170,7 +170,7 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
     answer->previous = lane->worker;
     if (answer->replace < 0)
         answer->replace = lane->source.fd;
-    call->worker->takes |= lane->worker->takes;
+    rc_dispatch_inherit(engine, lane->worker, call->worker);
     lane->worker = call->worker;
     (void)rc_group_steer(lane->group);
     return 0;

@@ -10,29 +10,39 @@
  * more than a quarter, and fits.
  */
 #include "internal.h"
+#include "preload/wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum { MESSAGE = 1024 };
-#define PASS_MAGIC 0x72637061u
+/* By its name the preload library knows the pair, and what the worker listens on. */
+static int name_end(int fd, const struct sockaddr_in6 *address)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    const unsigned char *bytes = (const void *)address;
+    char *to = name.sun_path + 1;
+    to += sprintf(to, RC_PASS_NAME "%llx/", (unsigned long long)rc_socket_inode(fd));
+    for (size_t at = 0; at < sizeof *address; at++)
+        to += sprintf(to, "%02x", bytes[at]);
+    socklen_t length = (socklen_t)(to - (char *)&name);
+    return bind(fd, (struct sockaddr *)&name, length) < 0 ? -errno : 0;
+}
 
-struct head {
-    uint32_t magic;
-    uint32_t length;
-    struct sockaddr_in6 peer; /* accept(2) knows it also when the client is gone */
-};
-
-int rc_pass_pair(int *ours, int *theirs)
+int rc_pass_pair(const struct sockaddr_in6 *address, int *ours, int *theirs)
 {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
         return -errno;
     int error = rc_socket_set(ends[0], SOL_SOCKET, SO_SNDBUF, 0); /* the kernel's minimum */
+    if (!error)
+        error = name_end(ends[0], address);
     if (error) {
         rc_close(&ends[0]);
         rc_close(&ends[1]);
@@ -46,8 +56,8 @@ int rc_pass_pair(int *ours, int *theirs)
 /* Without a connection it is a nudge: only to see whether somebody receives. */
 int rc_pass_send(int ours, const struct rc_hand *hand)
 {
-    static const char filling[MESSAGE - sizeof(struct head)];
-    struct head head = {.magic = PASS_MAGIC};
+    static const char filling[MESSAGE - sizeof(struct rc_pass_head)];
+    struct rc_pass_head head = {.magic = RC_PASS_MAGIC};
     struct iovec parts[] = {{&head, sizeof head}, {(void *)filling, sizeof filling}};
     union {
         struct cmsghdr header;
@@ -80,7 +90,7 @@ bool rc_pass_taken(int ours)
  * see whether there is one. */
 int rc_pass_receive(int theirs, struct rc_hand *out)
 {
-    struct head head = {0};
+    struct rc_pass_head head = {0};
     *out = (struct rc_hand){.fd = -1};
     int place = fcntl(theirs, F_DUPFD_CLOEXEC, 0);
     if (place < 0)
@@ -91,7 +101,7 @@ int rc_pass_receive(int theirs, struct rc_hand *out)
         return (int)got;
     if (got == 0)
         return -ECONNABORTED;
-    if (got < (ssize_t)sizeof head || head.magic != PASS_MAGIC ||
+    if (got < (ssize_t)sizeof head || head.magic != RC_PASS_MAGIC ||
         head.length > sizeof head.peer) {
         rc_close(&out->fd);
         return -EPROTO;

@@ -1,0 +1,23 @@
+"""Says which worker it is and keeps the connection: holds_connections.py PORT."""
+
+import asyncio
+import os
+import sys
+
+
+async def hold(reader, writer):
+    writer.write(os.environ["WORKER_ID"].encode() + b"\n")
+    try:
+        await reader.read()
+    except ConnectionError:
+        pass
+    writer.close()
+
+
+async def main():
+    server = await asyncio.start_server(hold, "127.0.0.1", int(sys.argv[1]))
+    async with server:
+        await server.serve_forever()
+
+
+asyncio.run(main())
