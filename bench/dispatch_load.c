@@ -74,7 +74,8 @@ int main(int argc, char **argv)
         }
     }
     clock_gettime(CLOCK_MONOTONIC, &till);
-    double seconds = (double)(till.tv_sec - from.tv_sec) + (double)(till.tv_nsec - from.tv_nsec) / 1e9;
+    double seconds =
+        (double)(till.tv_sec - from.tv_sec) + (double)(till.tv_nsec - from.tv_nsec) / 1e9;
     printf("{\"seconds\": %.4f, \"connections\": %ld, \"failed\": %ld, \"seen\": [", seconds, ended,
            failed);
     for (int at = 0, some = 0; at < 256; at++)

@@ -44,8 +44,7 @@ static int write_peer(const struct rc_held *held, const struct rc_hand *hand)
     struct iovec ours[] = {{(void *)&hand->peer, part}, {&length, sizeof length}};
     struct iovec theirs[] = {{(void *)(uintptr_t)held->address, part},
                              {(void *)(uintptr_t)held->length, sizeof length}};
-    return process_vm_writev(held->thread, ours, 2, theirs, 2, 0) ==
-                   (ssize_t)(part + sizeof length)
+    return process_vm_writev(held->thread, ours, 2, theirs, 2, 0) == (ssize_t)(part + sizeof length)
                ? 0
                : -EFAULT;
 }
@@ -88,8 +87,8 @@ static int find_for(struct rc_engine *engine, struct rc_lane *lane, struct rc_ha
     }
     bool promised = taker->offered;
     if (!promised && !rc_dispatch_turn_of(engine, lane)) {
-        int strange = taker->bell.fd >= 0 ? rc_bell_silence(&taker->bell, lane->source.fd, hand)
-                                          : 0;
+        int strange =
+            taker->bell.fd >= 0 ? rc_bell_silence(&taker->bell, lane->source.fd, hand) : 0;
         return strange > 0 ? 0 : -EAGAIN;
     }
     int error = rc_dispatch_accept(engine, lane->group, hand);
@@ -106,10 +105,8 @@ static int find_for(struct rc_engine *engine, struct rc_lane *lane, struct rc_ha
  * and look again, and some would wait in a blocking accept. */
 static void silence(struct rc_engine *engine, struct rc_lane *lane)
 {
-    struct rc_hand stranger;
-    if (lane->taker.bell.fd >= 0 && !lane->taker.offered)
-        while (rc_bell_silence(&lane->taker.bell, lane->source.fd, &stranger) > 0)
-            rc_dispatch_return(engine, lane->group, &stranger);
+    if (!lane->taker.offered)
+        rc_dispatch_silence(engine, lane);
 }
 
 static int give(struct rc_engine *engine, struct rc_lane *lane, int door,
@@ -147,8 +144,8 @@ bool rc_accept_asked(struct rc_engine *engine, struct rc_worker *worker, int doo
                            .thread = (pid_t)notice->pid,
                            .address = notice->data.args[1],
                            .length = notice->data.args[2],
-                           .flags = notice->data.nr == __NR_accept4 ? (int)notice->data.args[3]
-                                                                     : 0};
+                           .flags =
+                               notice->data.nr == __NR_accept4 ? (int)notice->data.args[3] : 0};
     struct rc_hand hand;
     int fd = rc_notify_descriptor(worker, (pid_t)notice->pid, (int)notice->data.args[0]);
     if (fd < 0)

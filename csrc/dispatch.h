@@ -88,6 +88,10 @@ struct rc_dispatch {
 
 /* dispatch.c */
 int rc_dispatch_open(struct rc_engine *engine, bool count);
+bool rc_dispatch_withdraw(struct rc_engine *engine, struct rc_lane *lane);
+void rc_dispatch_silence(struct rc_engine *engine, struct rc_lane *lane);
+
+/* takers.c */
 int rc_dispatch_join(struct rc_engine *engine, struct rc_lane *lane, bool passes);
 void rc_dispatch_leave(struct rc_engine *engine, struct rc_lane *lane);
 void rc_dispatch_worker_ended(struct rc_engine *engine, struct rc_worker *worker);
@@ -102,8 +106,7 @@ int rc_dispatch_accept(struct rc_engine *engine, struct rc_group *group, struct 
 void rc_hands_free(struct rc_group *group);
 void rc_dispatch_return(struct rc_engine *engine, struct rc_group *group,
                         const struct rc_hand *hand);
-void rc_dispatch_given(struct rc_engine *engine, struct rc_lane *lane,
-                       const struct rc_hand *hand);
+void rc_dispatch_given(struct rc_engine *engine, struct rc_lane *lane, const struct rc_hand *hand);
 unsigned rc_dispatch_queued(const struct rc_lane *lane);
 void rc_dispatch_inherit(struct rc_engine *engine, const struct rc_worker *from,
                          struct rc_worker *to);

@@ -25,19 +25,32 @@
 static const struct {
     int level, name;
 } inherited[] = {
-    {SOL_SOCKET, SO_KEEPALIVE},      {SOL_SOCKET, SO_OOBINLINE},
-    {SOL_SOCKET, SO_PRIORITY},       {SOL_SOCKET, SO_RCVLOWAT},
-    {SOL_SOCKET, SO_MARK},           {SOL_SOCKET, SO_BUSY_POLL},
-    {SOL_SOCKET, SO_TIMESTAMP},      {SOL_SOCKET, SO_ZEROCOPY},
-    {IPPROTO_TCP, TCP_NODELAY},      {IPPROTO_TCP, TCP_MAXSEG},
-    {IPPROTO_TCP, TCP_CORK},         {IPPROTO_TCP, TCP_KEEPIDLE},
-    {IPPROTO_TCP, TCP_KEEPINTVL},    {IPPROTO_TCP, TCP_KEEPCNT},
-    {IPPROTO_TCP, TCP_SYNCNT},       {IPPROTO_TCP, TCP_LINGER2},
-    {IPPROTO_TCP, TCP_DEFER_ACCEPT}, {IPPROTO_TCP, TCP_WINDOW_CLAMP},
-    {IPPROTO_TCP, TCP_USER_TIMEOUT}, {IPPROTO_TCP, TCP_FASTOPEN},
-    {IPPROTO_TCP, TCP_NOTSENT_LOWAT}, {IPPROTO_TCP, TCP_SAVE_SYN},
-    {IPPROTO_IP, IP_TOS},            {IPPROTO_IP, IP_TTL},
-    {IPPROTO_IPV6, IPV6_TCLASS},     {IPPROTO_IPV6, IPV6_UNICAST_HOPS},
+    {SOL_SOCKET, SO_KEEPALIVE},
+    {SOL_SOCKET, SO_OOBINLINE},
+    {SOL_SOCKET, SO_PRIORITY},
+    {SOL_SOCKET, SO_RCVLOWAT},
+    {SOL_SOCKET, SO_MARK},
+    {SOL_SOCKET, SO_BUSY_POLL},
+    {SOL_SOCKET, SO_TIMESTAMP},
+    {SOL_SOCKET, SO_ZEROCOPY},
+    {IPPROTO_TCP, TCP_NODELAY},
+    {IPPROTO_TCP, TCP_MAXSEG},
+    {IPPROTO_TCP, TCP_CORK},
+    {IPPROTO_TCP, TCP_KEEPIDLE},
+    {IPPROTO_TCP, TCP_KEEPINTVL},
+    {IPPROTO_TCP, TCP_KEEPCNT},
+    {IPPROTO_TCP, TCP_SYNCNT},
+    {IPPROTO_TCP, TCP_LINGER2},
+    {IPPROTO_TCP, TCP_DEFER_ACCEPT},
+    {IPPROTO_TCP, TCP_WINDOW_CLAMP},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT},
+    {IPPROTO_TCP, TCP_FASTOPEN},
+    {IPPROTO_TCP, TCP_NOTSENT_LOWAT},
+    {IPPROTO_TCP, TCP_SAVE_SYN},
+    {IPPROTO_IP, IP_TOS},
+    {IPPROTO_IP, IP_TTL},
+    {IPPROTO_IPV6, IPV6_TCLASS},
+    {IPPROTO_IPV6, IPV6_UNICAST_HOPS},
 };
 
 /* SO_RCVBUF reads as twice what was set; and to set it ends the kernel's own
@@ -88,8 +101,8 @@ int rc_front_new(struct rc_engine *engine, struct rc_group *group, int like, uns
         front->backlog = backlog;
         (void)fcntl(fd, F_SETFL, O_NONBLOCK);
         rc_front_copy_options(like, fd);
-        error = rc_source_add(engine->epoll, &front->source, RC_SOURCE_FRONT, fd,
-                              EPOLLIN | EPOLLET);
+        error =
+            rc_source_add(engine->epoll, &front->source, RC_SOURCE_FRONT, fd, EPOLLIN | EPOLLET);
         if (error)
             group->count--;
     }

@@ -337,8 +337,8 @@ int rc_queued(rc_engine *engine, uint32_t id)
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++)
             if (lane_is_of(group->lanes[at], id))
-                queued += lane_queued(group->lanes[at], NULL) +
-                          rc_dispatch_queued(group->lanes[at]);
+                queued +=
+                    lane_queued(group->lanes[at], NULL) + rc_dispatch_queued(group->lanes[at]);
     return (int)queued;
 }
 

@@ -26,7 +26,7 @@
 #include <unistd.h>
 
 enum { FIRST_ROOM = 256, BUFFER = 4 << 20, AT_A_TIME = 256, PORTS_MAX = 100 };
-enum { LOOKS = 16, LOOK_EVERY_MS = 1 };
+enum { LOOKS = 64, LOOK_EVERY_MS = 2 };
 
 static uint64_t spread(uint64_t cookie)
 {
@@ -113,7 +113,8 @@ static struct rc_flow flow_of(const struct rc_hand *hand, uint64_t cookie)
     flow.id.idiag_cookie[1] = (uint32_t)(cookie >> 32);
     if (flow.family == AF_INET) {
         flow.id.idiag_src[0] = ((struct sockaddr_in *)(void *)&name)->sin_addr.s_addr;
-        flow.id.idiag_dst[0] = ((const struct sockaddr_in *)(const void *)&hand->peer)->sin_addr.s_addr;
+        flow.id.idiag_dst[0] =
+            ((const struct sockaddr_in *)(const void *)&hand->peer)->sin_addr.s_addr;
     } else {
         memcpy(flow.id.idiag_src, &name.sin6_addr, sizeof name.sin6_addr);
         memcpy(flow.id.idiag_dst, &hand->peer.sin6_addr, sizeof name.sin6_addr);
@@ -141,7 +142,7 @@ void rc_opens_add(struct rc_engine *engine, struct rc_worker *worker, const stru
     worker->open++;
 }
 
-/* Before a choice: ask about a few, at most every millisecond. One that the server has
+/* Before a choice: ask about a few, at most every two milliseconds. One that the server has
  * closed, or half of it, is not open; what it still sends is the kernel's business. */
 void rc_opens_look(struct rc_engine *engine, int64_t now_ms)
 {
@@ -184,9 +185,9 @@ void rc_opens_forget(struct rc_engine *engine, struct rc_worker *worker)
 
 int rc_opens_open(struct rc_engine *engine)
 {
-    struct sockaddr_nl groups = {
-        .nl_family = AF_NETLINK,
-        .nl_groups = 1 << (SKNLGRP_INET_TCP_DESTROY - 1) | 1 << (SKNLGRP_INET6_TCP_DESTROY - 1)};
+    struct sockaddr_nl groups = {.nl_family = AF_NETLINK,
+                                 .nl_groups = 1 << (SKNLGRP_INET_TCP_DESTROY - 1) |
+                                              1 << (SKNLGRP_INET6_TCP_DESTROY - 1)};
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG);
     if (fd < 0)
         return -errno;
@@ -212,8 +213,8 @@ int rc_opens_filter(struct rc_engine *engine)
             continue;
         if (length > 2 * PORTS_MAX - 2)
             return 0; /* the filter stays as it was: no count for more ports than that */
-        text[length++] = (struct sock_filter)BPF_JUMP(
-            BPF_JMP | BPF_JEQ | BPF_K, ntohs(group->key.address.sin6_port), 0, 1);
+        text[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K,
+                                                      ntohs(group->key.address.sin6_port), 0, 1);
         text[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, UINT32_MAX);
     }
     text[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, 0);

@@ -121,9 +121,8 @@ int rc_receive_connection(int fd, struct rc_connection *out)
     if (error)
         return error;
     const struct sockaddr_in *peer4 = (const void *)&hand.peer;
-    *out = (struct rc_connection){.fd = hand.fd,
-                                  .family = hand.peer.sin6_family,
-                                  .port = ntohs(hand.peer.sin6_port)};
+    *out = (struct rc_connection){
+        .fd = hand.fd, .family = hand.peer.sin6_family, .port = ntohs(hand.peer.sin6_port)};
     if (out->family == AF_INET) {
         memcpy(out->host, &peer4->sin_addr, sizeof peer4->sin_addr);
     } else {

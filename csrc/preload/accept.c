@@ -24,9 +24,9 @@
 
 static int hex(char digit)
 {
-    return digit >= '0' && digit <= '9' ? digit - '0'
+    return digit >= '0' && digit <= '9'   ? digit - '0'
            : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10
-                                           : -1;
+                                          : -1;
 }
 
 /* Whether it is an end of a pair of the master's; what its program listens on. */
@@ -122,8 +122,8 @@ EXPORT int getsockname(int fd, struct sockaddr *address, socklen_t *length)
     if (result == 0 && room >= sizeof address->sa_family && address->sa_family == AF_UNIX &&
         is_pair(fd, &name)) {
         *length = room;
-        tell(&name, name.sin6_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof name,
-             address, length);
+        tell(&name, name.sin6_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof name, address,
+             length);
     }
     return result;
 }

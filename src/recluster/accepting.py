@@ -58,7 +58,7 @@ def install() -> None:
             return plain_accept(self)  # type: ignore[no-any-return]
         found = _engine.receive_connection(number)
         if found is None:
-            found = _wait(number, self.gettimeout())
+            found = _wait(number, kind.gettimeout(self))
         return found
 
     kind.listen, kind._accept = listen, accept

@@ -1,16 +1,15 @@
 """Says which worker it is and keeps the connection: holds_connections.py PORT."""
 
 import asyncio
+import contextlib
 import os
 import sys
 
 
 async def hold(reader, writer):
     writer.write(os.environ["WORKER_ID"].encode() + b"\n")
-    try:
+    with contextlib.suppress(ConnectionError):
         await reader.read()
-    except ConnectionError:
-        pass
     writer.close()
 
 

@@ -21,7 +21,12 @@ enum rc_event_kind {
     RC_EVENT_SIGNAL, RC_EVENT_DEADLINE, RC_EVENT_READABLE, RC_EVENT_DOOR, RC_EVENT_LISTENING,
     RC_EVENT_MESSAGE, RC_EVENT_GARBLED, RC_EVENT_EXIT, RC_EVENT_GONE, ...
 };
-enum rc_policy { RC_BALANCE_AUTO, RC_BALANCE_REUSEPORT, ... };
+enum rc_policy {
+    RC_BALANCE_AUTO, RC_BALANCE_REUSEPORT, RC_BALANCE_ROUND_ROBIN, RC_BALANCE_LEAST_CONNECTIONS,
+    ...
+};
+struct rc_connection { int fd, family; unsigned port; ...; };
+int rc_receive_connection(int fd, struct rc_connection *out);
 int rc_balance(rc_engine *engine, enum rc_policy policy);
 enum rc_door_kind { RC_DOOR_NOTIFY, RC_DOOR_PRELOAD, ... };
 struct rc_event {
@@ -96,7 +101,7 @@ int rc_guard_remove(const struct rc_guard *guard, pid_t group);
 void rc_guard_stop(struct rc_guard *guard, int epoll);
 
 struct sockaddr_in6 { ...; };
-struct rc_worker { uint32_t id; pid_t pid; bool live, dead; unsigned pendings; ...; };
+struct rc_worker { uint32_t id; pid_t pid; bool live, dead; unsigned pendings, open; ...; };
 struct rc_call {
     struct rc_worker *worker;
     pid_t pid;
@@ -108,8 +113,18 @@ struct rc_call {
 };
 struct rc_answer { bool pass; int result, replace; bool owned; ...; };
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
-struct rc_lane { struct rc_source source; struct rc_worker *worker; bool chosen; ...; };
-struct rc_group { struct rc_lane **lanes, *sink; unsigned count; ...; };
+struct rc_key { ...; };
+struct rc_bell { int fd; in_port_t port; bool rung; ...; };
+struct rc_taker { struct rc_bell bell; bool offered, late; ...; };
+struct rc_lane {
+    struct rc_source source; struct rc_worker *worker; bool chosen; struct rc_taker taker; ...;
+};
+struct rc_group {
+    struct rc_key key; struct rc_lane **lanes, *sink, *front; unsigned count; ...;
+};
+struct rc_hand { int fd; ...; };
+int rc_bell_ring(struct rc_bell *bell, const struct rc_key *key);
+int rc_bell_silence(struct rc_bell *bell, int lane, struct rc_hand *stranger);
 struct rc_engine {
     int epoll;
     struct rc_guard guard;
@@ -122,7 +137,8 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 int rc_lanes_resteer(struct rc_engine *engine);
-int rc_notify_install(void);
+enum rc_traps { RC_TRAP_BINDS, RC_TRAP_ACCEPTS, ... };
+int rc_notify_install(enum rc_traps traps);
 
 /* steering.c */
 struct sock_filter { uint16_t code; uint8_t jt, jf; uint32_t k; };

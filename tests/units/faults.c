@@ -114,6 +114,7 @@ WRAP(int, -1, getsockname, (int fd, struct sockaddr *address, socklen_t *length)
      (fd, address, length))
 WRAP(ssize_t, -1, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags))
 WRAP(ssize_t, -1, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags))
+WRAP(ssize_t, -1, recv, (int fd, void *bytes, size_t room, int flags), (fd, bytes, room, flags))
 WRAP(int, -1, poll, (struct pollfd * fds, nfds_t count, int ms), (fds, count, ms))
 WRAP(ssize_t, -1, getrandom, (void *out, size_t room, unsigned flags), (out, room, flags))
 WRAP(ssize_t, -1, process_vm_readv,
