@@ -23,6 +23,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#ifndef SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
+#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1UL << 0)
+#define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
+#endif
+
 static void reply_error(int door, uint64_t id, int error)
 {
     struct seccomp_notif_resp reply = {.id = id, .error = error};
@@ -136,6 +141,12 @@ static int hold(struct rc_lane *lane, const struct rc_held *held)
     return 0;
 }
 
+/* Whoever is woken runs next on this CPU (Linux 6.6), and need not be found another. */
+void rc_accept_prepare(int door)
+{
+    (void)ioctl(door, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
+}
+
 /* True if the call has been dealt with; else it is none of ours, and may pass. */
 bool rc_accept_asked(struct rc_engine *engine, struct rc_worker *worker, int door,
                      const struct seccomp_notif *notice)
@@ -159,10 +170,14 @@ bool rc_accept_asked(struct rc_engine *engine, struct rc_worker *worker, int doo
 
     lane->taker.late = false;
     lane->taker.acceptor = held.thread;
+    if (lane->taker.awake && !lane->taker.bell.rung)
+        lane->taker.loops = true;
     int error = find_for(engine, lane, &hand);
     if (!error) {
         error = give(engine, lane, door, &held, &hand);
+        lane->taker.awake = !error;
     } else {
+        lane->taker.awake = false;
         silence(engine, lane);
         if (status >= 0 && !(status & O_NONBLOCK))
             error = hold(lane, &held);

@@ -141,14 +141,19 @@ static bool can_take(const struct rc_lane *lane)
            (lane->taker.pair.fd >= 0 || lane->taker.bell.fd >= 0);
 }
 
-/* Smaller is sooner: fewer connections, and of equals who has had fewer in all. */
-static bool sooner(const struct rc_engine *engine, const struct rc_worker *a,
-                   const struct rc_worker *b)
+/* How much a worker has had, by which it is compared: who has least is next. */
+static uint64_t load_of(const struct rc_engine *engine, const struct rc_worker *worker)
 {
-    if (engine->policy == RC_BALANCE_LEAST_CONNECTIONS &&
-        a->open + a->promised != b->open + b->promised)
-        return a->open + a->promised < b->open + b->promised;
-    return a->given < b->given;
+    return engine->policy == RC_BALANCE_LEAST_CONNECTIONS ? worker->open + worker->promised
+                                                          : worker->given;
+}
+
+/* Of equals who is free comes first, and of these who has had fewer in all. */
+static bool comes_before(const struct rc_lane *a, const struct rc_lane *b)
+{
+    if (a->taker.offered != b->taker.offered)
+        return b->taker.offered;
+    return a->worker->given < b->worker->given;
 }
 
 static void forgive(const struct rc_group *group)
@@ -171,39 +176,41 @@ static bool is_free(struct rc_lane *lane)
     return !taker->offered;
 }
 
-/* The lane that gets the next connection. NULL: nobody, or *blocked, whose turn
- * it is, has not taken its last one. */
+/* The lane that gets the next connection. NULL: nobody, or *blocked, whose turn it
+ * is, has not taken its last one. Several lanes of a worker count as one: who has
+ * none free is offered nothing. */
 static struct rc_lane *choose(const struct rc_engine *engine, const struct rc_group *group,
                               struct rc_lane **blocked)
 {
-    const struct rc_worker *best = NULL;
-    struct rc_lane *chosen = NULL;
-    *blocked = NULL;
+    struct rc_lane *best = NULL;
+    uint64_t least = UINT64_MAX;
     for (unsigned at = 0; at < group->count; at++) {
         struct rc_lane *lane = group->lanes[at];
         if (!can_take(lane) || lane->taker.late)
             continue;
-        if (!best || (lane->worker != best && sooner(engine, lane->worker, best))) {
-            best = lane->worker;
-            chosen = *blocked = NULL;
-        }
-        if (lane->worker != best || chosen)
+        uint64_t load = load_of(engine, lane->worker);
+        if (load > least)
             continue;
-        if (is_free(lane))
-            chosen = lane;
-        else if (!*blocked)
-            *blocked = lane;
+        (void)is_free(lane);
+        if (!best || load < least || comes_before(lane, best))
+            best = lane;
+        least = load;
     }
-    if (chosen)
-        *blocked = NULL;
-    return chosen;
+    *blocked = best && best->taker.offered ? best : NULL;
+    return *blocked ? NULL : best;
 }
 
+/* May it have the next connection now? It asks, so it is preferred to its equals. */
 bool rc_dispatch_turn_of(struct rc_engine *engine, struct rc_lane *lane)
 {
-    struct rc_lane *blocked;
-    if (!can_take(lane) || lane->taker.offered || choose(engine, lane->group, &blocked) != lane)
+    if (!can_take(lane) || lane->taker.offered)
         return false;
+    uint64_t load = load_of(engine, lane->worker);
+    for (unsigned at = 0; at < lane->group->count; at++) {
+        const struct rc_lane *other = lane->group->lanes[at];
+        if (can_take(other) && !other->taker.late && load_of(engine, other->worker) < load)
+            return false;
+    }
     return anything_left(lane->group);
 }
 
@@ -259,6 +266,15 @@ static int offer_by_pair(struct rc_engine *engine, struct rc_lane *lane)
     return 0;
 }
 
+static void ring(struct rc_engine *engine, struct rc_lane *lane)
+{
+    if (rc_bell_ring(&lane->taker.bell, &lane->group->key) < 0) {
+        rc_dispatch_settle(lane, false);
+        lane->taker.late = true;
+        be_patient(engine, AGAIN_MS);
+    }
+}
+
 static int offer(struct rc_engine *engine, struct rc_lane *lane)
 {
     if (lane->taker.pair.fd >= 0)
@@ -268,11 +284,8 @@ static int offer(struct rc_engine *engine, struct rc_lane *lane)
     promise(engine, lane);
     if (lane->taker.held && rc_accept_answer_held(engine, lane))
         return 0;
-    if (rc_bell_ring(&lane->taker.bell, &lane->group->key) < 0) {
-        rc_dispatch_settle(lane, false);
-        lane->taker.late = true;
-        be_patient(engine, AGAIN_MS);
-    }
+    if (!lane->taker.loops || !lane->taker.awake)
+        ring(engine, lane);
     return 0;
 }
 
@@ -400,8 +413,12 @@ void rc_dispatch_patience(struct rc_engine *engine)
             struct rc_lane *lane = group->lanes[at];
             if (!can_take(lane))
                 continue;
-            if (lane->taker.pair.fd < 0 && !lane->taker.bell.rung)
+            if (lane->taker.pair.fd < 0 && !lane->taker.bell.rung) {
                 lane->taker.late = false; /* it could not be rung: try again */
+                lane->taker.awake = false;
+                if (lane->taker.offered) /* it was expected to ask by itself */
+                    ring(engine, lane);
+            }
             if (!is_free(lane) && is_overdue(lane, now))
                 lane_late(engine, lane);
             waiting |= lane->taker.offered;

@@ -61,6 +61,8 @@ struct rc_taker {
     struct rc_held *held;
     bool offered; /* it has not taken its last connection yet */
     bool late;    /* for so long that others go first */
+    bool loops;   /* after a connection it asks for another one by itself */
+    bool awake;   /* and is about to: its last answer was a connection */
     int64_t since_ms;
     pid_t acceptor;  /* the thread that was last seen to accept; 0: the worker's first */
     uint64_t ran_ns; /* how long it had run when it was last looked at */
@@ -132,6 +134,7 @@ unsigned rc_bells_build(const struct rc_group *group, struct sock_filter *out, u
 
 /* accept_door.c */
 struct seccomp_notif;
+void rc_accept_prepare(int door);
 bool rc_accept_asked(struct rc_engine *engine, struct rc_worker *worker, int door,
                      const struct seccomp_notif *notice);
 bool rc_accept_answer_held(struct rc_engine *engine, struct rc_lane *lane);

@@ -270,6 +270,8 @@ static bool greet(struct rc_engine *engine, struct rc_worker *worker)
         error = -hello.error;
     if (!error && door >= 0)
         error = rc_source_add(engine->epoll, &worker->door, RC_SOURCE_DOOR, door, EPOLLIN);
+    if (!error && door >= 0 && engine->dispatch.on)
+        rc_accept_prepare(door);
     if (error)
         rc_close(&door);
     rc_emit(engine, RC_EVENT_DOOR, worker->id, -error, NULL, 0);

@@ -164,6 +164,7 @@ void rc_dispatch_worker_ended(struct rc_engine *engine, struct rc_worker *worker
                 rc_accept_forget(group->lanes[at]);
                 group->lanes[at]->taker.late = false;
                 group->lanes[at]->taker.acceptor = 0;
+                group->lanes[at]->taker.awake = group->lanes[at]->taker.loops = false;
             }
         rc_dispatch_run(engine, group);
     }

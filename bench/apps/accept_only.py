@@ -9,6 +9,7 @@ import os
 import selectors
 import socket
 import sys
+import weakref
 
 
 def answer(connection):
@@ -18,17 +19,13 @@ def answer(connection):
 
 
 def passed():
-    """The same work as recluster's part in a worker does."""
-    from recluster import _engine
+    """A listener that receives from descriptor 3, by recluster's part in a worker."""
+    from recluster import accepting
 
-    while True:
-        try:
-            found = _engine.receive_connection(3)
-        except OSError:
-            sys.exit(0)
-        if found is None:
-            return
-        answer(socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=found[0]))
+    known = accepting.install()
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=3)
+    known[3] = weakref.ref(listener), None
+    return listener
 
 
 def accepted(listener):
@@ -37,24 +34,21 @@ def accepted(listener):
             answer(listener.accept()[0])
     except BlockingIOError:
         return
+    except ConnectionAbortedError:  # the master has gone
+        sys.exit(0)
 
 
 def main():
     selector = selectors.DefaultSelector()
     if sys.argv[1] == "3":
-        selector.register(3, selectors.EVENT_READ)
-        work = passed
+        listener = passed()
     else:
         listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=1024)
-        listener.setblocking(False)
-        selector.register(listener, selectors.EVENT_READ)
-
-        def work():
-            accepted(listener)
-
+    listener.setblocking(False)
+    selector.register(listener, selectors.EVENT_READ)
     while True:
         selector.select()
-        work()
+        accepted(listener)
 
 
 main()

@@ -23,8 +23,9 @@ MOST = 0xFFFF  # of a backlog beside our mark
 DEFAULT_BACKLOG = 128
 
 
-def install() -> None:
-    """Before the program runs. Touches the class `socket.socket` only."""
+def install() -> dict[int, tuple[weakref.ref[Any], Any]]:
+    """Before the program runs. Touches the class `socket.socket` only. Returns the
+    listening sockets that it knows, by descriptor, with their names."""
     kind: Any = socket.socket
     plain_listen, plain_accept = kind.listen, kind._accept
     plain_name, plain_set = kind.getsockname, kind.setsockopt
@@ -63,6 +64,7 @@ def install() -> None:
 
     kind.listen, kind._accept = listen, accept
     kind.getsockname, kind.setsockopt = getsockname, setsockopt
+    return known
 
 
 def _wait(number: int, timeout: float | None) -> tuple[int, Any]:
