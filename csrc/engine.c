@@ -89,34 +89,42 @@ static void free_memory(struct rc_engine *engine)
     free(engine);
 }
 
-/* Closes only: in a forked child an EPOLL_CTL_DEL would remove the master's
- * registration, for the two share one epoll instance. */
-static void close_all(struct rc_engine *engine)
+static void close_if_open(int fd)
 {
-    for (struct rc_worker *worker = engine->workers; worker; worker = worker->next) {
-        rc_close(&worker->process.fd);
-        rc_close(&worker->channel_source.fd);
-        rc_close(&worker->door.fd);
-        rc_close(&worker->child_channel);
-    }
-    for (struct rc_group *group = engine->groups; group; group = group->next)
-        for (unsigned at = 0; at < group->count; at++)
-            rc_close(&group->lanes[at]->source.fd);
-    for (struct rc_shim_caller *caller = engine->callers; caller; caller = caller->next)
-        rc_close(&caller->source.fd);
-    rc_close(&engine->timer.fd);
-    rc_close(&engine->signals.fd);
-    rc_close(&engine->guard.source.fd);
-    rc_close(&engine->guard.pipe);
-    rc_close(&engine->shim.port.fd);
-    rc_close(&engine->diag);
-    rc_close(&engine->epoll);
+    if (fd >= 0)
+        (void)close(fd);
 }
 
+/* Closes only, and writes nothing: in a forked child an EPOLL_CTL_DEL would
+ * remove the master's registration (the two share one epoll instance), and each
+ * page written would be copied first. */
+static void close_all(const struct rc_engine *engine)
+{
+    for (const struct rc_worker *worker = engine->workers; worker; worker = worker->next) {
+        close_if_open(worker->process.fd);
+        close_if_open(worker->channel_source.fd);
+        close_if_open(worker->door.fd);
+        close_if_open(worker->child_channel);
+    }
+    for (const struct rc_group *group = engine->groups; group; group = group->next)
+        for (unsigned at = 0; at < group->count; at++)
+            close_if_open(group->lanes[at]->source.fd);
+    for (const struct rc_shim_caller *caller = engine->callers; caller; caller = caller->next)
+        close_if_open(caller->source.fd);
+    close_if_open(engine->timer.fd);
+    close_if_open(engine->signals.fd);
+    close_if_open(engine->guard.source.fd);
+    close_if_open(engine->guard.pipe);
+    close_if_open(engine->shim.port.fd);
+    close_if_open(engine->diag);
+    close_if_open(engine->epoll);
+}
+
+/* The memory stays, shared with the master and small: to free it would be to
+ * copy it. */
 void rc_engine_abandon(rc_engine *engine)
 {
     close_all(engine);
-    free_memory(engine);
 }
 
 /* Whoever still runs is killed. */

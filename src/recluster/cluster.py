@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import signal
 import threading
 import time
@@ -42,6 +41,11 @@ TURNS_PER_DISPATCH = 64
 PUT_OFF_MOST = 8
 
 
+def _random() -> float:
+    """Of [0, 1). Module `random` would have every forked worker seed it anew."""
+    return int.from_bytes(os.urandom(4), "big") / 2**32
+
+
 class Cluster:
     """N copies of an unmodified server, supervised.
 
@@ -72,7 +76,7 @@ class Cluster:
         self._program.check()
         self._story = Story(self.options, logger.info if logger else to_stderr)
         self._emitter = Emitter(self._report_callback)
-        self._population = Population(self.options, random.random)
+        self._population = Population(self.options, _random)
         self._workers: dict[int, Worker] = {}
         self._handles: dict[int, tuple[ReloadHandle, Callable[[ReloadHandle], object] | None]] = {}
         self._on_end: list[Callable[[], object]] = []

@@ -203,7 +203,8 @@ class Slots:
         for slot in self.slots.values():
             if slot.serving:
                 live.add(slot.serving.id)
-            live.update(member.id for member in slot.chain)
+            if slot.chain:
+                live.update(member.id for member in slot.chain)
             # A lane that appears in a slot without a worker is wanted at once,
             # where listening is what readiness means.
             eager = slot.incoming and not slot.serving and not self.reloading
