@@ -23,7 +23,6 @@ from zipimport import ZipImportError, zipimporter
 from . import _engine
 from .launch import Changes, Target
 
-
 ZIP_TAIL = 22 + 65535  # the record, and its longest comment
 
 
