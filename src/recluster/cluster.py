@@ -21,7 +21,7 @@ from . import _engine, commands
 from .control import Control, open_control
 from .doors import ClusterError, choose
 from .draining import Facts
-from .events import Callback, Emitter, Event
+from .events import NOTICED, Callback, Emitter, Event
 from .handle import ReloadHandle
 from .launch import Program, Target
 from .lifecycle import ENDED
@@ -232,8 +232,8 @@ class Cluster:
         return sum(self.send(worker, message) for worker in self.workers())
 
     def on(self, event: str, callback: Callback) -> None:
-        """Call `callback` with an `Event` at each: online, listening, ready,
-        message, disconnect, exit, reload, end."""
+        """Call `callback` with an `Event` at each: online, listening, ready, hung,
+        takes, message, disconnect, exit, reload, end."""
         self._emitter.on(event, callback)
 
     def off(self, event: str, callback: Callback) -> None:
@@ -311,6 +311,8 @@ class Cluster:
         the clock, so a master that was stopped for a while does not take for
         late what has long arrived."""
         events = self._alive().wait(timeout)
+        if not events:
+            return False
         due = False
         for kind, key, value, text in events:
             if kind == _engine.DEADLINE:
@@ -329,7 +331,7 @@ class Cluster:
             self._put_off = 0
             self._population.tick(time.monotonic())
         self._work()
-        return bool(events)
+        return True
 
     def _happened(self, kind: int, key: int, value: int, text: bytes | None) -> None:
         now, people = time.monotonic(), self._population
@@ -349,6 +351,10 @@ class Cluster:
                 f"garbled {key}",
                 f"{self._workers[key]}: sent a line of more than {value} bytes; dropped",
             )
+        elif kind == _engine.HUNG:
+            people.hung(key, value, now)
+        elif kind == _engine.TAKES:
+            people.takes(key, now)
         elif kind == _engine.EXIT:
             people.exited(key, value, now)
         elif kind == _engine.GONE:
@@ -415,6 +421,8 @@ class Cluster:
             engine.send(command.worker, b'{"cmd": "disconnect"}')
         elif isinstance(command, commands.Leave):
             engine.signal(command.worker, self.options.stop_signal)
+        elif isinstance(command, commands.Abort):
+            engine.signal(command.worker, signal.SIGABRT)
         elif isinstance(command, commands.Kill):
             engine.kill(command.worker)
         elif isinstance(command, commands.Inspect):
@@ -485,7 +493,7 @@ class Cluster:
             details["signal"] = signal_name(details["signal"])
         if notice.name == "reload":
             self._finish_reload(details)
-        if notice.name in ("online", "listening", "ready", "disconnect", "exit", "reload"):
+        if notice.name in NOTICED:
             details.pop("was", None)
             details.pop("number", None)
             self._emit(notice.name, notice.worker, details)

@@ -36,6 +36,7 @@ class Forked(BaseException):
         changes: Changes,
         cwd: str,
         channel: int,
+        dumps: bool,
     ) -> None:
         """Made by the master, before the fork: what it touches here the child
         need not copy."""
@@ -46,7 +47,7 @@ class Forked(BaseException):
         self.importable = target.kind == "file" and is_importable(self.path)
         self.directory = os.path.dirname(os.path.realpath(self.path))
         self.target, self.args, self.changes = target, args, changes
-        self.cwd, self.channel = cwd, channel
+        self.cwd, self.channel, self.dumps = cwd, channel, dumps
 
 
 def _fresh_main() -> types.ModuleType:
@@ -64,6 +65,14 @@ def _forget_master() -> None:
     logging = sys.modules.get("logging")
     if logging is not None:
         atexit.register(logging.shutdown)
+
+
+def _dump_when_aborted() -> None:
+    """Where it hangs is written to stderr, even from inside a C call."""
+    import faulthandler
+
+    with contextlib.suppress(Exception):  # there may be no stderr
+        faulthandler.enable()
 
 
 def _set_path(first: str) -> None:
@@ -172,6 +181,8 @@ def become(worker: Forked) -> int:
         dash_m = ["-m", name] if target.kind == "module" else [name]
         sys.orig_argv = [sys.orig_argv[0], *dash_m, *args]
         sys.argv = ["-m" if target.kind == "module" else name, *args]
+        if worker.dumps:
+            _dump_when_aborted()
         if target.kind == "module":
             _run_module(name, worker.path)
         elif worker.importable:
