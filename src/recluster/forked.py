@@ -10,14 +10,17 @@ from __future__ import annotations
 import atexit
 import builtins
 import contextlib
+import functools
 import json
 import os
 import runpy
 import signal
+import socket
 import sys
 import types
 from importlib.machinery import SourceFileLoader
 from types import TracebackType
+from typing import Any
 from zipimport import ZipImportError, zipimporter
 
 from . import _engine
@@ -65,6 +68,27 @@ def _forget_master() -> None:
     logging = sys.modules.get("logging")
     if logging is not None:
         atexit.register(logging.shutdown)
+
+
+def _retrying(method: Any) -> Any:
+    @functools.wraps(method)
+    def call(*arguments: Any) -> Any:
+        while True:
+            try:
+                return method(*arguments)
+            except InterruptedError:
+                pass
+
+    return call
+
+
+def _hide_interruptions() -> None:
+    """A handler without SA_RESTART (any of module signal's) that runs while bind
+    or listen waits for the master to take the call makes it return EINTR, which no
+    program expects; once it is taken, the kernel waits (Linux 5.19). The master
+    answers a repeated call as the first."""
+    for name in ("bind", "listen"):
+        setattr(socket.socket, name, _retrying(getattr(socket.socket, name)))
 
 
 def _dump_when_aborted() -> None:
@@ -181,6 +205,7 @@ def become(worker: Forked) -> int:
         dash_m = ["-m", name] if target.kind == "module" else [name]
         sys.orig_argv = [sys.orig_argv[0], *dash_m, *args]
         sys.argv = ["-m" if target.kind == "module" else name, *args]
+        _hide_interruptions()
         if worker.dumps:
             _dump_when_aborted()
         if target.kind == "module":
