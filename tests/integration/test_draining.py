@@ -4,7 +4,7 @@ import select
 import shutil
 
 import pytest
-from clients import connect, read_answer, send_request
+from clients import connect, is_quiet, read_answer, send_request
 from harness import Running, edit, free_port
 
 SERVERS = {
@@ -29,11 +29,6 @@ def running(request, apps):
     with Running(*OPTIONS, *words, *port, cwd=apps) as cluster:
         cluster.wait_each("ready", 2)
         yield cluster
-
-
-def is_quiet(connection, seconds):
-    """Nothing comes, not even an end of file."""
-    return not select.select([connection], [], [], seconds)[0]
 
 
 def test_6_accepted_but_not_yet_asked(running):

@@ -5,13 +5,11 @@ The numbers are those of the project's list of failure modes.
 
 import importlib.util
 import os
-import select
 import shutil
 import signal
-import time
 
 import pytest
-from clients import Load, answers, connect, read_answer, send_request
+from clients import Load, answered, answers, queue, read_all
 from harness import Pidfd, Running, bind_again, descendants, stop
 
 QUEUED = 200
@@ -23,34 +21,6 @@ SERVERS = {
     "gunicorn": ("gunicorn", "-m gunicorn -w 2 -b 127.0.0.1:0 wsgi_app:app"),
     "node": ("node", "-- node node_server.js 0"),
 }
-
-
-def queue(port, count):
-    """Connections with a request each, in lanes that nobody accepts from."""
-    connections = []
-    for _ in range(count):
-        # A full backlog would drop the SYN, and its retransmission takes a second.
-        connections.append(connect(port, 0.9))
-        connections[-1].settimeout(30)
-        send_request(connections[-1])
-    return connections
-
-
-def read_all(connections):
-    found = []
-    for connection in connections:
-        with connection:
-            found.append(read_answer(connection))
-    return found
-
-
-def answered(connections, seconds):
-    """Those that have bytes to read within this time, and the others."""
-    deadline, waiting = time.monotonic() + seconds, list(connections)
-    while waiting and (left := deadline - time.monotonic()) > 0:
-        ready = select.select(waiting, [], [], left)[0]
-        waiting = [connection for connection in waiting if connection not in ready]
-    return [connection for connection in connections if connection not in waiting], waiting
 
 
 @pytest.fixture(params=SERVERS)
