@@ -203,3 +203,83 @@ def test_a_retired_worker_may_shut_its_lane_down(shutting, apps):
     assert {a["pid"] for a in answers(running.port, 60, ask)} == {new[0], new[2]}
     for connection in held:
         connection.close()
+
+
+# ---- event loops -----------------------------------------------------------------------
+
+LOOPS = {
+    "selectors": ("sys", ["socketserver_threading.py", "0"]),
+    "asyncio": ("sys", ["asyncio_server.py", "0"]),
+    "uvloop": ("uvloop", ["-m", "uvicorn", "--loop", "uvloop", "asgi_app:app", "--port", "PORT"]),
+    "node": ("node", ["--", "node", "node_server.js", "0"]),
+}
+
+
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def expect_calm(pids):
+    """While this process works for a second, a loop that spins would have about as much
+    of the machine, however busy that is. One that waits has next to nothing."""
+    before = {pid: cpu_seconds(pid) for pid in pids}
+    enough = time.process_time() + 1
+    while time.process_time() < enough:
+        pass
+    spent = {pid: cpu_seconds(pid) - before[pid] for pid in pids}
+    assert before and all(seconds < 0.3 for seconds in spent.values()), spent
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_event_loops_of_retired_workers_are_calm(name, apps):
+    """Failure mode 36: retired by a reload, retired by scaling down, and shutting down."""
+    needs, words = LOOPS[name]
+    if not (shutil.which(needs) or importlib.util.find_spec(needs)):
+        pytest.skip(f"{needs} is not installed")
+    words = [word.replace("PORT", str(free_port())) for word in words]
+    with Running("--workers", 2, *FAST, *words, cwd=apps) as running:
+        running.wait_each("ready", 2)
+        with contextlib.ExitStack() as held:
+            first = set(running.pids().values())
+            # Connections that nothing was asked on keep every worker.
+            for _ in range(20):
+                held.enter_context(connect(running.port))
+            assert running.reload()["ok"]
+            for _ in range(20):
+                held.enter_context(connect(running.port))
+            second = running.pids()
+            running.signal(signal.SIGTTOU)
+            retired = {*first, second[1]}
+            until(lambda: all(running.states().get(pid) == "draining" for pid in retired))
+            expect_calm(retired)
+            running.signal(signal.SIGTERM)
+            until(lambda: running.states().get(second[0]) == "draining")
+            expect_calm({second[0]})
+        assert running.wait() == 0
+
+
+def test_event_loops_of_what_a_worker_leaves_behind_are_calm(apps):
+    """Failure mode 36: its leader is dead; a child of it polls the lane still."""
+    strays = []
+    with Running("--workers", 2, *FAST, "child_polls.py", "0", cwd=apps) as running:
+        try:
+            running.wait_each("ready", 2)
+            if running.status()["door"] == "preload":
+                pytest.skip("without seccomp nobody knows of strays (README, limits)")
+            old = running.pids()
+            found = running.wait_each("message", 2, generation=1)
+            strays += [Pidfd(event["message"]["child"]) for event in found.values()]
+            assert running.reload()["ok"]
+            for pid in old.values():
+                running.wait_for("exit", pid=pid)
+            found = running.wait_each("message", 2, generation=2)
+            strays += [Pidfd(event["message"]["child"]) for event in found.values()]
+            expect_calm([stray.pid for stray in strays])
+            assert not any(stray.is_dead() for stray in strays)
+            running.signal(signal.SIGTERM)
+        finally:
+            for stray in strays:
+                stray.signal(signal.SIGKILL)
+                stray.close()
+        assert running.wait() == 0

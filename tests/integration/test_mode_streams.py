@@ -9,7 +9,8 @@ import pytest
 from clients import answers, connect
 from harness import TERM, Running, edit, free_port, until
 
-FAST = ("--workers", 3, "--respawn", 0, "--drain-settle", 0.2)
+# A tick on its way counts as owed: with a second of that it is told to stop soon.
+FAST = ("--workers", 3, "--respawn", 0, "--drain-settle", 0.2, "--drain-owes", 1)
 UVICORN = ["-m", "uvicorn", "asgi_streams:app", "--log-level", "error", "--port"]
 STREAMS = {  # what it needs, how it is started, the path, where VERSION is
     "aiohttp-sse": ("aiohttp", ["aiohttp_streams.py", "0"], "/sse", "aiohttp_server.py"),
