@@ -10,7 +10,7 @@ import socket
 import time
 
 import pytest
-from clients import GENEROUS, answers, connect, get, read_all, read_answer, send_request
+from clients import GENEROUS, answers, connect, get, is_quiet, read_all, read_answer, send_request
 from harness import Running, edit, let_go, stop, until
 
 FAST = ("--respawn", 0, "--drain-settle", 0.2)
@@ -88,6 +88,7 @@ def is_accepted(port, seconds):
             client.connect(("127.0.0.1", port))
         except (TimeoutError, ConnectionRefusedError):
             return False
+        is_quiet(client, seconds)  # each accepted one takes a place in a queue
         return True
 
 
@@ -107,9 +108,9 @@ def test_a_group_without_a_worker_is_noticed(apps):
         early = [connect(running.port) for _ in range(10)]  # a crash is no reason to refuse
         for connection in early:
             send_request(connection)
-        until(lambda: not is_accepted(running.port, 0.5))
+        until(lambda: not is_accepted(running.port, 0.4))
         assert time.monotonic() - max(dead) > 4  # its beginning was no earlier
-        assert not any(is_accepted(running.port, 0.5) for _ in range(3))  # and it lasts
+        assert not any(is_accepted(running.port, 0.4) for _ in range(3))  # and it lasts
         (apps / "broken").unlink()
         new = {event["pid"] for event in running.wait_each("ready", 2, timeout=60).values()}
         assert {answer["pid"] for answer in read_all(early)} <= new
