@@ -122,7 +122,11 @@ def test_the_working_directory_is_a_link_that_moves(apps, tmp_path):
         (directory / "release.py").write_text(f"NUMBER = {number}\n")
         facts = 'import release\nRELEASE = [open("release.txt").read(), release.NUMBER]\nclass H'
         edit(directory / "http_server.py", "class H", facts)
-        edit(directory / "http_server.py", '{"version": VERSION,', '{"version": VERSION, "is": RELEASE,')
+        edit(
+            directory / "http_server.py",
+            '{"version": VERSION,',
+            '{"version": VERSION, "is": RELEASE,',
+        )
     current = tmp_path / "current"
     current.symlink_to(apps)
     with Running(
