@@ -1,7 +1,8 @@
 """Binds and listens a hundred times in a storm of signals: signal_storm.py PORT HANDLER.
 
-Then serves on PORT. HANDLER is how SIGALRM is caught: `restart` (SA_RESTART, as asyncio does and most of C) or
-`plain` (without it, as signal.signal does). What came of it is told over the channel.
+Then serves on PORT. HANDLER is how SIGALRM is caught: `restart` (SA_RESTART, as asyncio
+does and most of C) or `plain` (without it, as signal.signal does). What came of it is
+told over the channel.
 """
 
 import json
