@@ -93,7 +93,7 @@ def test_timeout_is_the_end_of_all_patience(apps):
 
 
 def test_scaling_down_serves_what_waits(apps):
-    """Failure mode 16: TTOU while the slot's only thread is busy: its queue is served all the same."""
+    """Failure mode 16: TTOU while the slot's only thread is busy; its queue is served."""
     with Running(*OPTIONS, "http_server.py", "0", cwd=apps) as cluster:
         cluster.wait_each("ready", 2)
         waiting = [connect(cluster.port) for _ in range(40)]  # each worker blocks in one of them
@@ -122,11 +122,7 @@ def test_the_working_directory_is_a_link_that_moves(apps, tmp_path):
         (directory / "release.py").write_text(f"NUMBER = {number}\n")
         facts = 'import release\nRELEASE = [open("release.txt").read(), release.NUMBER]\nclass H'
         edit(directory / "http_server.py", "class H", facts)
-        edit(
-            directory / "http_server.py",
-            '{"version": VERSION,',
-            '{"version": VERSION, "is": RELEASE,',
-        )
+        edit(directory / "http_server.py", '{"version"', '{"is": RELEASE, "version"')
     current = tmp_path / "current"
     current.symlink_to(apps)
     with Running(

@@ -82,7 +82,7 @@ def test_a_hung_worker_keeps_what_it_has(apps):
 
 
 def test_a_hung_worker_is_replaced_by_a_reload(apps):
-    """Failure mode 5: what is queued on it is served by somebody when it is killed at its timeout."""
+    """Failure mode 5: what is queued on it is served after it is killed at its timeout."""
     options = ("--workers", 2, "--timeout", 1, "--drain-settle", 0.2, "--respawn", 0)
     with Running(*options, "asyncio_server.py", "0", cwd=apps) as running:
         running.wait_each("ready", 2)

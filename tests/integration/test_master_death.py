@@ -62,7 +62,7 @@ def test_nothing_is_left_in_the_middle_of_a_reload(apps):
 
 
 def test_nothing_is_left_when_the_guard_was_killed_before(apps):
-    """Failure mode 23: the guard is replaced: whoever kills one process has not undone the promise."""
+    """Failure mode 23: the guard is replaced; to kill one process undoes no promise."""
     port = free_port()
     with Running("--workers", 2, "http_server.py", port, cwd=apps) as running:
         running.wait_each("ready", 2)

@@ -95,15 +95,15 @@ def test_the_master_leaves_the_mode_alone(name, apps):
 # ---- shutdown() ----------------------------------------------------------------------
 
 SHUTTING = {
-    "socket": ("shuts_listener.py", "shuts_listener.py", get),
-    "grpcio": ("grpc_stops.py", "grpc_server.py", ask_grpc),
+    "socket": ("shuts_listener.py", get),
+    "grpcio": ("grpc_stops.py", ask_grpc),
 }
 
 
 @pytest.fixture(params=SHUTTING)
 def shutting(request, apps):
     """(its workers shut their listener down on SIGUSR1, how to ask it), three of them."""
-    name, file, ask = SHUTTING[request.param]
+    name, ask = SHUTTING[request.param]
     port = free_port() if request.param == "grpcio" else 0
     if request.param == "grpcio":
         pytest.importorskip("grpc")

@@ -264,7 +264,7 @@ def test_a_serving_worker_dies(apps):
 
 
 def test_both_die(apps):
-    """Failure mode 19: the old code has no worker in that slot any more, the new one failed: respawn."""
+    """Failure mode 19: no old worker is in that slot any more, the new one failed: respawn."""
     with held_reload(apps) as (running, release):
         kill(pid_of(running, 1, 1))
         kill(pid_of(running, 1, 2))
