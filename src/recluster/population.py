@@ -182,7 +182,8 @@ class Population(Reloading):
                 why = self._boot_verdict(status, member, now)
                 reload.verdicts[slot.index] = why
             else:
-                slot.chain.append(member)
+                if member.addresses:  # else it has no lane that wants an heir
+                    slot.chain.append(member)
                 self._boot_failed(slot, member, now)
         elif slot.serving is member:
             slot.serving = None

@@ -444,3 +444,28 @@ def test_an_address_that_went_is_told_after_a_grace():
     (reload,) = (one for one in people.take() if isinstance(one, c.Notice) and one.name == "reload")
     assert reload.details["ok"]
     assert reload.details["went"] == ["b:2"]
+
+
+def test_boots_that_fail_are_forgotten():
+    """A slot whose code is broken for a night must not keep each of its tries."""
+    options = Options.make({"workers": 1, "respawn": 1, "backoff": 0}, {})
+    people = p.Population(options, lambda: 0.5)
+    people.start(0.0)
+    people.listening(1, "a:1", 0.1)
+    people.exited(1, -9, 0.2)
+    people.gone(1, 0.2)
+    people.take()
+    newest = 1
+    for _ in range(50):
+        people.tick(people.deadline())
+        spawns = [one for one in people.take() if isinstance(one, c.Spawn)]
+        if spawns:
+            ((newest, heir_of),) = [(one.worker, one.heir_of) for one in spawns]
+            assert heir_of == 1  # its lane waits all the time
+            people.exited(newest, 1, newest + 0.5)
+            people.gone(newest, newest + 0.5)
+            for one in people.take():
+                if isinstance(one, c.Inspect):
+                    people.inspected(one.worker, Facts(), newest + 0.5)
+        assert people.members.keys() <= {1, newest}
+    assert newest > 20
