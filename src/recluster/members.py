@@ -46,14 +46,16 @@ class Slot:
 
 @dataclass
 class Reload:
-    """`batch`: slots whose new workers are on their way; `todo`: those after
-    them (a rolling reload); `switched`: those that have the new generation."""
+    """`batch`: slots whose new workers are on their way, `unborn` those of them
+    that are still to be spawned; `todo`: slots after them (a rolling reload);
+    `switched`: those that have the new generation."""
 
     generation: int
     began: float
     number: int
     verdicts: dict[int, str] = field(default_factory=dict)
     batch: set[int] = field(default_factory=set)
+    unborn: list[int] = field(default_factory=list)
     todo: list[int] = field(default_factory=list)
     switched: set[int] = field(default_factory=set)
     before: set[str] = field(default_factory=set)  # addresses of the old generation

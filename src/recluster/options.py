@@ -168,6 +168,10 @@ def default_timeout(environ: Mapping[str, str]) -> float:
     return 1.0 if development else 3600.0
 
 
+def default_boots(environ: Mapping[str, str]) -> int:
+    return max(1, usable_cpus() // 2)
+
+
 @dataclass(frozen=True)
 class Field:
     """One option: `check` turns a value, or its text, into what is kept."""
@@ -319,6 +323,15 @@ FIELDS = (
         "how many slots a reload replaces at a time; 0: all, with a cutover in one step",
     ),
     Field(
+        "boots",
+        _whole(1),
+        default_boots,
+        "half of the usable CPUs",
+        "N",
+        "how many new workers boot at a time in a reload; more of them take the CPUs from those "
+        "that serve",
+    ),
+    Field(
         "stop_signal",
         _stop_signal,
         int(signal.SIGTERM),
@@ -410,6 +423,7 @@ class Options:
     shutdown_delay: float
     bake: float
     surge: int
+    boots: int
     stop_signal: int
     door: str
     balance: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .lifecycle import Event
+from .lifecycle import Event, State
 from .members import Member, Reload
 from .slots import Slots
 
@@ -37,6 +37,7 @@ class Reloading(Slots):
 
     def _advance(self, now: float) -> None:
         if self.reloading:
+            self._boot_more(self.reloading, now)
             while self.reloading and self._cut_over_if_complete(self.reloading, now):
                 pass
         else:
@@ -53,7 +54,19 @@ class Reloading(Slots):
             slot = self.slots[index]
             if slot.wanted and not slot.incoming:
                 reload.batch.add(index)
+                reload.unborn.append(index)
+        self._boot_more(reload, now)
+
+    def _boot_more(self, reload: Reload, now: float) -> None:
+        """A booting program takes the CPUs from the workers that serve, so only so
+        many boot at a time."""
+        incoming = [self.slots[index].incoming for index in reload.batch]
+        booting = sum(member is not None and member.state is State.STARTING for member in incoming)
+        while reload.unborn and booting < self.options.boots:
+            slot = self.slots[reload.unborn.pop(0)]
+            if slot.index in reload.batch and not slot.incoming:
                 self._spawn(slot, reload.generation, now)
+                booting += 1
 
     def _cut_over_if_complete(self, reload: Reload, now: float) -> bool:
         """True if a batch was switched and another begun."""

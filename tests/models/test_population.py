@@ -46,6 +46,7 @@ class World(RuleBasedStateMachine):
         give_up=st.sampled_from([0, 3]),
         more=st.sampled_from(
             [{}, {}, {"bake": 2.0}, {"surge": 1}, {"surge": 2}, {"shutdown_delay": 3.0},
+             {"boots": 1}, {"boots": 1, "surge": 3},
              {"max_draining": 1}, {"drain_quiet": "timeout"}, {"hang_timeout": 2.0},
              {"hang_timeout": 1.0, "bake": 3.0}]
         ),
@@ -399,7 +400,7 @@ TestPopulation = World.TestCase
 
 
 def test_a_reload_that_fails_changes_nothing():
-    people = p.Population(Options.make({"workers": 2}, {}), lambda: 0.5)
+    people = p.Population(Options.make({"workers": 2, "boots": 2}, {}), lambda: 0.5)
     people.start(0.0)
     for key in (1, 2):
         people.online(key, 0.1)
@@ -469,3 +470,20 @@ def test_boots_that_fail_are_forgotten():
                     people.inspected(one.worker, Facts(), newest + 0.5)
         assert people.members.keys() <= {1, newest}
     assert newest > 20
+
+
+def test_so_many_boot_at_a_time():
+    """And when the last is ready all take over in one step."""
+    people = p.Population(Options.make({"workers": 3, "boots": 1}, {}), lambda: 0.5)
+    people.start(0.0)
+    for key in (1, 2, 3):
+        people.listening(key, "a:1", 0.1)
+    people.take()
+    people.reload(1.0)
+    for key, more in ((4, {5}), (5, {6}), (6, set())):
+        people.take()
+        people.listening(key, "a:1", 1.1)
+        found = people.take()
+        assert {one.worker for one in found if isinstance(one, c.Spawn)} == more
+        live = [one.workers for one in found if isinstance(one, c.Live)]
+        assert live == ([] if more else [frozenset({4, 5, 6})])
