@@ -18,6 +18,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #define RC_CONTAINER(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
@@ -402,6 +403,8 @@ struct rc_engine {
     struct rc_vigil vigil;
     sigset_t signal_set, mask_before;
     bool masked;
+    bool limited; /* RLIMIT_NOFILE was raised from: */
+    struct rlimit limit_before;
     bool orphans; /* a child that is not a worker may wait to be reaped */
     int64_t deadline_ms;
     bool hurried; /* the timer was set to now because lines wait in a buffer */
@@ -421,6 +424,7 @@ struct rc_engine {
     unsigned text_count;
 };
 
+void rc_descriptors_restore(const struct rc_engine *engine);
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
 void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
              const char *text, size_t length);

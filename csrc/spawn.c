@@ -207,8 +207,10 @@ static pid_t fork_by_id(struct rc_engine *engine, uint32_t id, struct rc_worker 
     return pid;
 }
 
-static void child_unmask(const struct rc_engine *engine, const sigset_t *before)
+/* Last: up to here the child may need numbers above the program's limit. */
+static void child_restore(const struct rc_engine *engine, const sigset_t *before)
 {
+    rc_descriptors_restore(engine);
     pthread_sigmask(SIG_SETMASK, engine->masked ? &engine->mask_before : before, NULL);
 }
 
@@ -222,7 +224,7 @@ pid_t rc_worker_fork(rc_engine *engine, uint32_t id, enum rc_door_kind door)
         if (error)
             child_die("open the door of", "a worker", -error);
         worker->child_channel = -1; /* the program's now */
-        child_unmask(engine, &before);
+        child_restore(engine, &before);
     }
     return pid;
 }
@@ -241,7 +243,7 @@ pid_t rc_worker_exec(rc_engine *engine, uint32_t id, enum rc_door_kind door,
             child_die("change to", program->cwd, errno);
         (void)fcntl(worker->child_channel, F_SETFD, 0);
         child_default_signals();
-        child_unmask(engine, &before);
+        child_restore(engine, &before);
         execve(program->path, program->argv, program->envp);
         child_die("run", program->path, errno);
     }

@@ -140,6 +140,10 @@ cdef class Engine:
         cdef int64_t at_ms = -1 if at is None else max(0, <int64_t>(at * 1000.0) + 1)
         _check(rc_deadline(self._alive(), at_ms), "timerfd_settime")
 
+    def descriptors(self, unsigned wanted):
+        """Raise RLIMIT_NOFILE to that many; False if it cannot be."""
+        return rc_descriptors(self._alive(), wanted) == 0
+
     def watch(self, int fd):
         _check(rc_watch(self._alive(), fd), "watch")
 

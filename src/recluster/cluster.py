@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # not for the master: its forked workers would find them impo
 
 TURNS_PER_DISPATCH = 64
 PUT_OFF_MOST = 8
+DESCRIPTORS_EACH = 8  # of a worker, while it runs
 
 
 def _random() -> float:
@@ -123,6 +124,7 @@ class Cluster:
         except BaseException:
             self._release()
             raise
+        self._make_room(self.options.workers)
         self._population.start(time.monotonic())
         self._work()
 
@@ -155,6 +157,13 @@ class Cluster:
         for _ in range(TURNS_PER_DISPATCH):
             if self._engine is None or not self._turn(0):
                 return
+
+    def _make_room(self, workers: int) -> None:
+        """Descriptors for all generations that may run at a time."""
+        generations = self.options.max_draining + 2
+        wanted = 128 + workers * generations * DESCRIPTORS_EACH
+        if not self._alive().descriptors(wanted):
+            self._story.once("room", f"RLIMIT_NOFILE is low: up to {wanted} may be needed")
 
     def _drive(self, done: Callable[[], bool], timeout: float | None) -> bool:
         until = None if timeout is None else time.monotonic() + timeout
@@ -205,6 +214,7 @@ class Cluster:
         """Have that many slots; the highest drain. Raises OptionError."""
         count = Options.make({"workers": workers}).workers
         self._alive()
+        self._make_room(count)
         self._population.scale(count, time.monotonic())
         self._work()
 

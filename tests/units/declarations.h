@@ -40,6 +40,7 @@ void rc_engine_free(rc_engine *engine);
 int rc_engine_fd(const rc_engine *engine);
 int rc_signals(rc_engine *engine, const int *numbers, size_t count);
 int rc_deadline(rc_engine *engine, int64_t at_ms);
+int rc_descriptors(rc_engine *engine, unsigned wanted);
 int rc_watch(rc_engine *engine, int fd);
 int rc_unwatch(rc_engine *engine, int fd);
 int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout_ms);
