@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # not for the master: its forked workers would find them impo
 
 TURNS_PER_DISPATCH = 64
 PUT_OFF_MOST = 8
+SPAWNS_AT_A_TIME = 8
 DESCRIPTORS_EACH = 8  # of a worker, while it runs
 
 
@@ -323,6 +324,19 @@ class Cluster:
         events = self._alive().wait(timeout)
         if not events:
             return False
+        due = self._hear(events)
+        if self._engine is None:
+            return True
+        # The clock last: alone, or after a few turns that were full of events.
+        self._put_off = self._put_off + 1 if due else self._put_off
+        if due and (len(events) == 1 or self._put_off > PUT_OFF_MOST):
+            self._put_off = 0
+            self._population.tick(time.monotonic())
+        self._work()
+        return True
+
+    def _hear(self, events: list[_engine.Event]) -> bool:
+        """Whether the deadline was among them."""
         due = False
         for kind, key, value, text in events:
             if kind == _engine.DEADLINE:
@@ -334,14 +348,8 @@ class Cluster:
             elif key in self._workers:
                 self._happened(kind, key, value, text)
             if self._engine is None:
-                return True
-        # The clock last: alone, or after a few turns that were full of events.
-        self._put_off = self._put_off + 1 if due else self._put_off
-        if due and (len(events) == 1 or self._put_off > PUT_OFF_MOST):
-            self._put_off = 0
-            self._population.tick(time.monotonic())
-        self._work()
-        return True
+                break
+        return due
 
     def _happened(self, kind: int, key: int, value: int, text: bytes | None) -> None:
         now, people = time.monotonic(), self._population
@@ -413,6 +421,10 @@ class Cluster:
         now = time.monotonic()
         if isinstance(command, commands.Spawn):
             self._spawn(command, now)
+            # The first of many stand in bind already. (A deadline that is heard
+            # here is set again after the commands.)
+            if command.worker % SPAWNS_AT_A_TIME == 0:
+                self._hear(engine.wait(0))
         elif isinstance(command, commands.Live):
             try:
                 engine.steer(command.workers)

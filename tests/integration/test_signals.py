@@ -213,7 +213,7 @@ def held_reload(apps, workers=2):
         let_go(apps / f"go.{slot}")
 
     options = ("--workers", workers, "--ready-when", "ready", *ROUGH)
-    with Running(*options, "listens_then_ready.py", "0", "go", cwd=apps) as running:
+    with Running(*options, "--boots", workers, "listens_then_ready.py", "0", "go", cwd=apps) as running:
         for slot in range(workers):
             release(slot)
         running.wait_each("ready", workers)
