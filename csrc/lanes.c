@@ -23,15 +23,6 @@
 
 /* ---- steering a group ------------------------------------------------------ */
 
-enum level { NEVER, ORPHAN, LIVE };
-
-static enum level lane_level(const struct rc_lane *lane)
-{
-    if (!lane->worker || !lane->worker->live || lane->removing || lane->closing)
-        return NEVER;
-    return lane->worker->dead ? ORPHAN : LIVE;
-}
-
 static unsigned lane_index(const struct rc_lane *lane)
 {
     unsigned at = 0;
@@ -42,14 +33,14 @@ static unsigned lane_index(const struct rc_lane *lane)
 
 void rc_group_choose(struct rc_group *group)
 {
-    enum level best = NEVER;
+    enum rc_level best = RC_LEVEL_NEVER;
     for (unsigned at = 0; at < group->count; at++) {
-        enum level level = lane_level(group->lanes[at]);
+        enum rc_level level = rc_lane_level(group->lanes[at]);
         best = level > best ? level : best;
     }
     for (unsigned at = 0; at < group->count; at++) {
         struct rc_lane *lane = group->lanes[at];
-        lane->chosen = best != NEVER && lane_level(lane) == best;
+        lane->chosen = best != RC_LEVEL_NEVER && rc_lane_level(lane) == best;
     }
 }
 
@@ -63,11 +54,16 @@ static int group_attach(const struct rc_group *group, unsigned limit,
     if (!choices)
         return -ENOMEM;
     for (unsigned at = 0; at < group->count && at < limit; at++)
-        if (group->lanes[at]->chosen)
-            choices[count++] = (struct rc_choice){at, group->lanes[at]->worker->id};
+        if (group->lanes[at]->chosen) {
+            const struct rc_worker *worker = group->lanes[at]->worker;
+            double weight = rc_lane_weight(group->lanes[at]);
+            choices[count++] = (struct rc_choice){at, worker->id, worker->slot, weight};
+        }
     if (count == 0 && group->sink && lane_index(group->sink) < limit)
-        choices[count++] = (struct rc_choice){lane_index(group->sink), 0};
-    int error = count ? rc_steering_attach(group->lanes[0]->source.fd, choices, count, detour) : 0;
+        choices[count++] = (struct rc_choice){.index = lane_index(group->sink)};
+    int error = count ? rc_steering_attach(group->lanes[0]->source.fd, group->policy, choices,
+                                           count, detour)
+                      : 0;
     free(choices);
     return error;
 }
@@ -90,12 +86,18 @@ int rc_lanes_resteer(struct rc_engine *engine)
     return first;
 }
 
-int rc_steer(rc_engine *engine, const uint32_t *live, size_t count)
+int rc_steer(rc_engine *engine, const struct rc_live *live, size_t count)
 {
+    for (size_t at = 0; at < count; at++)
+        if (!(live[at].weight >= 0 && live[at].weight <= 1e15)) /* a NaN is neither */
+            return -EINVAL;
     for (struct rc_worker *worker = engine->workers; worker; worker = worker->next) {
         worker->live = false;
         for (size_t at = 0; at < count; at++)
-            worker->live |= live[at] == worker->id;
+            if (live[at].worker == worker->id) {
+                worker->live = true;
+                worker->weight = live[at].weight;
+            }
     }
     return rc_lanes_resteer(engine);
 }
@@ -125,6 +127,7 @@ struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key
         return NULL;
     group->key = *key;
     group->zero_index = -1;
+    group->policy = engine->policy;
     group->next = engine->groups;
     engine->groups = group;
     return group;
@@ -159,12 +162,20 @@ int rc_group_append(struct rc_group *group, struct rc_lane *lane)
     return 0;
 }
 
-/* The kernel has taken (or is about to take) the lane out of its group. */
-static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
+/* As the kernel does: the last one moves into its place. */
+static void lane_take_out(struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
     group->lanes[lane_index(lane)] = group->lanes[group->count - 1];
     group->count--;
+}
+
+/* The kernel has taken (or is about to take) the lane out of its group. */
+static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
+{
+    struct rc_group *group = lane->group;
+    lane_take_out(lane);
+    rc_lane_unshare(lane);
     if (group->sink == lane)
         group->sink = NULL;
     rc_source_shut(engine->epoll, &lane->source);
@@ -198,10 +209,22 @@ static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
 }
 
 /* A worker shut its own listener down (grpcio's stop() does): the kernel has
- * removed it already and moved the last one. */
+ * removed it already and moved the last one. Others that share the lane need it
+ * still: a socket that was shut down keeps its address and may listen again
+ * (inet_shutdown, tcp_disconnect). What waited in it is lost, by its doing. */
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane)
 {
-    lane_forget(engine, lane);
+    if (!lane->others || rc_lane_all_dead(lane)) {
+        lane_forget(engine, lane);
+        return;
+    }
+    struct rc_group *group = lane->group;
+    lane_take_out(lane);
+    group->lanes[group->count++] = lane; /* there is room: it was in */
+    if (listen(lane->source.fd, (int)lane->backlog) < 0)
+        lane_forget(engine, lane);
+    else
+        (void)rc_group_steer(group);
 }
 
 /* Gives the group its sink. Without one (its socket cannot be made, or not be
@@ -225,8 +248,8 @@ void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group)
     } else {
         /* Until it is full, all but our own client go to the first lane, live or
          * not: a stranger in the sink's queue would never be served. */
-        struct rc_choice first = {0, 0};
-        error = rc_steering_attach(group->lanes[0]->source.fd, &first, 1, &detour);
+        struct rc_choice first = {0};
+        error = rc_steering_attach(group->lanes[0]->source.fd, group->policy, &first, 1, &detour);
         if (!error)
             error = rc_sink_fill(fd, client, &group->key);
         if (!error) {
@@ -245,26 +268,27 @@ int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker)
     int first = 0;
     for (struct rc_group *group = engine->groups, *next; group; group = next) {
         next = group->next; /* the group goes with its last lane */
-        for (unsigned at = group->count; at-- > 0;)
-            if (group->lanes[at]->worker == worker) {
-                int error = lane_remove(engine, group->lanes[at]);
-                first = first ? first : error;
-            }
+        for (unsigned at = group->count; at-- > 0;) {
+            struct rc_lane *lane = group->lanes[at];
+            int error = 0;
+            if (rc_lane_leave(lane, worker))
+                error = rc_group_steer(group);
+            else if (rc_lane_held_by(lane, worker))
+                error = lane_remove(engine, lane);
+            first = first ? first : error;
+        }
     }
     return first;
 }
 
-static bool lane_is_of(const struct rc_lane *lane, uint32_t id)
-{
-    return lane->worker && lane->worker->id == id;
-}
-
 int rc_close_lanes(rc_engine *engine, uint32_t id)
 {
+    const struct rc_worker *worker = rc_find(engine, id);
     int first = 0;
     for (struct rc_group *group = engine->groups; group; group = group->next) {
         for (unsigned at = 0; at < group->count; at++)
-            if (id == 0 || lane_is_of(group->lanes[at], id))
+            if (id == 0 || (rc_lane_held_by(group->lanes[at], worker) &&
+                            !rc_lane_has_others(group->lanes[at], worker)))
                 group->lanes[at]->closing = true;
         int error = rc_group_steer(group);
         first = first ? first : error;
@@ -299,10 +323,11 @@ static unsigned lane_queued(const struct rc_lane *lane, unsigned *limit)
 
 int rc_queued(rc_engine *engine, uint32_t id)
 {
+    const struct rc_worker *worker = rc_find(engine, id);
     unsigned queued = 0;
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++)
-            if (lane_is_of(group->lanes[at], id))
+            if (rc_lane_owed(group->lanes[at], worker))
                 queued += lane_queued(group->lanes[at], NULL);
     return (int)queued;
 }
@@ -317,6 +342,7 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
                 continue;
             struct rc_lane_facts *facts = &out[count - 1];
             *facts = (struct rc_lane_facts){.worker = lane->worker->id, .chosen = lane->chosen};
+            facts->holders = rc_lane_holders(lane);
             facts->queued = lane_queued(lane, &facts->backlog);
             rc_address_text(&group->key.address, facts->address, sizeof facts->address);
         }
