@@ -38,7 +38,7 @@ int rc_lane_join(struct rc_lane *lane, struct rc_worker *worker)
 {
     if (rc_lane_held_by(lane, worker))
         return 0;
-    struct rc_share *share = malloc(sizeof *share);
+    struct rc_share *share = calloc(1, sizeof *share);
     if (!share)
         return -ENOMEM;
     *share = (struct rc_share){.next = lane->others, .worker = worker};

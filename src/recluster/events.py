@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .view import Worker
 
-NAMES = ("online", "listening", "ready", "message", "disconnect", "exit", "reload", "end")
+NAMES = ("online", "listening", "ready", "message", "disconnect", "exit", "canary", "reload", "end")
 
 
 @dataclass(frozen=True)
 class Event:
     """What a callback gets.
 
-    `worker` is None for `reload` and `end`. `details` by event: listening:
+    `worker` is None for `canary`, `reload` and `end`. `details` by event: listening:
     `address`; ready: `seconds`; message: `message`; exit: `code` or `signal`
     (a name, "SIGKILL"), `lived` (seconds), `next_try` (seconds or None), `error`
-    (last line of its traceback, if known); reload: `ok`, `why`, `generation`,
-    `seconds`, `verdicts`; end: `code`. Each is an attribute too: `event.address`.
+    (last line of its traceback, if known); canary: `generation`, `part`; reload:
+    `ok`, `why`, `generation`, `seconds`, `verdicts`; end: `code`. Each is
+    an attribute too: `event.address`.
     """
 
     name: str
