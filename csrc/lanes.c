@@ -208,10 +208,26 @@ static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
     return 0;
 }
 
+/* A socket that was shut down may listen again (inet_shutdown, tcp_disconnect). It
+ * has kept its address, but its port only if it was bound to a given one: else
+ * getsockname still tells it (inet_sport), but it is given up (inet_num). */
+static int listen_again(const struct rc_lane *lane)
+{
+    struct sockaddr_in6 address = lane->group->key.address;
+    int fd = lane->source.fd, reuse = rc_socket_get(fd, SOL_SOCKET, SO_REUSEADDR);
+    int error = 0;
+    (void)rc_socket_set(fd, SOL_SOCKET, SO_REUSEADDR, 1); /* as in bind.c */
+    if (bind(fd, (struct sockaddr *)&address, rc_address_length(&address)) < 0 && errno != EINVAL)
+        error = -errno; /* EINVAL: it has its port */
+    if (!error && listen(fd, (int)lane->backlog) < 0)
+        error = -errno;
+    (void)rc_socket_set(fd, SOL_SOCKET, SO_REUSEADDR, reuse);
+    return error;
+}
+
 /* A worker shut its own listener down (grpcio's stop() does): the kernel has
  * removed it already and moved the last one. Others that share the lane need it
- * still: a socket that was shut down keeps its address and may listen again
- * (inet_shutdown, tcp_disconnect). What waited in it is lost, by its doing. */
+ * still. What waited in it is lost, by that worker's doing. */
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane)
 {
     if (!lane->others || rc_lane_all_dead(lane)) {
@@ -221,7 +237,7 @@ void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane)
     struct rc_group *group = lane->group;
     lane_take_out(lane);
     group->lanes[group->count++] = lane; /* there is room: it was in */
-    if (listen(lane->source.fd, (int)lane->backlog) < 0)
+    if (listen_again(lane) < 0)
         lane_forget(engine, lane);
     else
         (void)rc_group_steer(group);

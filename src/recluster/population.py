@@ -75,6 +75,8 @@ class Population(Reloading):
             self._close(now, code)
 
     def _close(self, now: float, code: int) -> None:
+        if self.reloading:  # begun during `shutdown_delay`
+            self._abandon_reload("the cluster is shutting down", now)
         leaving = []
         if self.baking and self.baking.canary:
             undecided, self.baking = self.baking, None

@@ -341,8 +341,11 @@ class World(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 5))
     def scale(self, count):
+        refusing = self.refuse_spawns and self.people.options.balance == "shared"
         why = self.people.scale(count, self.now)
         self.obey()
+        if refusing:
+            return  # it needs a reload, which has failed
         slots = [slot for slot in self.people.slots.values() if slot.wanted]
         if not self.people.closing and not why:
             assert sum(not slot.surplus for slot in slots) == count

@@ -129,6 +129,7 @@ struct rc_engine {
     ...;
 };
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
+void rc_lanes_refused(struct rc_answer *answer);
 void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
