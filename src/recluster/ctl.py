@@ -233,7 +233,8 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     ]
     for lane in status["lanes"]:
         keys = ("address", "slot", "generation", "pid", "live", "queued", "backlog")
-        lanes.append(tuple(lane[key] for key in keys))
+        shared = {"slot": f"{lane['workers']} share it"} if lane["workers"] > 1 else {}
+        lanes.append(tuple({**lane, **shared}[key] for key in keys))
     return [_plain(head), "", *table(rows), "", *(table(lanes) if lanes[1:] else ["no lanes"])]
 
 
