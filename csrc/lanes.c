@@ -23,6 +23,37 @@
 
 /* ---- steering a group ------------------------------------------------------ */
 
+enum level { NEVER, ORPHAN, HUNG, CONGESTED, BUSY, FREE };
+
+/* By address a client comes to its slot whatever that does. And at work nobody is
+ * avoided where parts were asked for: a canary's would be what chance makes it. */
+static enum level lane_level(const struct rc_lane *lane)
+{
+    enum rc_level level = rc_lane_level(lane);
+    enum rc_pressure_kind pressure = rc_lane_pressure(lane);
+    if (level != RC_LEVEL_LIVE)
+        return level == RC_LEVEL_ORPHAN ? ORPHAN : NEVER;
+    if (lane->group->policy == RC_BALANCE_SOURCE_IP ||
+        (lane->group->weighed && pressure == RC_BUSY))
+        return FREE;
+    return (enum level)(FREE - pressure);
+}
+
+/* Whether the lanes' weights differ. */
+static bool group_weighed(const struct rc_group *group)
+{
+    double first = 0;
+    for (unsigned at = 0; at < group->count; at++) {
+        double weight = rc_lane_weight(group->lanes[at]);
+        if (rc_lane_level(group->lanes[at]) != RC_LEVEL_LIVE)
+            continue;
+        if (first > 0 && (weight < first || weight > first))
+            return true;
+        first = weight;
+    }
+    return false;
+}
+
 static unsigned lane_index(const struct rc_lane *lane)
 {
     unsigned at = 0;
@@ -31,17 +62,23 @@ static unsigned lane_index(const struct rc_lane *lane)
     return at;
 }
 
-void rc_group_choose(struct rc_group *group)
+/* Whether that differs from the last choice. */
+bool rc_group_choose(struct rc_group *group)
 {
-    enum rc_level best = RC_LEVEL_NEVER;
+    enum level best = NEVER;
+    bool changed = false;
+    group->weighed = group_weighed(group);
     for (unsigned at = 0; at < group->count; at++) {
-        enum rc_level level = rc_lane_level(group->lanes[at]);
+        enum level level = lane_level(group->lanes[at]);
         best = level > best ? level : best;
     }
     for (unsigned at = 0; at < group->count; at++) {
         struct rc_lane *lane = group->lanes[at];
-        lane->chosen = best != RC_LEVEL_NEVER && rc_lane_level(lane) == best;
+        bool before = lane->chosen;
+        rc_lane_chosen(lane, best != NEVER && lane_level(lane) == best);
+        changed |= lane->chosen != before;
     }
+    return changed;
 }
 
 /* Attaches a program over the chosen lanes below index `limit`; where there is
@@ -72,8 +109,21 @@ int rc_group_steer(struct rc_group *group)
 {
     if (group->count == 0)
         return 0;
-    rc_group_choose(group);
-    return group_attach(group, group->count, NULL);
+    (void)rc_group_choose(group);
+    int error = group_attach(group, group->count, NULL);
+    group->stale = false;
+    group->refused = error != 0;
+    return error;
+}
+
+/* After a change of pressure only: often the choice stays what it was. */
+int rc_group_refresh(struct rc_group *group)
+{
+    if (group->count == 0 || (!rc_group_choose(group) && !group->refused)) {
+        group->stale = false;
+        return 0;
+    }
+    return rc_group_steer(group);
 }
 
 int rc_lanes_resteer(struct rc_engine *engine)
@@ -82,6 +132,7 @@ int rc_lanes_resteer(struct rc_engine *engine)
     for (struct rc_group *group = engine->groups; group; group = group->next) {
         int error = rc_group_steer(group);
         first = first ? first : error;
+        rc_group_watch(engine, group);
     }
     return first;
 }
@@ -166,6 +217,7 @@ int rc_group_append(struct rc_group *group, struct rc_lane *lane)
 static void lane_take_out(struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
+    rc_lane_calm(lane);
     group->lanes[lane_index(lane)] = group->lanes[group->count - 1];
     group->count--;
 }
@@ -196,11 +248,11 @@ static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
     struct rc_group *group = lane->group;
     unsigned last = group->count - 1;
     lane->removing = true;
-    rc_group_choose(group);
+    (void)rc_group_choose(group);
     int error = group_attach(group, lane_index(lane) == last ? group->count : last, NULL);
     if (error) { /* no memory: with the old program a removal would be wrong */
         lane->removing = false;
-        rc_group_choose(group);
+        (void)rc_group_choose(group);
         return error;
     }
     (void)shutdown(lane->source.fd, SHUT_RDWR);
@@ -325,7 +377,7 @@ struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode)
 
 /* For a listener tcpi_unacked is the length of its accept queue and tcpi_sacked
  * its limit (tcp_get_info, net/ipv4/tcp.c). */
-static unsigned lane_queued(const struct rc_lane *lane, unsigned *limit)
+unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit)
 {
     struct tcp_info info;
     socklen_t length = sizeof info;
@@ -344,7 +396,7 @@ int rc_queued(rc_engine *engine, uint32_t id)
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++)
             if (rc_lane_owed(group->lanes[at], worker))
-                queued += lane_queued(group->lanes[at], NULL);
+                queued += rc_lane_queued(group->lanes[at], NULL);
     return (int)queued;
 }
 
@@ -359,7 +411,8 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
             struct rc_lane_facts *facts = &out[count - 1];
             *facts = (struct rc_lane_facts){.worker = lane->worker->id, .chosen = lane->chosen};
             facts->holders = rc_lane_holders(lane);
-            facts->queued = lane_queued(lane, &facts->backlog);
+            facts->pressure = (int)rc_lane_pressure(lane);
+            facts->queued = rc_lane_queued(lane, &facts->backlog);
             rc_address_text(&group->key.address, facts->address, sizeof facts->address);
         }
     return (int)count;

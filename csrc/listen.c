@@ -72,6 +72,7 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
     lane->source.fd = -1;
     lane->worker = call->worker;
     lane->party = call->worker->party;
+    lane->by_leader = call->pid == call->worker->pid;
     lane->inode = pending->inode;
     lane->backlog = backlog_for(call->backlog);
     error = rc_group_append(group, lane);
@@ -99,6 +100,7 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
     if (group->count == 1)
         rc_group_add_sink(engine, group);
     (void)rc_group_steer(group);
+    rc_group_watch(engine, group);
     return 0;
 fail:
     if (group)
@@ -137,7 +139,8 @@ static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_work
  * or the one its party shares. At listen and not at bind: granian's parent binds
  * a socket that never listens, gunicorn skips listen on one that already does
  * (SO_ACCEPTCONN). */
-static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer)
+static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
+                 struct rc_answer *answer)
 {
     int flags = fcntl(call->fd, F_GETFL);
     int error = lane_widen(lane, call->backlog);
@@ -154,11 +157,14 @@ static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_ans
     answer->adopted = lane;
     answer->previous = !lane->party ? lane->worker : held ? NULL : call->worker;
     answer->replace = lane->source.fd;
+    rc_lane_calm(lane);
     if (lane->party)
         lane->party = call->worker->party ? call->worker->party : lane->party;
     else
         lane->worker = call->worker;
+    lane->by_leader = call->pid == call->worker->pid;
     (void)rc_group_steer(lane->group);
+    rc_group_watch(engine, lane->group);
     return 0;
 }
 
@@ -195,7 +201,7 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struc
         return;
     }
     if (found && (given = lane_for(engine, call->worker, &found->key)) != NULL) {
-        answer->result = adopt(call, given, answer);
+        answer->result = adopt(engine, call, given, answer);
         if (answer->result)
             return;
         rc_zero_listened(call->worker, found);

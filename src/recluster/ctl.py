@@ -229,10 +229,10 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             state = "empty" if pause is None else f"next try in {_span(pause)}"
             rows.append((slot["slot"], None, None, state, None, None, None))
     lanes: list[tuple[object, ...]] = [
-        ("lane", "slot", "generation", "pid", "live", "queued", "backlog")
+        ("lane", "slot", "generation", "pid", "live", "queued", "backlog", "pressure")
     ]
     for lane in status["lanes"]:
-        keys = ("address", "slot", "generation", "pid", "live", "queued", "backlog")
+        keys = ("address", "slot", "generation", "pid", "live", "queued", "backlog", "pressure")
         shared = {"slot": f"{lane['workers']} share it"} if lane["workers"] > 1 else {}
         lanes.append(tuple({**lane, **shared}[key] for key in keys))
     return [_plain(head), "", *table(rows), "", *(table(lanes) if lanes[1:] else ["no lanes"])]

@@ -18,7 +18,7 @@ def _since(moment: float | None, now: float) -> float | None:
     return None if moment is None else round(now - moment, 3)
 
 
-def _by_address(lane: tuple[int, str, bool, int, int, int]) -> tuple[str, int]:
+def _by_address(lane: tuple[int, str, bool, int, int, str, int]) -> tuple[str, int]:
     return lane[1], lane[0]
 
 
@@ -58,7 +58,7 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
         )
     lanes = []
     found = sorted(cluster._alive().lanes(), key=_by_address)
-    for key, address, live, queued, backlog, workers in found:
+    for key, address, live, queued, backlog, pressure, workers in found:
         holder = people.members.get(key)
         one = holder if workers == 1 else None
         lanes.append(
@@ -71,6 +71,7 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
                 "live": live,
                 "queued": queued,
                 "backlog": backlog,
+                "pressure": pressure,
             }
         )
     canary = None
