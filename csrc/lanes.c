@@ -44,9 +44,9 @@ static bool group_weighed(const struct rc_group *group)
 {
     double first = 0;
     for (unsigned at = 0; at < group->count; at++) {
-        double weight = rc_lane_weight(group->lanes[at]);
         if (rc_lane_level(group->lanes[at]) != RC_LEVEL_LIVE)
             continue;
+        double weight = rc_lane_weight(group->lanes[at]);
         if (first > 0 && (weight < first || weight > first))
             return true;
         first = weight;

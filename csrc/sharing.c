@@ -110,7 +110,7 @@ enum rc_level rc_lane_level(const struct rc_lane *lane)
 }
 
 /* Of all whose level is the lane's: a lane that three accept from gets thrice
- * what one worker's gets. */
+ * what one worker's gets. Not for a sink. */
 double rc_lane_weight(const struct rc_lane *lane)
 {
     enum rc_level level = rc_lane_level(lane);
