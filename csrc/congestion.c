@@ -39,10 +39,11 @@ static int64_t now_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+/* A shared lane is not: it is congested when all its workers are. */
 static bool watched(const struct rc_lane *lane)
 {
     return lane->worker && lane->worker->live && !lane->worker->dead && !lane->removing &&
-           !lane->closing;
+           !lane->closing && !lane->party;
 }
 
 /* ---- the timer --------------------------------------------------------------------- */

@@ -181,6 +181,9 @@ struct rc_worker {
     struct rc_channel channel;
     int child_channel; /* the child's end, until the fork */
     bool live;         /* the caller wants it steered to */
+    double weight;     /* its part of new connections, against the others' */
+    uint32_t slot;     /* what source_ip knows it by */
+    uint32_t party;    /* workers of one party share their lanes (sharing.c); 0: none */
     bool dead;         /* its leader has been reaped */
     bool leaving;      /* exit status is known, the channel is being emptied */
     bool gone;
@@ -215,6 +218,8 @@ struct rc_lane {
     struct rc_source source; /* our dup of the listening socket; events = 0, for HUP */
     struct rc_group *group;
     struct rc_worker *worker; /* NULL: the group's sink */
+    struct rc_share *others;  /* further holders of a shared lane */
+    uint32_t party;           /* not 0: the lane of all workers of that party */
     uint64_t inode;
     unsigned backlog;
     struct rc_pressure pressure;
@@ -234,8 +239,10 @@ struct rc_group {
     int zero_index; /* -1: the port was asked for by number */
     struct rc_lane **lanes;
     struct rc_lane *sink; /* one of them, or NULL */
-    bool stale;           /* pressure has changed since the last choice */
-    bool refused;         /* the last choice could not be attached */
+    enum rc_policy policy;
+    bool weighed; /* its lanes have different weights */
+    bool stale;   /* pressure has changed since the last choice */
+    bool refused; /* the last choice could not be attached */
     int64_t steered_at;
     unsigned count, room;
 };
@@ -259,7 +266,7 @@ struct rc_answer {
     int replace; /* a descriptor to put in place of theirs, or -1 */
     bool owned;  /* replace is the answer's own, to close after use */
     struct rc_lane *adopted;
-    struct rc_worker *previous;
+    struct rc_worker *previous; /* who had it; of a shared lane: who joins */
 };
 
 /* sockets.c */
@@ -305,6 +312,21 @@ void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
 int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);
 
+/* sharing.c */
+enum rc_level { RC_LEVEL_NEVER, RC_LEVEL_ORPHAN, RC_LEVEL_LIVE };
+enum rc_level rc_lane_level(const struct rc_lane *lane);
+double rc_lane_weight(const struct rc_lane *lane);
+bool rc_lane_held_by(const struct rc_lane *lane, const struct rc_worker *worker);
+bool rc_lane_has_others(const struct rc_lane *lane, const struct rc_worker *worker);
+bool rc_lane_all_dead(const struct rc_lane *lane);
+bool rc_lane_owed(const struct rc_lane *lane, const struct rc_worker *worker);
+unsigned rc_lane_holders(const struct rc_lane *lane);
+int rc_lane_join(struct rc_lane *lane, struct rc_worker *worker);
+bool rc_lane_leave(struct rc_lane *lane, const struct rc_worker *worker);
+void rc_lane_unshare(struct rc_lane *lane);
+struct rc_lane *rc_lane_of_party(struct rc_group *group, uint32_t party);
+bool rc_shares_live(const struct rc_engine *engine, const struct rc_worker *worker);
+
 /* congestion.c */
 void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
 void rc_lane_calm(struct rc_lane *lane);
@@ -325,24 +347,42 @@ enum rc_doing {
 };
 enum rc_doing rc_worker_doing(struct rc_worker *worker);
 
-/* steering.c */
+/* steering.c; the choice by weights in weighted.c, by address in sticky.c */
 
 struct sock_filter;
 enum { RC_PROGRAM_MAX = 4096 };
 struct rc_choice {
     unsigned index;  /* position in the group */
     uint32_t worker; /* equal numbers share one worker's part */
+    uint32_t slot;   /* for source_ip: equal numbers share one slot's part */
+    double weight;   /* the worker's part; where all are equal none need be given */
 };
+/* A program that is being written: no more than `room` of it is kept. */
+struct rc_text {
+    struct sock_filter *out;
+    unsigned length, room;
+};
+/* What the accumulator leads to, from `first` up to the next leaf's. */
+struct rc_leaf {
+    uint32_t first;
+    unsigned index;
+};
+void rc_text_add(struct rc_text *text, uint16_t code, uint32_t k);
+void rc_text_search(struct rc_text *text, const struct rc_leaf *leaves, unsigned count);
 int rc_steering_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                       unsigned room);
+int rc_weighted_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                      unsigned room);
+int rc_sticky_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                    unsigned room);
 /* Connections from this source port go to this index. */
 struct rc_detour {
     in_port_t port; /* host order */
     unsigned index;
 };
 enum { RC_DETOUR_LENGTH = 8 };
-int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count,
-                       const struct rc_detour *detour);
+int rc_steering_attach(int fd, enum rc_policy policy, const struct rc_choice *choices,
+                       unsigned count, const struct rc_detour *detour);
 
 /* sink.c */
 int rc_sink_listen(const struct rc_key *key, int lane);

@@ -37,6 +37,7 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
         return -ENOMEM;
     worker->id = id;
     worker->heir_of = heir_of;
+    worker->weight = 1;
     worker->doing_fd = worker->process.fd = worker->door.fd = worker->channel_source.fd = -1;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
         int error = -errno;
@@ -55,6 +56,18 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
     worker->next = engine->workers;
     engine->workers = worker;
     *channel_fd = ends[1];
+    return 0;
+}
+
+int rc_worker_place(rc_engine *engine, uint32_t id, uint32_t slot, uint32_t party)
+{
+    struct rc_worker *worker = rc_find(engine, id);
+    if (!worker)
+        return -ESRCH;
+    if (slot >= RC_SLOTS_MAX)
+        return -EINVAL;
+    worker->slot = slot;
+    worker->party = party;
     return 0;
 }
 

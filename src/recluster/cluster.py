@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from .events import NOTICED, Callback, Emitter, Event
 from .handle import ReloadHandle
 from .launch import Program, Target
 from .lifecycle import ENDED
-from .options import Options
+from .options import OptionError, Options, canary_part, weights_of
 from .population import Population
 from .signals import Signals, catches
 from .socketfile import Refused
@@ -177,21 +177,65 @@ class Cluster:
 
     # ---- what one can ask of it ----------------------------------------------------
 
-    def reload(self, callback: Callable[[ReloadHandle], object] | None = None) -> ReloadHandle:
+    def reload(
+        self,
+        callback: Callable[[ReloadHandle], object] | None = None,
+        *,
+        canary: float | None = None,
+    ) -> ReloadHandle:
         """Replace all workers by new ones of a new generation.
 
         Returns at once. New connections go to the new workers from one instant
         on, when all are ready; if one fails, nothing changes. `callback` gets
-        the handle when it is done.
+        the handle when it is done. With `canary` the new generation gets that
+        part of new connections, between 0 and 1, and the old one the rest, until
+        `promote` or `rollback`; a crash of a new worker rolls back. Raises
+        OptionError.
         """
+        part = None if canary is None else canary_part(canary)
+        if part is not None and self.options.surge:
+            raise OptionError("canary: it goes with surge 0 only")
         self._alive()
-        handle = ReloadHandle(self._drive)
-        number = self._population.reload(time.monotonic())
+        handle = ReloadHandle(self._drive, self._decide)
+        handle.number = self._population.reload(time.monotonic(), part)
         reloading = self._population.reloading
         handle.generation = reloading.generation if reloading else 0
-        self._handles[number] = (handle, callback)
+        self._handles[handle.number] = (handle, callback)
         self._work()
         return handle
+
+    def promote(self) -> None:
+        """Give the generation on probation (canary, bake) all connections. Raises
+        RuntimeError if there is none."""
+        self._decide("promote", None)
+
+    def rollback(self) -> None:
+        """Give the old generation all connections again. Raises RuntimeError if
+        there is no reload to take back."""
+        self._decide("rollback", None)
+
+    def _decide(self, what: str, handle: ReloadHandle | None) -> None:
+        self._alive()
+        decide = getattr(self._population, what)
+        why = decide(time.monotonic(), handle.number if handle else None)
+        if why:
+            raise RuntimeError(why)
+        self._work()
+
+    def weights(self, weights: Mapping[int, float]) -> None:
+        """With balance="weighted": give these slots these weights, from the next
+        connection on. Raises OptionError."""
+        if self.options.balance != "weighted":
+            raise OptionError(f"weights: they go with balance weighted, not {self.options.balance}")
+        try:
+            wanted = weights_of(weights)
+        except ValueError as error:
+            raise OptionError(f"weights: {weights!r} {error}") from None
+        self._alive()
+        why = self._population.weigh(wanted)
+        if why:
+            raise OptionError(f"weights: {why}")
+        self._work()
 
     def shutdown(self) -> None:
         """Gracefully: take no new connection, serve what waits, drain, end."""
@@ -216,7 +260,9 @@ class Cluster:
         count = Options.make({"workers": workers}).workers
         self._alive()
         self._make_room(count)
-        self._population.scale(count, time.monotonic())
+        why = self._population.scale(count, time.monotonic())
+        if why:
+            raise OptionError(f"workers: {count}: {why}")
         self._work()
 
     def workers(self) -> list[Worker]:
@@ -244,7 +290,7 @@ class Cluster:
 
     def on(self, event: str, callback: Callback) -> None:
         """Call `callback` with an `Event` at each: online, listening, ready, hung,
-        takes, message, disconnect, exit, reload, end."""
+        takes, message, disconnect, exit, canary, reload, end."""
         self._emitter.on(event, callback)
 
     def off(self, event: str, callback: Callback) -> None:
@@ -427,7 +473,7 @@ class Cluster:
                 self._hear(engine.wait(0))
         elif isinstance(command, commands.Live):
             try:
-                engine.steer(command.workers)
+                engine.steer(command.workers, command.weights)
                 self._story.over("steer")
             except OSError as error:
                 self._story.once("steer", f"cannot steer: {error.strerror}; retrying")
@@ -513,12 +559,21 @@ class Cluster:
         self._story.tell(notice.name, str(worker or ""), details)
         if notice.name == "exit" and details["signal"] is not None:
             details["signal"] = signal_name(details["signal"])
+        if notice.name == "canary":
+            self._on_probation(details)
         if notice.name == "reload":
             self._finish_reload(details)
         if notice.name in NOTICED:
             details.pop("was", None)
             details.pop("number", None)
             self._emit(notice.name, notice.worker, details)
+
+    def _on_probation(self, details: dict[str, Any]) -> None:
+        handle, _ = self._handles.get(details["number"], (None, None))
+        if handle is not None:
+            handle.on_probation = True
+            if handle.on_serving is not None:
+                self._emitter.guarded(handle.on_serving, handle)
 
     def _finish_reload(self, details: dict[str, Any]) -> None:
         handle, callback = self._handles.pop(details["number"], (None, None))
@@ -567,8 +622,12 @@ class Cluster:
         elif number == signal.SIGQUIT:
             self.terminate()
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
-            count = sum(slot.wanted for slot in self._population.slots.values())
-            self.scale(max(1, count + (1 if number == signal.SIGTTIN else -1)))
+            slots = self._population.slots.values()
+            count = sum(slot.wanted and not slot.surplus for slot in slots)
+            try:
+                self.scale(max(1, count + (1 if number == signal.SIGTTIN else -1)))
+            except OptionError as error:
+                self._story.line(str(error))
         elif number == signal.SIGUSR1:
             self._pass_on(self.workers(), number)
 

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .view import Worker
 
-NOTICED = ("online", "listening", "ready", "hung", "takes", "disconnect", "exit", "reload")
+NOTICED = (
+    "online",
+    "listening",
+    "ready",
+    "hung",
+    "takes",
+    "disconnect",
+    "exit",
+    "canary",
+    "reload",
+)
 NAMES = (*NOTICED, "message", "end")
 
 
@@ -17,12 +27,13 @@ NAMES = (*NOTICED, "message", "end")
 class Event:
     """What a callback gets.
 
-    `worker` is None for `reload` and `end`. `details` by event: listening:
+    `worker` is None for `canary`, `reload` and `end`. `details` by event: listening:
     `address`; ready: `seconds`; hung (it takes no connections, though some
     wait): `queued`; takes (again): `seconds`; message: `message`; exit: `code` or `signal`
     (a name, "SIGKILL"), `lived` (seconds), `next_try` (seconds or None), `error`
-    (last line of its traceback, if known); reload: `ok`, `why`, `generation`,
-    `seconds`, `verdicts`; end: `code`. Each is an attribute too: `event.address`.
+    (last line of its traceback, if known); canary: `generation`, `part`; reload:
+    `ok`, `why`, `generation`, `seconds`, `verdicts`; end: `code`. Each is
+    an attribute too: `event.address`.
     """
 
     name: str

@@ -42,13 +42,16 @@ class Slot:
     previous: Member | None = None  # kept ready while the serving one bakes
     chain: list[Member] = field(default_factory=list)  # died here, not yet replaced
     spawn_at: float | None = None
+    surplus: bool = False  # goes at the cutover that is under way
 
 
 @dataclass
 class Reload:
     """`batch`: slots whose new workers are on their way, `unborn` those of them
     that are still to be spawned; `todo`: slots after them (a rolling reload);
-    `switched`: those that have the new generation."""
+    `switched`: those that have the new generation; `canary`: the part of new
+    connections it gets on probation; `bake_until`: how long it is on probation,
+    None: until somebody decides."""
 
     generation: int
     began: float
@@ -60,4 +63,5 @@ class Reload:
     switched: set[int] = field(default_factory=set)
     before: set[str] = field(default_factory=set)  # addresses of the old generation
     after: set[str] = field(default_factory=set)
-    bake_until: float = 0.0
+    canary: float | None = None
+    bake_until: float | None = None

@@ -212,8 +212,8 @@ def held_reload(apps, workers=2):
     def release(slot):
         let_go(apps / f"go.{slot}")
 
-    options = ("--workers", workers, "--ready-when", "ready", *ROUGH)
-    with Running(*options, "--boots", workers, "listens_then_ready.py", "0", "go", cwd=apps) as running:
+    options = ("--workers", workers, "--boots", workers, "--ready-when", "ready", *ROUGH)
+    with Running(*options, "listens_then_ready.py", "0", "go", cwd=apps) as running:
         for slot in range(workers):
             release(slot)
         running.wait_each("ready", workers)
