@@ -1,7 +1,7 @@
 /* internal.h - what the engine's files share. Not installed, not public.
  *
  * Direction of dependencies: engine -> spawn, doors (notify, shimdoor) -> bind,
- * listen -> pending, lanes -> steering, sockets; facts -> lanes, diag, holders.
+ * listen -> pending, deaf, lanes -> steering, sockets; facts -> lanes, diag, holders.
  * At the bottom, knowing nobody: channel, guard, loop, registry.
  */
 #ifndef RECLUSTER_INTERNAL_H
@@ -198,7 +198,10 @@ struct rc_lane {
     struct rc_group *group;
     struct rc_worker *worker; /* NULL: the group's sink */
     uint64_t inode;
+    pid_t pid;  /* who listened, */
+    int number; /* on which of its descriptors: where a look begins */
     unsigned backlog;
+    bool deaf;    /* its worker lives, and no process of it has the lane any more */
     bool chosen;  /* the attached program may return it */
     bool closing; /* caller asked for no new SYN */
     bool removing;
@@ -215,6 +218,7 @@ struct rc_group {
     struct rc_lane **lanes;
     struct rc_lane *sink; /* one of them, or NULL */
     unsigned count, room;
+    bool held; /* where only lanes without a holder are left, the sink is better */
 };
 
 struct rc_engine;
@@ -279,6 +283,12 @@ struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode);
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
 int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);
+unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
+
+/* deaf.c */
+int rc_lane_held(const struct rc_lane *lane);
+bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
+void rc_lane_shut_down(struct rc_engine *engine, const struct rc_lane *lane);
 
 /* steering.c */
 
@@ -368,6 +378,8 @@ struct rc_engine {
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
 void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
              const char *text, size_t length);
+void rc_emit_address(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+                     const struct sockaddr_in6 *address);
 void rc_bury(struct rc_engine *engine, void *memory); /* begins with a grave */
 void rc_free_graves(struct rc_engine *engine);
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);

@@ -29,7 +29,9 @@ static enum level lane_level(const struct rc_lane *lane)
 {
     if (!lane->worker || !lane->worker->live || lane->removing || lane->closing)
         return NEVER;
-    return lane->worker->dead ? ORPHAN : LIVE;
+    if (!lane->worker->dead && !lane->deaf)
+        return LIVE;
+    return lane->group->held ? NEVER : ORPHAN;
 }
 
 static unsigned lane_index(const struct rc_lane *lane)
@@ -201,6 +203,7 @@ static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
  * removed it already and moved the last one. */
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane)
 {
+    rc_lane_shut_down(engine, lane);
     lane_forget(engine, lane);
 }
 
@@ -285,7 +288,7 @@ struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode)
 
 /* For a listener tcpi_unacked is the length of its accept queue and tcpi_sacked
  * its limit (tcp_get_info, net/ipv4/tcp.c). */
-static unsigned lane_queued(const struct rc_lane *lane, unsigned *limit)
+unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit)
 {
     struct tcp_info info;
     socklen_t length = sizeof info;
@@ -303,7 +306,7 @@ int rc_queued(rc_engine *engine, uint32_t id)
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++)
             if (lane_is_of(group->lanes[at], id))
-                queued += lane_queued(group->lanes[at], NULL);
+                queued += rc_lane_queued(group->lanes[at], NULL);
     return (int)queued;
 }
 
@@ -317,7 +320,7 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
                 continue;
             struct rc_lane_facts *facts = &out[count - 1];
             *facts = (struct rc_lane_facts){.worker = lane->worker->id, .chosen = lane->chosen};
-            facts->queued = lane_queued(lane, &facts->backlog);
+            facts->queued = rc_lane_queued(lane, &facts->backlog);
             rc_address_text(&group->key.address, facts->address, sizeof facts->address);
         }
     return (int)count;

@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -31,11 +30,7 @@ static unsigned backlog_for(int asked)
 static void announce(struct rc_engine *engine, const struct rc_worker *worker,
                      const struct sockaddr_in6 *address, bool lane)
 {
-    if (engine->text_count == sizeof engine->texts / sizeof engine->texts[0])
-        return;
-    char *text = engine->texts[engine->text_count++];
-    rc_address_text(address, text, sizeof engine->texts[0]);
-    rc_emit(engine, RC_EVENT_LISTENING, worker->id, lane, text, strlen(text));
+    rc_emit_address(engine, RC_EVENT_LISTENING, worker->id, lane, address);
 }
 
 /* The kernel calls listen(2) on our dup. The first lane of a group listens with
@@ -72,6 +67,8 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
     lane->source.fd = -1;
     lane->worker = call->worker;
     lane->inode = pending->inode;
+    lane->pid = call->pid;
+    lane->number = call->number;
     lane->backlog = backlog_for(call->backlog);
     error = rc_group_append(group, lane);
     if (error)
@@ -119,15 +116,17 @@ static int lane_widen(struct rc_lane *lane, int asked)
     return 0;
 }
 
-/* A lane of the same address whose worker died, and to which `worker` is heir. */
+/* A lane of the same address that nobody holds, and to which `worker` is heir:
+ * its predecessor died or closed it, or it closed it itself (a server that
+ * restarts in its process, one of its processes that ended). */
 static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_worker *worker,
                                   const struct rc_key *key)
 {
     struct rc_group *group = rc_group_find(engine, key);
-    struct rc_worker *dead = rc_find(engine, worker->heir_of);
-    for (; group && dead; dead = rc_find(engine, dead->heir_of))
-        for (unsigned at = 0; dead->dead && at < group->count; at++)
-            if (group->lanes[at]->worker == dead)
+    for (; group && worker; worker = rc_find(engine, worker->heir_of))
+        for (unsigned at = 0; at < group->count; at++)
+            if (group->lanes[at]->worker == worker &&
+                (worker->dead || rc_lane_is_deaf(engine, group->lanes[at])))
                 return group->lanes[at];
     return NULL;
 }
@@ -147,6 +146,9 @@ static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_ans
     answer->previous = lane->worker;
     answer->replace = lane->source.fd;
     lane->worker = call->worker;
+    lane->pid = call->pid;
+    lane->number = call->number;
+    lane->deaf = false;
     (void)rc_group_steer(lane->group);
     return 0;
 }
@@ -154,8 +156,10 @@ static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_ans
 /* The descriptor could not be put in place: the lane stays with its old owner. */
 void rc_lanes_refused(struct rc_answer *answer)
 {
-    if (answer->adopted)
+    if (answer->adopted) {
         answer->adopted->worker = answer->previous;
+        answer->adopted->deaf = !answer->previous->dead;
+    }
     answer->adopted = NULL;
 }
 

@@ -22,7 +22,7 @@ from . import _engine, commands
 from .control import Control, open_control
 from .doors import ClusterError, choose
 from .draining import Facts
-from .events import Callback, Emitter, Event
+from .events import NAMES, Callback, Emitter, Event
 from .handle import ReloadHandle
 from .launch import Program, Target
 from .lifecycle import ENDED
@@ -229,7 +229,7 @@ class Cluster:
 
     def on(self, event: str, callback: Callback) -> None:
         """Call `callback` with an `Event` at each: online, listening, ready,
-        message, disconnect, exit, reload, end."""
+        message, deaf, disconnect, exit, hold, reload, end."""
         self._emitter.on(event, callback)
 
     def off(self, event: str, callback: Callback) -> None:
@@ -338,6 +338,8 @@ class Cluster:
                 )
         elif kind == _engine.LISTENING:
             people.listening(key, (text or b"").decode(), now)
+        elif kind == _engine.DEAF:
+            people.deaf(key, (text or b"").decode(), bool(value), now)
         elif kind == _engine.MESSAGE:
             self._message(key, text or b"", now)
         elif kind == _engine.GARBLED:
@@ -419,6 +421,13 @@ class Cluster:
             self._release_worker(command.worker, now)
         elif isinstance(command, commands.CloseLanes):
             engine.close_lanes()
+        elif isinstance(command, commands.FindDeaf):
+            engine.deaf(command.worker)
+        elif isinstance(command, commands.Hold):
+            try:
+                engine.hold(command.address.encode(), command.on)
+            except OSError:
+                self._population.steering_failed(now)
         elif isinstance(command, commands.Notice):
             self._notice(command)
 
@@ -440,8 +449,11 @@ class Cluster:
         try:
             connections, owing, quiet, half_open, queued = engine.drain_look(key)
         except OSError:
-            return Facts(queued=engine.queued(key), catches_stop=stoppable)
-        return Facts(queued, half_open, connections, owing, quiet, stoppable)
+            queued = engine.queued(key)
+            stranded = engine.deaf(key) if queued else 0
+            return Facts(queued, catches_stop=stoppable, stranded=stranded)
+        stranded = engine.deaf(key) if queued else 0
+        return Facts(queued, half_open, connections, owing, quiet, stoppable, stranded)
 
     def _end(self, code: int) -> None:
         self.exit_code = code
@@ -481,7 +493,7 @@ class Cluster:
             details["signal"] = signal_name(details["signal"])
         if notice.name == "reload":
             self._finish_reload(details)
-        if notice.name in ("online", "listening", "ready", "disconnect", "exit", "reload"):
+        if notice.name in NAMES:
             details.pop("was", None)
             details.pop("number", None)
             self._emit(notice.name, notice.worker, details)

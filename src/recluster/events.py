@@ -9,15 +9,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .view import Worker
 
-NAMES = ("online", "listening", "ready", "message", "disconnect", "exit", "reload", "end")
+NAMES = (
+    "online",
+    "listening",
+    "ready",
+    "message",
+    "deaf",
+    "disconnect",
+    "exit",
+    "hold",
+    "reload",
+    "end",
+)
 
 
 @dataclass(frozen=True)
 class Event:
     """What a callback gets.
 
-    `worker` is None for `reload` and `end`. `details` by event: listening:
-    `address`; ready: `seconds`; message: `message`; exit: `code` or `signal`
+    `worker` is None for `hold`, `reload` and `end`. `details` by event: listening,
+    deaf: `address`; ready: `seconds`; message: `message`; hold: `address`, `held`,
+    `seconds` (for which nobody served there); exit: `code` or `signal`
     (a name, "SIGKILL"), `lived` (seconds), `next_try` (seconds or None), `error`
     (last line of its traceback, if known); reload: `ok`, `why`, `generation`,
     `seconds`, `verdicts`; end: `code`. Each is an attribute too: `event.address`.

@@ -310,6 +310,15 @@ FIELDS = (
         "how many slots a reload replaces at a time; 0: all, with a cutover in one step",
     ),
     Field(
+        "hold",
+        _seconds_or_none,
+        5.0,
+        "5",
+        "S",
+        "when no worker has listened on an address for this long, clients that connect there "
+        "wait unanswered until one does, so that health checks notice; 0 or none: never",
+    ),
+    Field(
         "stop_signal",
         _stop_signal,
         int(signal.SIGTERM),
@@ -400,6 +409,7 @@ class Options:
     shutdown_delay: float
     bake: float
     surge: int
+    hold: float | None
     stop_signal: int
     door: str
     balance: str
