@@ -35,6 +35,7 @@ int rc_engine_new(rc_engine **out, unsigned flags)
     engine->flags = flags;
     engine->deadline_ms = -1;
     engine->timer.fd = engine->signals.fd = engine->guard.source.fd = -1;
+    engine->standing.fd = -1;
     engine->shim.port.fd = engine->guard.pipe = engine->diag = -1;
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
     int error = engine->epoll < 0 ? -errno : 0;
@@ -106,6 +107,7 @@ static void close_all(struct rc_engine *engine)
         rc_close(&caller->source.fd);
     rc_close(&engine->timer.fd);
     rc_close(&engine->signals.fd);
+    rc_close(&engine->standing.fd);
     rc_close(&engine->guard.source.fd);
     rc_close(&engine->guard.pipe);
     rc_close(&engine->shim.port.fd);
@@ -383,6 +385,11 @@ static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_
     case RC_SOURCE_LANE:
         if (ready & EPOLLHUP)
             rc_lanes_hup(engine, RC_CONTAINER(source, struct rc_lane, source));
+        else
+            rc_lane_queues(engine, RC_CONTAINER(source, struct rc_lane, source));
+        break;
+    case RC_SOURCE_STANDING:
+        rc_standing_look(engine);
         break;
     case RC_SOURCE_SHIM_PORT:
         rc_shim_accept(engine);

@@ -39,6 +39,7 @@ enum rc_source_kind {
     RC_SOURCE_CHANNEL,
     RC_SOURCE_DOOR,
     RC_SOURCE_LANE,
+    RC_SOURCE_STANDING,
     RC_SOURCE_SHIM_PORT,
     RC_SOURCE_SHIM_CALL,
 };
@@ -201,9 +202,12 @@ struct rc_lane {
     pid_t pid;  /* who listened, */
     int number; /* on which of its descriptors: where a look begins */
     unsigned backlog;
-    bool deaf;    /* its worker lives, and no process of it has the lane any more */
-    bool chosen;  /* the attached program may return it */
-    bool closing; /* caller asked for no new SYN */
+    int64_t look_ms;  /* when its queue is looked at; 0: not planned */
+    unsigned rest_ms; /* how long until then */
+    unsigned stood;   /* how many were queued at the look before; 0: it rests */
+    bool deaf;        /* its worker lives, and no process of it has the lane any more */
+    bool chosen;      /* the attached program may return it */
+    bool closing;     /* caller asked for no new SYN */
     bool removing;
 };
 
@@ -285,6 +289,11 @@ int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);
 unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
 
+/* standing.c */
+void rc_lane_watch(struct rc_engine *engine, struct rc_lane *lane);
+void rc_lane_queues(struct rc_engine *engine, struct rc_lane *lane);
+void rc_standing_look(struct rc_engine *engine);
+
 /* deaf.c */
 int rc_lane_held(const struct rc_lane *lane);
 bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
@@ -353,7 +362,8 @@ struct rc_watch {
 struct rc_engine {
     int epoll;
     unsigned flags;
-    struct rc_source timer, signals;
+    struct rc_source timer, signals, standing;
+    int64_t look_ms; /* what the timer of standing.c is set to; 0: not set */
     sigset_t signal_set, mask_before;
     bool masked;
     bool orphans; /* a child that is not a worker may wait to be reaped */

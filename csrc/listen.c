@@ -86,12 +86,13 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
         group->zero = pending->zero;
         group->zero_index = pending->zero_index;
     }
-    error = rc_source_add(engine->epoll, &lane->source, RC_SOURCE_LANE, fd, 0);
+    error = rc_source_add(engine->epoll, &lane->source, RC_SOURCE_LANE, fd, EPOLLIN);
     if (error) { /* out of watches: without HUP we could not keep the order */
         group->count--;
         (void)shutdown(fd, SHUT_RDWR);
         goto fail;
     }
+    rc_lane_watch(engine, lane);
     if (group->count == 1)
         rc_group_add_sink(engine, group);
     (void)rc_group_steer(group);
@@ -119,22 +120,29 @@ static int lane_widen(struct rc_lane *lane, int asked)
 /* A lane of the same address that nobody holds, and to which `worker` is heir:
  * its predecessor died or closed it, or it closed it itself (a server that
  * restarts in its process, one of its processes that ended). */
-static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_worker *worker,
+static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_worker *heir,
                                   const struct rc_key *key)
 {
     struct rc_group *group = rc_group_find(engine, key);
-    for (; group && worker; worker = rc_find(engine, worker->heir_of))
-        for (unsigned at = 0; at < group->count; at++)
-            if (group->lanes[at]->worker == worker &&
-                (worker->dead || rc_lane_is_deaf(engine, group->lanes[at])))
-                return group->lanes[at];
+    for (const struct rc_worker *worker = heir; group && worker;
+         worker = rc_find(engine, worker->heir_of))
+        for (unsigned at = 0; at < group->count; at++) {
+            struct rc_lane *lane = group->lanes[at];
+            if (lane->worker != worker)
+                continue;
+            if (worker->dead || lane->deaf ||
+                (worker == heir ? rc_lane_held(lane) == 0 /* not worth telling: it is back */
+                                : rc_lane_is_deaf(engine, lane)))
+                return lane;
+        }
     return NULL;
 }
 
 /* The orphan, queue and all, takes the place of the successor's own socket. At
  * listen and not at bind: granian's parent binds a socket that never listens,
  * gunicorn skips listen on one that already does (SO_ACCEPTCONN). */
-static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer)
+static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
+                 struct rc_answer *answer)
 {
     int flags = fcntl(call->fd, F_GETFL);
     int error = lane_widen(lane, call->backlog);
@@ -149,6 +157,7 @@ static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_ans
     lane->pid = call->pid;
     lane->number = call->number;
     lane->deaf = false;
+    rc_lane_watch(engine, lane);
     (void)rc_group_steer(lane->group);
     return 0;
 }
@@ -157,8 +166,9 @@ static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_ans
 void rc_lanes_refused(struct rc_answer *answer)
 {
     if (answer->adopted) {
+        const struct rc_worker *heir = answer->adopted->worker;
         answer->adopted->worker = answer->previous;
-        answer->adopted->deaf = !answer->previous->dead;
+        answer->adopted->deaf = !answer->previous->dead && answer->previous != heir;
     }
     answer->adopted = NULL;
 }
@@ -176,7 +186,7 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struc
         return;
     }
     if (found && (orphan = orphan_for(engine, call->worker, &found->key)) != NULL) {
-        answer->result = adopt(call, orphan, answer);
+        answer->result = adopt(engine, call, orphan, answer);
         if (answer->result)
             return;
         rc_zero_listened(call->worker, found);
