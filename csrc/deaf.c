@@ -1,8 +1,8 @@
 /* deaf.c - lanes that their worker has given up, though it lives.
  *
  * Owns the question "does a process of the worker still hold this lane?", and
- * telling of a lane that none holds. Does not own when it is asked: when a lane's
- * queue stands still, when a worker says that it leaves, when its heir listens.
+ * telling of a lane that none holds. Does not own when it is asked: when something
+ * is queued (watch.c), when a worker says that it leaves, when its heir listens.
  *
  * There is no event for it. close(2) of a worker is not the last one, for we have
  * a duplicate: the lane stays in its group, takes handshakes, and nobody accepts
@@ -21,7 +21,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Where it was when it listened, it mostly still is: one system call. */
+/* Where it was when it was last seen, it mostly still is: one system call. */
 static bool in_its_place(const struct rc_lane *lane)
 {
     char path[64];
@@ -32,18 +32,22 @@ static bool in_its_place(const struct rc_lane *lane)
 
 /* Twice: a process that is forked between the list of processes and the look at
  * its parent is missed, and the parent may have closed its own. */
-static int held_by_any(const struct rc_lane *lane)
+static int held_by_any(struct rc_lane *lane)
 {
     struct rc_flow one = {.inode = (uint32_t)lane->inode};
     struct rc_flows flows = {.all = &one, .count = 1, .room = 1};
     int error = 0;
     for (int looks = 0; looks < 2 && !error && !one.held; looks++)
         error = rc_holders_mark(lane->worker->pid, &flows);
+    if (!error && one.held) {
+        lane->pid = one.holder;
+        lane->number = one.number;
+    }
     return error ? error : one.held;
 }
 
 /* 1: a process of its worker has it; 0: none has; -errno: it cannot be known. */
-int rc_lane_held(const struct rc_lane *lane)
+int rc_lane_held(struct rc_lane *lane)
 {
     if (!lane->worker || lane->worker->dead || lane->worker->pid <= 0)
         return -ESRCH;

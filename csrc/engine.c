@@ -35,7 +35,7 @@ int rc_engine_new(rc_engine **out, unsigned flags)
     engine->flags = flags;
     engine->deadline_ms = -1;
     engine->timer.fd = engine->signals.fd = engine->guard.source.fd = -1;
-    engine->standing.fd = -1;
+    engine->rest.fd = -1;
     engine->shim.port.fd = engine->guard.pipe = engine->diag = -1;
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
     int error = engine->epoll < 0 ? -errno : 0;
@@ -46,10 +46,13 @@ int rc_engine_new(rc_engine **out, unsigned flags)
         error = rc_source_add(engine->epoll, &engine->timer, RC_SOURCE_TIMER, timer, EPOLLIN);
     if (!error)
         timer = -1; /* the source's now */
+    if (!error)
+        error = rc_watch_open(engine);
     if (!error && (flags & RC_SUBREAPER) && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
         error = -errno;
     if (error) {
         rc_source_shut(engine->epoll, &engine->timer);
+        rc_source_shut(engine->epoll, &engine->rest);
         rc_close(&timer);
         rc_close(&engine->epoll);
         free(engine);
@@ -107,7 +110,7 @@ static void close_all(struct rc_engine *engine)
         rc_close(&caller->source.fd);
     rc_close(&engine->timer.fd);
     rc_close(&engine->signals.fd);
-    rc_close(&engine->standing.fd);
+    rc_close(&engine->rest.fd);
     rc_close(&engine->guard.source.fd);
     rc_close(&engine->guard.pipe);
     rc_close(&engine->shim.port.fd);
@@ -388,8 +391,8 @@ static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_
         else
             rc_lane_queues(engine, RC_CONTAINER(source, struct rc_lane, source));
         break;
-    case RC_SOURCE_STANDING:
-        rc_standing_look(engine);
+    case RC_SOURCE_REST:
+        rc_lanes_rested(engine);
         break;
     case RC_SOURCE_SHIM_PORT:
         rc_shim_accept(engine);

@@ -39,7 +39,7 @@ enum rc_source_kind {
     RC_SOURCE_CHANNEL,
     RC_SOURCE_DOOR,
     RC_SOURCE_LANE,
-    RC_SOURCE_STANDING,
+    RC_SOURCE_REST,
     RC_SOURCE_SHIM_PORT,
     RC_SOURCE_SHIM_CALL,
 };
@@ -109,6 +109,8 @@ struct rc_flow {
     uint32_t inode;             /* 0: no process has it */
     uint8_t family;
     bool held;
+    pid_t holder; /* the first that was seen to have it, */
+    int number;   /* as this descriptor */
 };
 
 struct rc_flows {
@@ -199,12 +201,12 @@ struct rc_lane {
     struct rc_group *group;
     struct rc_worker *worker; /* NULL: the group's sink */
     uint64_t inode;
-    pid_t pid;  /* who listened, */
-    int number; /* on which of its descriptors: where a look begins */
+    pid_t pid;  /* who has it, */
+    int number; /* as which descriptor, when it was last seen: where a look begins */
     unsigned backlog;
-    int64_t look_ms;  /* when its queue is looked at; 0: not planned */
-    unsigned rest_ms; /* how long until then */
-    unsigned stood;   /* how many were queued at the look before; 0: it rests */
+    int64_t watch_ms; /* when its queue is watched again; 0: it is, or nobody takes from it */
+    unsigned rest_ms; /* how long it rested before */
+    unsigned queued;  /* how many were, then */
     bool deaf;        /* its worker lives, and no process of it has the lane any more */
     bool chosen;      /* the attached program may return it */
     bool closing;     /* caller asked for no new SYN */
@@ -289,13 +291,14 @@ int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);
 unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
 
-/* standing.c */
+/* watch.c */
+int rc_watch_open(struct rc_engine *engine);
 void rc_lane_watch(struct rc_engine *engine, struct rc_lane *lane);
 void rc_lane_queues(struct rc_engine *engine, struct rc_lane *lane);
-void rc_standing_look(struct rc_engine *engine);
+void rc_lanes_rested(struct rc_engine *engine);
 
 /* deaf.c */
-int rc_lane_held(const struct rc_lane *lane);
+int rc_lane_held(struct rc_lane *lane);
 bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
 void rc_lane_shut_down(struct rc_engine *engine, const struct rc_lane *lane);
 
@@ -362,8 +365,8 @@ struct rc_watch {
 struct rc_engine {
     int epoll;
     unsigned flags;
-    struct rc_source timer, signals, standing;
-    int64_t look_ms; /* what the timer of standing.c is set to; 0: not set */
+    struct rc_source timer, signals, rest;
+    int64_t rest_ms; /* when the first of the resting lanes is watched again; 0: none rests */
     sigset_t signal_set, mask_before;
     bool masked;
     bool orphans; /* a child that is not a worker may wait to be reaped */

@@ -119,7 +119,7 @@ struct rc_engine {
     struct rc_guard guard;
     struct rc_group *groups;
     struct rc_output *output;
-    int64_t look_ms;
+    int64_t rest_ms;
     unsigned text_count;
     ...;
 };
@@ -128,7 +128,7 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 int rc_lanes_resteer(struct rc_engine *engine);
-int rc_lane_held(const struct rc_lane *lane);
+int rc_lane_held(struct rc_lane *lane);
 bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
 void rc_lanes_refused(struct rc_answer *answer);
 int rc_notify_install(void);

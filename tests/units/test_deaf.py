@@ -149,6 +149,15 @@ def test_a_worker_holds_its_lane_until_it_closes_it(engine, hold):
     assert is_held(engine) == 0
 
 
+def test_who_has_it_is_remembered(engine, hold, fault):
+    """Else each question about a duplicate would be a search."""
+    hold(1).do("extra = lanes[0].dup(); drop()")
+    assert is_held(engine) == 1
+    fault.arm(1, errno.ENOMEM, "realloc", sticky=True)
+    assert is_held(engine) == 1
+    assert fault.disarm() == 0
+
+
 @pytest.mark.parametrize("leave_group", [False, True])
 def test_so_do_its_children(engine, hold, leave_group):
     holder = hold(1)
@@ -213,7 +222,7 @@ def test_a_queue_that_nobody_takes_from_tells_of_a_deaf_lane(engine, hold, clien
 
 
 def test_a_queue_that_stands_is_not_deaf_while_somebody_holds_it(engine, hold, clients):
-    """Both stand; of one it is told, of the other not, and looks become rare."""
+    """Both stand; of one it is told, of the other not, and it is watched less and less."""
     hold(1), hold(2).do("drop()")
     for number in (1, 2):
         engine.steer(number)
@@ -238,21 +247,10 @@ def test_with_an_empty_queue_nothing_is_looked_at(engine, hold, clients):
     engine.steer(1)
     for _ in range(2):
         ports = clients(lane.getsockname(), 3)
-        engine.wait_until(lambda _: engine.struct.look_ms)
+        engine.wait_until(lambda _: engine.struct.rest_ms)
         arrivals({1: lane}, ports)
-        engine.wait_until(lambda _: not engine.struct.look_ms)
+        engine.wait_until(lambda _: not engine.struct.rest_ms)
     assert not ready(engine.struct.epoll, ms=300)
-    lane.close()
-
-
-def test_with_no_timer_nothing_is_looked_at_either(engine, fault, clients):
-    lane = engine.lane(1)
-    engine.steer(1)
-    fault.arm(1, errno.EMFILE, "timerfd_create")
-    clients(lane.getsockname(), 1)
-    engine.wait()
-    assert fault.disarm() == 1
-    assert engine.struct.look_ms == 0 and not ready(engine.struct.epoll, ms=0)
     lane.close()
 
 
