@@ -24,6 +24,14 @@ async def listen(port):
     servers[server.sockets[0].getsockname()[1]] = server
 
 
+async def close(server):
+    """asyncio drops what it has accepted in the turn in which a server is closed."""
+    for listener in server.sockets:
+        asyncio.get_running_loop().remove_reader(listener.fileno())
+    await asyncio.sleep(0.02)
+    server.close()
+
+
 async def answer(reader, writer):
     path = (await reader.readline()).split()[1].decode()
     while (await reader.readline()).strip():
@@ -34,7 +42,7 @@ async def answer(reader, writer):
     elif path == "/shutdown":
         servers[port].sockets[0].shutdown(socket.SHUT_RDWR)
     if path != "/":
-        servers[port].close()
+        await close(servers[port])
     if path == "/again":
         await listen(port)
     elif path == "/wait":
