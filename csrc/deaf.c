@@ -2,7 +2,7 @@
  *
  * Owns the question "does a process of the worker still hold this lane?", and
  * telling of a lane that none holds. Does not own when it is asked: when something
- * is queued (watch.c), when a worker says that it leaves, when its heir listens.
+ * is queued (congestion.c), when a worker says that it leaves, when its heir listens.
  *
  * There is no event for it. close(2) of a worker is not the last one, for we have
  * a duplicate: the lane stays in its group, takes handshakes, and nobody accepts
@@ -72,6 +72,7 @@ bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane)
     if (lane->deaf || engine->text_count == room || rc_lane_held(lane) != 0)
         return lane->deaf;
     lane->deaf = true;
+    rc_group_watch(engine, lane->group);
     (void)rc_group_steer(lane->group); /* else the next Live does it */
     rc_emit_address(engine, RC_EVENT_DEAF, lane->worker->id, lanes_left(lane),
                     &lane->group->key.address);

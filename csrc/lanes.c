@@ -23,15 +23,15 @@
 
 /* ---- steering a group ------------------------------------------------------ */
 
-enum level { NEVER, ORPHAN, LIVE };
+enum level { NEVER, ORPHAN, HUNG, CONGESTED, BUSY, FREE };
 
 static enum level lane_level(const struct rc_lane *lane)
 {
     if (!lane->worker || !lane->worker->live || lane->removing || lane->closing)
         return NEVER;
-    if (!lane->worker->dead && !lane->deaf)
-        return LIVE;
-    return lane->group->held ? NEVER : ORPHAN;
+    if (lane->worker->dead || lane->deaf)
+        return lane->group->held ? NEVER : ORPHAN;
+    return (enum level)(FREE - rc_lane_pressure(lane));
 }
 
 static unsigned lane_index(const struct rc_lane *lane)
@@ -42,17 +42,22 @@ static unsigned lane_index(const struct rc_lane *lane)
     return at;
 }
 
-void rc_group_choose(struct rc_group *group)
+/* Whether that differs from the last choice. */
+bool rc_group_choose(struct rc_group *group)
 {
     enum level best = NEVER;
+    bool changed = false;
     for (unsigned at = 0; at < group->count; at++) {
         enum level level = lane_level(group->lanes[at]);
         best = level > best ? level : best;
     }
     for (unsigned at = 0; at < group->count; at++) {
         struct rc_lane *lane = group->lanes[at];
-        lane->chosen = best != NEVER && lane_level(lane) == best;
+        bool before = lane->chosen;
+        rc_lane_chosen(lane, best != NEVER && lane_level(lane) == best);
+        changed |= lane->chosen != before;
     }
+    return changed;
 }
 
 /* Attaches a program over the chosen lanes below index `limit`; where there is
@@ -78,8 +83,21 @@ int rc_group_steer(struct rc_group *group)
 {
     if (group->count == 0)
         return 0;
-    rc_group_choose(group);
-    return group_attach(group, group->count, NULL);
+    (void)rc_group_choose(group);
+    int error = group_attach(group, group->count, NULL);
+    group->stale = false;
+    group->refused = error != 0;
+    return error;
+}
+
+/* After a change of pressure only: often the choice stays what it was. */
+int rc_group_refresh(struct rc_group *group)
+{
+    if (group->count == 0 || (!rc_group_choose(group) && !group->refused)) {
+        group->stale = false;
+        return 0;
+    }
+    return rc_group_steer(group);
 }
 
 int rc_lanes_resteer(struct rc_engine *engine)
@@ -88,6 +106,7 @@ int rc_lanes_resteer(struct rc_engine *engine)
     for (struct rc_group *group = engine->groups; group; group = group->next) {
         int error = rc_group_steer(group);
         first = first ? first : error;
+        rc_group_watch(engine, group);
     }
     return first;
 }
@@ -165,6 +184,7 @@ int rc_group_append(struct rc_group *group, struct rc_lane *lane)
 static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
+    rc_lane_calm(lane);
     group->lanes[lane_index(lane)] = group->lanes[group->count - 1];
     group->count--;
     if (group->sink == lane)
@@ -187,11 +207,11 @@ static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
     struct rc_group *group = lane->group;
     unsigned last = group->count - 1;
     lane->removing = true;
-    rc_group_choose(group);
+    (void)rc_group_choose(group);
     int error = group_attach(group, lane_index(lane) == last ? group->count : last, NULL);
     if (error) { /* no memory: with the old program a removal would be wrong */
         lane->removing = false;
-        rc_group_choose(group);
+        (void)rc_group_choose(group);
         return error;
     }
     (void)shutdown(lane->source.fd, SHUT_RDWR);
@@ -320,6 +340,7 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
                 continue;
             struct rc_lane_facts *facts = &out[count - 1];
             *facts = (struct rc_lane_facts){.worker = lane->worker->id, .chosen = lane->chosen};
+            facts->pressure = (int)rc_lane_pressure(lane);
             facts->queued = rc_lane_queued(lane, &facts->backlog);
             rc_address_text(&group->key.address, facts->address, sizeof facts->address);
         }

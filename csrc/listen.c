@@ -66,6 +66,7 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
         goto fail;
     lane->source.fd = -1;
     lane->worker = call->worker;
+    lane->by_leader = call->pid == call->worker->pid;
     lane->inode = pending->inode;
     lane->pid = call->pid;
     lane->number = call->number;
@@ -86,16 +87,16 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
         group->zero = pending->zero;
         group->zero_index = pending->zero_index;
     }
-    error = rc_source_add(engine->epoll, &lane->source, RC_SOURCE_LANE, fd, EPOLLIN);
+    error = rc_source_add(engine->epoll, &lane->source, RC_SOURCE_LANE, fd, 0);
     if (error) { /* out of watches: without HUP we could not keep the order */
         group->count--;
         (void)shutdown(fd, SHUT_RDWR);
         goto fail;
     }
-    rc_lane_watch(engine, lane);
     if (group->count == 1)
         rc_group_add_sink(engine, group);
     (void)rc_group_steer(group);
+    rc_group_watch(engine, group);
     return 0;
 fail:
     if (group)
@@ -153,12 +154,14 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
     answer->adopted = lane;
     answer->previous = lane->worker;
     answer->replace = lane->source.fd;
+    rc_lane_calm(lane);
     lane->worker = call->worker;
     lane->pid = call->pid;
     lane->number = call->number;
     lane->deaf = false;
-    rc_lane_watch(engine, lane);
+    lane->by_leader = call->pid == call->worker->pid;
     (void)rc_group_steer(lane->group);
+    rc_group_watch(engine, lane->group);
     return 0;
 }
 

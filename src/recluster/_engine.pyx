@@ -35,6 +35,10 @@ MESSAGE = RC_EVENT_MESSAGE
 GARBLED = RC_EVENT_GARBLED
 EXIT = RC_EVENT_EXIT
 GONE = RC_EVENT_GONE
+HUNG = RC_EVENT_HUNG
+TAKES = RC_EVENT_TAKES
+
+PRESSURES = ("free", "busy", "congested", "hung")
 
 NOTIFY = RC_DOOR_NOTIFY
 PRELOAD = RC_DOOR_PRELOAD
@@ -257,7 +261,7 @@ cdef class Engine:
         return _check(rc_hold(self._alive(), address, on), "hold")
 
     def lanes(self):
-        """(worker, address, chosen, queued, backlog) of every lane."""
+        """(worker, address, chosen, queued, backlog, pressure) of every lane."""
         cdef int count = _check(rc_lanes(self._alive(), NULL, 0), "lanes")
         cdef rc_lane_facts *facts = <rc_lane_facts *>PyMem_Malloc(
             (count + 1) * sizeof(rc_lane_facts))
@@ -267,7 +271,8 @@ cdef class Engine:
         try:
             count = rc_lanes(self._engine, facts, count)
             return [(facts[at].worker, (<bytes>facts[at].address).decode(),
-                     bool(facts[at].chosen), facts[at].queued, facts[at].backlog)
+                     bool(facts[at].chosen), facts[at].queued, facts[at].backlog,
+                     PRESSURES[facts[at].pressure])
                     for at in range(count)]
         finally:
             PyMem_Free(facts)

@@ -33,6 +33,8 @@ class Attendance(Reloading):
         What it closes before it has found its addresses is part of its start."""
         member = self.members[worker]
         slot = self.slots[member.slot]
+        if member.hung_since is not None:  # now it is known why
+            member.hung_since = member.deadline = None
         if not partly:
             member.addresses.discard(address)
         if not self._starts(member, now) or (member.ready_at is not None and not member.addresses):

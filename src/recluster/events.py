@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .view import Worker
 
-NAMES = (
+NOTICED = (
     "online",
     "listening",
     "ready",
-    "message",
+    "hung",
+    "takes",
     "deaf",
     "disconnect",
     "exit",
     "hold",
     "reload",
-    "end",
 )
+NAMES = (*NOTICED, "message", "end")
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class Event:
     """What a callback gets.
 
     `worker` is None for `hold`, `reload` and `end`. `details` by event: listening,
-    deaf: `address`; ready: `seconds`; message: `message`; hold: `address`, `held`,
-    `seconds` (for which nobody served there); exit: `code` or `signal`
+    deaf (it listens there no more): `address`; ready: `seconds`; hung (it takes no
+    connections, though some wait): `queued`; takes (again): `seconds`; message:
+    `message`; hold: `address`, `held`, `seconds` (without a worker); exit: `code` or `signal`
     (a name, "SIGKILL"), `lived` (seconds), `next_try` (seconds or None), `error`
     (last line of its traceback, if known); reload: `ok`, `why`, `generation`,
     `seconds`, `verdicts`; end: `code`. Each is an attribute too: `event.address`.

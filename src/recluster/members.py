@@ -30,6 +30,7 @@ class Member:
     closed: set[str] = field(default_factory=set)  # where it does not any more
     error: str | None = None  # the last line of its traceback, if it told
     overdue: bool = False
+    hung_since: float | None = None  # it takes no connections, though some wait
 
 
 @dataclass(eq=False)

@@ -109,6 +109,11 @@ class Story:
             self._line(f"{who}: no longer listens on {details['address']}; to be replaced")
         elif name == "hold":
             self._line(hold_line(details))
+        elif name == "hung":
+            waits = "1 waits" if details["queued"] == 1 else f"{details['queued']} wait"
+            self._line(f"{who}: hangs: takes no connections, {waits}; others get the new ones")
+        elif name == "takes":
+            self._line(f"{who}: takes connections again after {seconds(details['seconds'])}")
         elif name == "overdue":
             self._line(f"{who}: {details['why']}")
         elif name == "relief":

@@ -49,7 +49,8 @@ class World(RuleBasedStateMachine):
         give_up=st.sampled_from([0, 3]),
         more=st.sampled_from(
             [{}, {}, {"bake": 2.0}, {"surge": 1}, {"surge": 2}, {"shutdown_delay": 3.0},
-             {"max_draining": 1}, {"drain_quiet": "timeout"}, {"hold": 2.0}, {"hold": None}]
+             {"max_draining": 1}, {"drain_quiet": "timeout"}, {"hang_timeout": 2.0},
+             {"hang_timeout": 1.0, "bake": 3.0}, {"hold": 2.0}, {"hold": None}]
         ),
     )  # fmt: skip
     def begin(self, workers, ready_when, timeout, give_up, more):
@@ -101,6 +102,9 @@ class World(RuleBasedStateMachine):
         elif isinstance(command, c.Leave):
             assert self.processes[command.worker].alive, "a signal to the dead"
             self.processes[command.worker].asked = True
+        elif isinstance(command, c.Abort):
+            assert self.processes[command.worker].alive, "a signal to the dead"
+            assert self.people.options.hang_timeout, "nobody asked for that"
         elif isinstance(command, c.Kill):
             assert self.processes[command.worker].alive, "a signal to the dead"
             self.processes[command.worker].killed = True
@@ -242,6 +246,16 @@ class World(RuleBasedStateMachine):
         self.queues[self.some(data, [k for k in self.alive() if not self.processes[k].deaf])] = 0
 
     @precondition(lambda self: self.alive())
+    @rule(data=st.data(), takes=st.booleans())
+    def hangs_or_takes(self, data, takes):
+        key = self.some(data, self.alive())
+        if takes:
+            self.people.takes(key, self.now)
+        else:
+            self.people.hung(key, 1, self.now)
+        self.obey()
+
+    @precondition(lambda self: self.alive())
     @rule(data=st.data(), status=st.sampled_from([0, 1, -9, -11]))
     def dies(self, data, status):
         key = self.some(data, self.alive())
@@ -317,7 +331,7 @@ class World(RuleBasedStateMachine):
         self.closing = self.closing or self.people.closing  # it gave up
         for slot in self.people.slots.values():
             if slot.serving:
-                assert slot.serving.state is State.SERVING
+                assert slot.serving.state in (State.SERVING, State.ABORTED)
                 assert slot.wanted
             if slot.incoming:
                 assert slot.incoming.state not in ENDED
@@ -431,6 +445,7 @@ class World(RuleBasedStateMachine):
                 starts = self.people.members[key].state in (State.STARTING, State.READY)
                 if process.deaf and not starts:
                     continue  # it never listens again
+                self.people.takes(key, self.now)
                 self.people.online(key, self.now)
                 for address in ADDRESSES:
                     self.begins_to_listen(key, address)
@@ -689,3 +704,28 @@ def test_37_a_shutdown_ends_it():
     people.take()
     people.tick(60.0)
     assert not holds(people)
+
+
+def test_boots_that_fail_are_forgotten():
+    """A slot whose code is broken for a night must not keep each of its tries."""
+    options = Options.make({"workers": 1, "respawn": 1, "backoff": 0}, {})
+    people = p.Population(options, lambda: 0.5)
+    people.start(0.0)
+    people.listening(1, "a:1", 0.1)
+    people.exited(1, -9, 0.2)
+    people.gone(1, 0.2)
+    people.take()
+    newest = 1
+    for _ in range(50):
+        people.tick(people.deadline())
+        spawns = [one for one in people.take() if isinstance(one, c.Spawn)]
+        if spawns:
+            ((newest, heir_of),) = [(one.worker, one.heir_of) for one in spawns]
+            assert heir_of == 1  # its lane waits all the time
+            people.exited(newest, 1, newest + 0.5)
+            people.gone(newest, newest + 0.5)
+            for one in people.take():
+                if isinstance(one, c.Inspect):
+                    people.inspected(one.worker, Facts(), newest + 0.5)
+        assert people.members.keys() <= {1, newest}
+    assert newest > 20

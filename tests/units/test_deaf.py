@@ -117,6 +117,12 @@ def is_held(engine, number=1):
     return engine.lib.rc_lane_held(lane)
 
 
+def pressures(engine):
+    facts = engine.ffi.new("struct rc_lane_facts[]", 8)
+    count = engine.lib.rc_lanes(engine.pointer, facts, 8)
+    return {one.worker: one.pressure for one in facts[0:count]}
+
+
 def deaf_events(engine, events):
     return [event[1:] for event in events if event[0] == engine.lib.RC_EVENT_DEAF]
 
@@ -222,13 +228,31 @@ def test_a_queue_that_nobody_takes_from_tells_of_a_deaf_lane(engine, hold, clien
 
 
 def test_a_queue_that_stands_is_not_deaf_while_somebody_holds_it(engine, hold, clients):
-    """Both stand; of one it is told, of the other not, and it is watched less and less."""
+    """Both stand: one is deaf, and told of; the other is congested."""
     hold(1), hold(2).do("drop()")
     for number in (1, 2):
         engine.steer(number)
         clients(hold.address, 2)
-    events = engine.wait_until(lambda _: lanes_of(engine, 1)[0].rest_ms >= 100)
+    engine.steer(1, 2)
+    events = engine.wait_until(
+        lambda events: (
+            pressures(engine)[1] == engine.lib.RC_CONGESTED and deaf_events(engine, events)
+        )
+    )
     assert [event[0] for event in deaf_events(engine, events)] == [2]
+    assert pressures(engine)[2] == engine.lib.RC_FREE
+
+
+def test_a_worker_that_gives_up_while_its_queue_stands_is_found_out(engine, hold, clients):
+    holders = [hold(1), hold(2)]
+    engine.steer(1)
+    clients(hold.address, 2)
+    engine.steer(1, 2)
+    engine.wait_until(lambda _: pressures(engine)[1] == engine.lib.RC_CONGESTED)
+    holders[0].do("drop()")
+    events = engine.wait_until(lambda events: deaf_events(engine, events))
+    assert [event[0] for event in deaf_events(engine, events)] == [1]
+    assert pressures(engine)[1] == engine.lib.RC_FREE  # nothing is known of a lane without a holder
 
 
 def test_when_all_are_deaf_they_go_on_queueing(engine, hold, clients):
@@ -240,18 +264,6 @@ def test_when_all_are_deaf_they_go_on_queueing(engine, hold, clients):
     clients(hold.address, 2)
     assert engine.lib.rc_deaf(engine.pointer, 1) == 2
     assert engine.lib.rc_deaf(engine.pointer, 7) == 0
-
-
-def test_with_an_empty_queue_nothing_is_looked_at(engine, hold, clients):
-    lane = engine.lane(1)
-    engine.steer(1)
-    for _ in range(2):
-        ports = clients(lane.getsockname(), 3)
-        engine.wait_until(lambda _: engine.struct.rest_ms)
-        arrivals({1: lane}, ports)
-        engine.wait_until(lambda _: not engine.struct.rest_ms)
-    assert not ready(engine.struct.epoll, ms=300)
-    lane.close()
 
 
 def test_one_lane_of_several(engine, hold):
