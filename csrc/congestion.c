@@ -43,7 +43,7 @@ static int64_t now_us(void)
 static bool watched(const struct rc_lane *lane)
 {
     return lane->worker && lane->worker->live && !lane->worker->dead && !lane->removing &&
-           !lane->closing && !lane->party;
+           !lane->closing && !lane->party && !lane->deaf;
 }
 
 /* ---- the timer --------------------------------------------------------------------- */
@@ -166,7 +166,7 @@ static void look(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
         look_in(engine, lane, now, STILL_US);
     } else if (now < pressure->marked_at + STILL_US) {
         look_in(engine, lane, now, (unsigned)(pressure->marked_at + STILL_US - now));
-    } else {
+    } else if (!rc_lane_is_deaf(engine, lane)) {
         stands_still(engine, lane, queued, now);
     }
 }
@@ -176,7 +176,7 @@ void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane)
 {
     int64_t now = now_us();
     (void)rc_source_arm(engine->epoll, &lane->source, 0);
-    if (!watched(lane))
+    if (!watched(lane) || rc_lane_is_deaf(engine, lane)) /* at once: a deaf lane traps clients */
         return;
     lane->pressure.queued = rc_lane_queued(lane, NULL);
     lane->pressure.marked_at = lane->pressure.queued ? now : 0;

@@ -1,7 +1,7 @@
 /* internal.h - what the engine's files share. Not installed, not public.
  *
  * Direction of dependencies: engine -> spawn, doors (notify, shimdoor) -> bind,
- * listen -> pending, lanes -> steering, sockets; facts -> lanes, diag, holders.
+ * listen -> pending, deaf, lanes -> steering, sockets; facts -> lanes, diag, holders.
  * At the bottom, knowing nobody: channel, guard, loop, registry.
  */
 #ifndef RECLUSTER_INTERNAL_H
@@ -110,6 +110,8 @@ struct rc_flow {
     uint32_t inode;             /* 0: no process has it */
     uint8_t family;
     bool held;
+    pid_t holder; /* the first that was seen to have it, */
+    int number;   /* as this descriptor */
 };
 
 struct rc_flows {
@@ -221,7 +223,10 @@ struct rc_lane {
     struct rc_share *others;  /* further holders of a shared lane */
     uint32_t party;           /* not 0: the lane of all workers of that party */
     uint64_t inode;
+    pid_t pid;  /* who has it, */
+    int number; /* as which descriptor, when it was last seen: where a look begins */
     unsigned backlog;
+    bool deaf; /* its worker lives, and no process of it has the lane any more */
     struct rc_pressure pressure;
     bool by_leader; /* listened on by the worker's leader, not by a child or a thread */
     bool chosen;    /* the attached program may return it */
@@ -245,6 +250,7 @@ struct rc_group {
     bool refused; /* the last choice could not be attached */
     int64_t steered_at;
     unsigned count, room;
+    bool held; /* where only lanes without a holder are left, the sink is better */
 };
 
 struct rc_engine;
@@ -304,13 +310,18 @@ int rc_group_append(struct rc_group *group, struct rc_lane *lane);
 bool rc_group_choose(struct rc_group *group);
 int rc_group_steer(struct rc_group *group);
 int rc_group_refresh(struct rc_group *group);
-unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
 void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group);
 void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group);
 struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode);
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
 int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);
+unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
+
+/* deaf.c */
+int rc_lane_held(struct rc_lane *lane);
+bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
+void rc_lane_shut_down(struct rc_engine *engine, const struct rc_lane *lane);
 
 /* sharing.c */
 enum rc_level { RC_LEVEL_NEVER, RC_LEVEL_ORPHAN, RC_LEVEL_LIVE };
@@ -468,6 +479,8 @@ void rc_descriptors_restore(const struct rc_engine *engine);
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
 void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
              const char *text, size_t length);
+void rc_emit_address(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+                     const struct sockaddr_in6 *address);
 void rc_bury(struct rc_engine *engine, void *memory); /* begins with a grave */
 void rc_free_graves(struct rc_engine *engine);
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);

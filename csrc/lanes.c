@@ -31,8 +31,10 @@ static enum level lane_level(const struct rc_lane *lane)
 {
     enum rc_level level = rc_lane_level(lane);
     enum rc_pressure_kind pressure = rc_lane_pressure(lane);
+    if (level == RC_LEVEL_LIVE && lane->deaf)
+        level = RC_LEVEL_ORPHAN; /* it waits for a successor too */
     if (level != RC_LEVEL_LIVE)
-        return level == RC_LEVEL_ORPHAN ? ORPHAN : NEVER;
+        return level == RC_LEVEL_ORPHAN && !lane->group->held ? ORPHAN : NEVER;
     if (lane->group->policy == RC_BALANCE_SOURCE_IP ||
         (lane->group->weighed && pressure == RC_BUSY))
         return FREE;
@@ -283,6 +285,7 @@ static int listen_again(const struct rc_lane *lane)
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane)
 {
     if (!lane->others || rc_lane_all_dead(lane)) {
+        rc_lane_shut_down(engine, lane);
         lane_forget(engine, lane);
         return;
     }

@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -31,11 +30,7 @@ static unsigned backlog_for(int asked)
 static void announce(struct rc_engine *engine, const struct rc_worker *worker,
                      const struct sockaddr_in6 *address, bool lane)
 {
-    if (engine->text_count == sizeof engine->texts / sizeof engine->texts[0])
-        return;
-    char *text = engine->texts[engine->text_count++];
-    rc_address_text(address, text, sizeof engine->texts[0]);
-    rc_emit(engine, RC_EVENT_LISTENING, worker->id, lane, text, strlen(text));
+    rc_emit_address(engine, RC_EVENT_LISTENING, worker->id, lane, address);
 }
 
 /* The kernel calls listen(2) on our dup. The first lane of a group listens with
@@ -74,6 +69,8 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
     lane->party = call->worker->party;
     lane->by_leader = call->pid == call->worker->pid;
     lane->inode = pending->inode;
+    lane->pid = call->pid;
+    lane->number = call->number;
     lane->backlog = backlog_for(call->backlog);
     error = rc_group_append(group, lane);
     if (error)
@@ -122,16 +119,29 @@ static int lane_widen(struct rc_lane *lane, int asked)
     return 0;
 }
 
-/* A lane of the same address whose worker died, and to which `worker` is heir. */
-static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_worker *worker,
+/* A lane of the same address that nobody holds, and to which `worker` is heir:
+ * its predecessor died or closed it, or it closed it itself (a server that
+ * restarts in its process, one of its processes that ended). */
+static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_worker *heir,
                                   const struct rc_key *key)
 {
     struct rc_group *group = rc_group_find(engine, key);
-    struct rc_worker *dead = rc_find(engine, worker->heir_of);
-    for (; group && dead; dead = rc_find(engine, dead->heir_of))
-        for (unsigned at = 0; dead->dead && at < group->count; at++)
-            if (rc_lane_held_by(group->lanes[at], dead) && rc_lane_all_dead(group->lanes[at]))
-                return group->lanes[at];
+    for (const struct rc_worker *worker = heir; group && worker;
+         worker = rc_find(engine, worker->heir_of))
+        for (unsigned at = 0; at < group->count; at++) {
+            struct rc_lane *lane = group->lanes[at];
+            if (lane->party) { /* of one that goes deaf the others still take */
+                if (worker->dead && rc_lane_held_by(lane, worker) && rc_lane_all_dead(lane))
+                    return lane;
+                continue;
+            }
+            if (lane->worker != worker)
+                continue;
+            if (worker->dead || lane->deaf ||
+                (worker == heir ? rc_lane_held(lane) == 0 /* not worth telling: it is back */
+                                : rc_lane_is_deaf(engine, lane)))
+                return lane;
+        }
     return NULL;
 }
 
@@ -162,6 +172,9 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
         lane->party = call->worker->party ? call->worker->party : lane->party;
     else
         lane->worker = call->worker;
+    lane->pid = call->pid;
+    lane->number = call->number;
+    lane->deaf = false;
     lane->by_leader = call->pid == call->worker->pid;
     (void)rc_group_steer(lane->group);
     rc_group_watch(engine, lane->group);
@@ -172,10 +185,13 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
 void rc_lanes_refused(struct rc_answer *answer)
 {
     struct rc_lane *lane = answer->adopted;
-    if (lane && lane->party)
+    if (lane && lane->party) {
         (void)rc_lane_leave(lane, answer->previous);
-    else if (lane)
+    } else if (lane) {
+        const struct rc_worker *heir = lane->worker;
         lane->worker = answer->previous;
+        lane->deaf = !answer->previous->dead && answer->previous != heir;
+    }
     answer->adopted = NULL;
 }
 

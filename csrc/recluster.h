@@ -24,6 +24,8 @@ enum rc_event_kind {
     RC_EVENT_READABLE,  /* value: a descriptor given to rc_watch */
     RC_EVENT_DOOR,      /* value: 0 the worker's door is open, else errno */
     RC_EVENT_LISTENING, /* text: "host:port", value: 1 for a lane, 0 for a private socket */
+    RC_EVENT_DEAF,      /* text: "host:port" where the worker, alive, has given a lane up; value:
+                           how many lanes it has left there */
     RC_EVENT_MESSAGE,   /* text: one line of the worker's channel, without newline */
     RC_EVENT_GARBLED,   /* the worker sent a line that is too long; value: its limit */
     RC_EVENT_EXIT,  /* value: exit code, or -signal; the worker's last event but RC_EVENT_GONE */
@@ -120,6 +122,8 @@ struct rc_live {
 int rc_steer(rc_engine *engine, const struct rc_live *live, size_t count);
 int rc_close_lanes(rc_engine *engine, uint32_t worker); /* take no new SYN; finish the rest */
 int rc_queued(rc_engine *engine, uint32_t worker);
+int rc_deaf(rc_engine *engine, uint32_t worker); /* queued in lanes it has given up, alive */
+int rc_hold(rc_engine *engine, const char *address, int on); /* no queueing for the absent */
 int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room);
 
 /* Draining: the connections of workers that are not steered to any more. */

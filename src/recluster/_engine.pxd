@@ -15,6 +15,7 @@ cdef extern from "recluster.h" nogil:
         RC_EVENT_READABLE
         RC_EVENT_DOOR
         RC_EVENT_LISTENING
+        RC_EVENT_DEAF
         RC_EVENT_MESSAGE
         RC_EVENT_GARBLED
         RC_EVENT_EXIT
@@ -93,6 +94,8 @@ cdef extern from "recluster.h" nogil:
     int rc_steer(rc_engine *engine, const rc_live *live, size_t count)
     int rc_close_lanes(rc_engine *engine, uint32_t worker)
     int rc_queued(rc_engine *engine, uint32_t worker)
+    int rc_deaf(rc_engine *engine, uint32_t worker)
+    int rc_hold(rc_engine *engine, const char *address, int on)
     int rc_lanes(rc_engine *engine, rc_lane_facts *out, size_t room)
 
     struct rc_drain_facts:

@@ -30,6 +30,7 @@ DEADLINE = RC_EVENT_DEADLINE
 READABLE = RC_EVENT_READABLE
 DOOR = RC_EVENT_DOOR
 LISTENING = RC_EVENT_LISTENING
+DEAF = RC_EVENT_DEAF
 MESSAGE = RC_EVENT_MESSAGE
 GARBLED = RC_EVENT_GARBLED
 EXIT = RC_EVENT_EXIT
@@ -267,6 +268,16 @@ cdef class Engine:
     def queued(self, uint32_t worker):
         """Connections that wait to be accepted in this worker's lanes."""
         return _check(rc_queued(self._alive(), worker), "TCP_INFO")
+
+    def deaf(self, uint32_t worker):
+        """Find the lanes that this worker, alive, has given up; returns how many
+        connections wait in them."""
+        return _check(rc_deaf(self._alive(), worker), "look for deaf lanes")
+
+    def hold(self, bytes address, bint on):
+        """Whether lanes that nobody holds take new connections there. Returns how
+        many groups have the address."""
+        return _check(rc_hold(self._alive(), address, on), "hold")
 
     def lanes(self):
         """(worker, address, chosen, queued, backlog, pressure, holders) of every lane."""

@@ -290,7 +290,7 @@ class Cluster:
 
     def on(self, event: str, callback: Callback) -> None:
         """Call `callback` with an `Event` at each: online, listening, ready, hung,
-        takes, message, disconnect, exit, canary, reload, end."""
+        takes, deaf, message, disconnect, exit, hold, canary, reload, end."""
         self._emitter.on(event, callback)
 
     def off(self, event: str, callback: Callback) -> None:
@@ -408,6 +408,8 @@ class Cluster:
                 )
         elif kind == _engine.LISTENING:
             people.listening(key, (text or b"").decode(), now)
+        elif kind == _engine.DEAF:
+            people.deaf(key, (text or b"").decode(), bool(value), now)
         elif kind == _engine.MESSAGE:
             self._message(key, text or b"", now)
         elif kind == _engine.GARBLED:
@@ -499,6 +501,13 @@ class Cluster:
             self._release_worker(command.worker, now)
         elif isinstance(command, commands.CloseLanes):
             engine.close_lanes()
+        elif isinstance(command, commands.FindDeaf):
+            engine.deaf(command.worker)
+        elif isinstance(command, commands.Hold):
+            try:
+                engine.hold(command.address.encode(), command.on)
+            except OSError:
+                self._population.steering_failed(now)
         elif isinstance(command, commands.Notice):
             self._notice(command)
 
@@ -520,8 +529,11 @@ class Cluster:
         try:
             connections, owing, quiet, half_open, queued = engine.drain_look(key)
         except OSError:
-            return Facts(queued=engine.queued(key), catches_stop=stoppable)
-        return Facts(queued, half_open, connections, owing, quiet, stoppable)
+            queued = engine.queued(key)
+            stranded = engine.deaf(key) if queued else 0
+            return Facts(queued, catches_stop=stoppable, stranded=stranded)
+        stranded = engine.deaf(key) if queued else 0
+        return Facts(queued, half_open, connections, owing, quiet, stoppable, stranded)
 
     def _end(self, code: int) -> None:
         self.exit_code = code

@@ -77,6 +77,21 @@ class CloseLanes:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """Whether lanes that no worker holds stop taking connections at that address."""
+
+    address: str
+    on: bool
+
+
+@dataclass(frozen=True)
+class FindDeaf:
+    """Find out which lanes this worker, alive, has given up."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
 class Notice:
     """Something to tell: the event's name, the worker, details."""
 
@@ -101,6 +116,8 @@ Command = (
     | Inspect
     | Release
     | CloseLanes
+    | Hold
+    | FindDeaf
     | Notice
     | Ended
 )

@@ -25,8 +25,9 @@ class Member:
     retired_at: float = 0.0
     settle_until: float = 0.0
     draining_since: float = 0.0
-    leaving: bool = False  # said disconnect: to be replaced first
-    addresses: set[str] = field(default_factory=set)
+    leaving: bool = False  # said disconnect, or ended well: to be replaced at once
+    addresses: set[str] = field(default_factory=set)  # where it listens
+    closed: set[str] = field(default_factory=set)  # where it does not any more
     error: str | None = None  # the last line of its traceback, if it told
     overdue: bool = False
     hung_since: float | None = None  # it takes no connections, though some wait

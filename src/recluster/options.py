@@ -369,6 +369,15 @@ FIELDS = (
         "that serve",
     ),
     Field(
+        "hold",
+        _seconds_or_none,
+        5.0,
+        "5",
+        "S",
+        "when no worker has listened on an address for this long, clients that connect there "
+        "wait unanswered until one does, so that health checks notice; 0 or none: never",
+    ),
+    Field(
         "stop_signal",
         _stop_signal,
         int(signal.SIGTERM),
@@ -470,6 +479,7 @@ class Options:
     bake: float
     surge: int
     boots: int
+    hold: float | None
     stop_signal: int
     door: str
     balance: str

@@ -13,12 +13,12 @@ Invariants, beside the table in `lifecycle`:
 
 from __future__ import annotations
 
+from .attendance import Attendance
 from .backoff import Backoff
-from .commands import CloseLanes, Inspect, Live
+from .commands import CloseLanes, FindDeaf, Inspect, Live
 from .draining import Facts, finished, settled
-from .lifecycle import RETIRED, Event, State
+from .lifecycle import ENDED, RETIRED, Event, State
 from .members import Member, Slot
-from .reloading import Reloading
 from .slots import LANE_GRACE, LOOK_EVERY
 
 GONE_GRACE = 5.0  # at the end: how long strays of a dead worker are waited for
@@ -26,7 +26,7 @@ RELIEF_TRIES = 3
 STEER_AGAIN = 0.1
 
 
-class Population(Reloading):
+class Population(Attendance):
     # ---- what the caller asks for ----------------------------------------------
 
     def start(self, now: float) -> None:
@@ -126,7 +126,7 @@ class Population(Reloading):
 
     def listening(self, worker: int, address: str, now: float) -> None:
         member = self.members[worker]
-        member.addresses.add(address)
+        self._attends(member, address, now)
         self._tell("listening", worker, address=address)
         if self.options.ready_when == "listening":
             self.ready(worker, now)
@@ -155,13 +155,12 @@ class Population(Reloading):
     def said_disconnect(self, worker: int, now: float) -> None:
         """The worker wants to be replaced, and will finish."""
         member = self.members[worker]
-        slot = self.slots[member.slot]
         self._tell("disconnect", worker)
-        if slot.serving is not member or member.leaving:
+        if self.slots[member.slot].serving is not member or member.leaving:
             return
         member.leaving = True
-        if not slot.incoming and not self.reloading:
-            slot.spawn_at = max(now, member.born + self.options.respawn)
+        self._do(FindDeaf(worker))
+        self._replace_leaving(now)
         self.tick(now)
 
     def hung(self, worker: int, queued: int, now: float) -> None:
@@ -218,6 +217,7 @@ class Population(Reloading):
         elif slot.serving is member:
             slot.serving = None
             slot.chain.append(member)
+            member.leaving = member.leaving or status == 0
             self._plan_spawn(slot, member, now)
         elif slot.previous is member:
             slot.previous = None
@@ -286,6 +286,8 @@ class Population(Reloading):
         if member is None:
             return
         if member.state is State.SETTLING:
+            if facts.stranded and not self._relieved(member):
+                self._relieve(member, facts.stranded, now)
             if facts.queued:  # what it takes now, it has to answer
                 member.settle_until = max(member.settle_until, now + self.options.drain_settle)
             if settled(member, facts, now):
@@ -306,6 +308,13 @@ class Population(Reloading):
                 if heir and heir.state is State.GONE and heir not in self.slots[heir.slot].chain:
                     self._do(Inspect(heir.id))
 
+    def _relieved(self, member: Member) -> bool:
+        """Somebody is on its way to its queue, or that has been tried enough."""
+        return member.relief >= RELIEF_TRIES or any(
+            other.relief and other.heir_of == member.id and other.state not in ENDED
+            for other in self.members.values()
+        )
+
     def steering_failed(self, now: float) -> None:
         """The kernel had no memory for the program: try again soon. Retired
         workers go on accepting meanwhile."""
@@ -318,6 +327,7 @@ class Population(Reloading):
         times = [slot.spawn_at for slot in self.slots.values()]
         times += [self._steer_at, self._close_at]
         times.append(self.baking.bake_until if self.baking else None)
+        times.append(self._hold_at())
         for member in self.members.values():
             times += [member.deadline, member.look_at]
         return min((at for at in times if at is not None), default=None)
@@ -340,7 +350,8 @@ class Population(Reloading):
         for slot in list(self.slots.values()):
             if slot.spawn_at is not None and slot.spawn_at <= now:
                 slot.spawn_at = None
-                self._spawn(slot, self.generation, now)
+                if not slot.serving or self._leaves(slot.serving):
+                    self._spawn(slot, self.generation, now)
         self._advance(now)
 
     # ---- inside ----------------------------------------------------------------

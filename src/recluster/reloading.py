@@ -43,7 +43,8 @@ class Reloading(Slots):
             self._drop_incoming(slot, now)
             slot.spawn_at = None
             self.reloading.todo.append(slot.index)
-            self.reloading.before |= slot.serving.addresses if slot.serving else set()
+            old = slot.serving
+            self.reloading.before |= old.addresses | old.closed if old else set()
         self._next_batch(self.reloading, now)
         self._advance(now)
         return number
@@ -205,7 +206,7 @@ class Reloading(Slots):
             slot.surplus = False
             self._drop_incoming(slot, now)
             reload.verdicts.setdefault(slot.index, "stopped: the reload failed")
-            if slot.serving is None or slot.serving.leaving:
+            if slot.serving is None or self._leaves(slot.serving):
                 slot.spawn_at = now + self.options.respawn
         self._steer()
         if reload.switched:
@@ -238,8 +239,9 @@ class Reloading(Slots):
     def _overdue_verdict(self, member: Member) -> str:
         within = f"within {self.options.ready_timeout:g} s"
         old = self.slots[member.slot].serving
-        missing = sorted(old.addresses - member.addresses) if old else []
-        if missing and len(missing) == len(old.addresses if old else ()):
+        wanted = old.addresses | old.closed if old else set()
+        missing = sorted(wanted - member.addresses)
+        if missing and len(missing) == len(wanted):
             return f"never listened on {', '.join(missing)} {within}"
         what = "listening" if self.options.ready_when == "listening" else "ready"
         return f"was not {what} {within}"

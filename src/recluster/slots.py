@@ -59,6 +59,11 @@ class Slots:
         self._failures = 0
         self._code = 0
 
+    @staticmethod
+    def _leaves(member: Member) -> bool:
+        """It serves less than it should, or will: to be replaced first."""
+        return member.leaving or bool(member.closed)
+
     def take(self) -> list[Command]:
         """The commands since the last call, in the order to carry them out."""
         commands, self._commands = self._commands, []
@@ -184,9 +189,10 @@ class Slots:
         if member.state is not State.READY or member.ready_at is None:
             return False
         old = self.slots[member.slot].serving
-        if old is None or old.addresses <= member.addresses:
+        wanted = old.addresses | (old.closed - member.closed) if old else set()
+        if wanted <= member.addresses:
             return True
-        kept = old.addresses & member.addresses
+        kept = wanted & member.addresses
         return bool(kept) and now >= member.ready_at + LANE_GRACE
 
     def _wanted(self) -> Iterator[Slot]:
@@ -207,13 +213,19 @@ class Slots:
 
     def _plan_spawn(self, slot: Slot, ended: Member, now: float) -> None:
         ready_for = None if ended.ready_at is None else now - ended.ready_at
-        at = slot.backoff.next_spawn(now, ended.born, ready_for, self._random)
+        if self._leaves(ended):  # nothing has failed
+            at = self._replace_at(ended, now)
+        else:
+            at = slot.backoff.next_spawn(now, ended.born, ready_for, self._random)
         if not slot.wanted or slot.incoming or self.closing:
             return
         if self.reloading is None:
             slot.spawn_at = at
         elif self.options.surge and slot.index not in self.reloading.todo:
             self.reloading.todo.append(slot.index)  # its turn comes (again)
+
+    def _replace_at(self, member: Member, now: float) -> float:
+        return max(now, member.born + self.options.respawn)
 
     def _boot_failed(self, slot: Slot, member: Member, now: float) -> None:
         self._failures += 1

@@ -6,6 +6,7 @@ command is carried out at once, as `cluster` does.
 """
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -38,6 +39,8 @@ class Process:
         self.catches = True
         # Its lane: the party's, or its own. That of a dead one it may adopt.
         self.lane = f"party {spawn.party}" if spawn.party else spawn.worker
+        self.listening = set()
+        self.deaf = False  # nobody takes from its lanes
 
 
 class World(RuleBasedStateMachine):
@@ -50,7 +53,7 @@ class World(RuleBasedStateMachine):
             [{}, {}, {"bake": 2.0}, {"surge": 1}, {"surge": 2}, {"shutdown_delay": 3.0},
              {"boots": 1}, {"boots": 1, "surge": 3},
              {"max_draining": 1}, {"drain_quiet": "timeout"}, {"hang_timeout": 2.0},
-             {"hang_timeout": 1.0, "bake": 3.0}]
+             {"hang_timeout": 1.0, "bake": 3.0}, {"hold": 2.0}, {"hold": None}]
         ),
         balance=st.sampled_from(["reuseport", "shared", "weighted"]),
     )  # fmt: skip
@@ -67,6 +70,8 @@ class World(RuleBasedStateMachine):
         self.told = {}
         self.canaries = set()
         self.live = frozenset()
+        self.held = set()
+        self.lost_since = {}
         self.code = None
         self.reloads = []
         self.closing = self.killing = False
@@ -113,6 +118,9 @@ class World(RuleBasedStateMachine):
             self.processes[command.worker].killed = True
         elif isinstance(command, c.Inspect):
             self.people.inspected(command.worker, self.facts(command.worker), self.now)
+        elif isinstance(command, c.Hold):
+            assert (command.address in self.held) != command.on, "said twice"
+            (self.held.add if command.on else self.held.discard)(command.address)
         elif isinstance(command, c.Release):
             process = self.processes[command.worker]
             # At the very end, strays of a dead worker are not waited for.
@@ -152,6 +160,7 @@ class World(RuleBasedStateMachine):
             owing=process.owing,
             quiet=self.now - process.moved_at,
             catches_stop=process.catches,
+            stranded=self.queues[key] if process.deaf and process.alive else 0,
         )
 
     def cut_over(self, workers):
@@ -229,20 +238,41 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.alive())
     @rule(data=st.data(), address=st.sampled_from(ADDRESSES))
     def listens(self, data, address):
-        key = self.some(data, self.alive())
+        self.begins_to_listen(self.some(data, self.alive()), address)
+
+    def begins_to_listen(self, key, address):
         heir_of = self.processes[key].spawn.heir_of
-        while heir_of in self.processes:  # it adopts the queue of the dead before it
+        while heir_of in self.processes:  # it adopts the queue of the dead and deaf before it
             lane = self.processes[heir_of].lane
             shared = isinstance(lane, str)
             dead = not any(self.processes[k].alive for k in self.holders(lane))
             if shared and dead and not self.processes[key].spawn.party:
                 self.processes[key].lane = lane
-            elif not shared and not self.processes[heir_of].alive:
+            elif not shared and (not self.processes[heir_of].alive or self.processes[heir_of].deaf):
                 self.queues[key] += self.queues[lane]
                 self.queues[lane] = 0
             heir_of = self.processes[heir_of].spawn.heir_of
+        self.processes[key].deaf = False
+        self.processes[key].listening.add(address)
         self.people.listening(key, address, self.now)
         self.obey()
+
+    @precondition(lambda self: any(self.processes[key].listening for key in self.alive()))
+    @rule(data=st.data(), partly=st.booleans())
+    def gives_up(self, data, partly):
+        """It closes a listener, or shuts it down, and lives on."""
+        key = self.some(data, [key for key in self.alive() if self.processes[key].listening])
+        process, member = self.processes[key], self.people.members[key]
+        slot = self.people.slots[member.slot]
+        was_serving = slot.serving is member
+        address = self.some(data, process.listening)
+        if not partly:
+            process.listening.discard(address)
+            process.deaf = not process.listening
+        self.people.deaf(key, address, partly, self.now)
+        self.obey()
+        if was_serving and not slot.incoming:  # it stays until it has a successor
+            assert slot.serving is member
 
     @precondition(lambda self: self.alive())
     @rule(data=st.data())
@@ -261,10 +291,11 @@ class World(RuleBasedStateMachine):
     def clients_queue(self, data, count):
         self.queues[self.processes[self.some(data, self.live)].lane] += count
 
-    @precondition(lambda self: self.alive())
+    @precondition(lambda self: any(not self.processes[key].deaf for key in self.alive()))
     @rule(data=st.data())
     def accepts(self, data):
-        self.queues[self.processes[self.some(data, self.alive())].lane] = 0
+        keys = [key for key in self.alive() if not self.processes[key].deaf]
+        self.queues[self.processes[self.some(data, keys)].lane] = 0
 
     @precondition(lambda self: self.alive())
     @rule(data=st.data(), takes=st.booleans())
@@ -408,6 +439,38 @@ class World(RuleBasedStateMachine):
                 assert coming, "a slot that nobody will ever fill"
 
     @invariant()
+    def who_leaves_has_a_successor_on_its_way(self):
+        if not hasattr(self, "people") or self.people.closing or self.people.reloading:
+            return
+        for slot in self.people.slots.values():
+            if slot.serving and (slot.serving.leaving or slot.serving.closed):
+                assert slot.incoming or slot.spawn_at is not None
+
+    @invariant()
+    def what_nobody_serves_is_held_in_time(self):
+        """Failure mode 37; and nothing else ever is."""
+        if not hasattr(self, "people") or self.people.closing:
+            return
+        served, lost = set(), set()
+        for slot in self.people.slots.values():
+            if slot.serving:
+                served |= self.processes[slot.serving.id].listening
+                lost |= slot.serving.closed
+            for member in slot.chain:
+                if member.id in self.processes:
+                    lost |= self.processes[member.id].listening | member.closed
+        hold = self.people.options.hold
+        assert self.held <= lost - served
+        assert not self.held or hold
+        for address in ADDRESSES:
+            if address not in lost - served:
+                self.lost_since.pop(address, None)
+                continue
+            since = self.lost_since.setdefault(address, self.now)
+            if hold and self.now > since + hold:
+                assert address in self.held
+
+    @invariant()
     def live_is_serving_or_waits_for_an_heir(self):
         if not hasattr(self, "people"):
             return
@@ -450,7 +513,16 @@ class World(RuleBasedStateMachine):
         if not self.closing:
             for slot in self.people.slots.values():
                 assert slot.wanted == (slot.serving is not None)
+                assert not slot.serving or not self.processes[slot.serving.id].deaf
             assert self.people.reloading is None
+            assert self.people.closing or not (self.held or self.people._deserted)
+            for key, process in self.processes.items():
+                if (
+                    process.alive
+                    and process.deaf
+                    and not self.people._relieved(self.people.members[key])
+                ):
+                    assert not self.queues[key], "nobody relieves it"
         self.people.shutdown(self.now)
         self.closing = True
         self.obey()
@@ -463,10 +535,14 @@ class World(RuleBasedStateMachine):
     def behave(self):
         for key, process in list(self.processes.items()):
             if process.alive and not process.asked and not process.killed:
+                process.connections = process.owing = process.half_open = 0
+                starts = self.people.members[key].state in (State.STARTING, State.READY)
+                if process.deaf and not starts:
+                    continue  # it never listens again
                 self.people.takes(key, self.now)
                 self.people.online(key, self.now)
                 for address in ADDRESSES:
-                    self.people.listening(key, address, self.now)
+                    self.begins_to_listen(key, address)
                 self.people.said_ready(key, self.now)
                 self.queues[process.lane] = 0
                 process.connections = process.owing = process.half_open = 0
@@ -537,6 +613,192 @@ def test_an_address_that_went_is_told_after_a_grace():
     (reload,) = (one for one in people.take() if isinstance(one, c.Notice) and one.name == "reload")
     assert reload.details["ok"]
     assert reload.details["went"] == ["b:2"]
+
+
+def served(**given):
+    """Two addresses, one worker each slot, all serving since 0.1."""
+    people = p.Population(Options.make({"workers": 1, "hold": 5, **given}, {}), lambda: 0.5)
+    people.start(0.0)
+    for key in list(people.members):
+        for address in ADDRESSES:
+            people.listening(key, address, 0.1)
+    people.take()
+    return people
+
+
+def did(people, kind):
+    return [one for one in people.take() if isinstance(one, kind)]
+
+
+def test_a_worker_that_stops_listening_is_replaced_first():
+    people = served()
+    people.deaf(1, "a:1", False, 3.0)
+    assert people.deadline() == 3.0
+    people.tick(3.0)
+    commands = people.take()
+    (spawn,) = (one for one in commands if isinstance(one, c.Spawn))
+    assert (spawn.slot, spawn.heir_of) == (0, 1)
+    assert [one.name for one in commands if isinstance(one, c.Notice)] == ["deaf"]
+    assert people.slots[0].serving.id == 1
+    people.listening(2, "b:2", 3.1)
+    assert people.slots[0].serving.id == 1  # the successor has to listen where it did
+    people.listening(2, "a:1", 3.2)
+    assert people.slots[0].serving.id == 2
+    assert people.members[1].state is State.SETTLING
+
+
+def test_respawn_is_the_least_time_for_that_too():
+    people = served(respawn=4)
+    people.deaf(1, "a:1", False, 2.0)
+    assert people.deadline() == 4.0
+
+
+def test_one_process_of_several_gets_a_grace_and_listens_again():
+    people = served()
+    people.deaf(1, "a:1", True, 3.0)
+    assert people.deadline() == 4.0
+    people.listening(1, "a:1", 3.5)
+    people.tick(4.0)
+    assert not did(people, c.Spawn) and people.deadline() is None
+    people.deaf(1, "a:1", True, 5.0)
+    people.tick(6.0)
+    assert did(people, c.Spawn)
+
+
+def test_what_is_closed_while_it_starts_is_no_loss():
+    """A port that a program opens to see whether it is free."""
+    people = served(respawn=0)
+    people.deaf(1, "a:1", False, 0.5)  # it still has b:2
+    assert people.deadline() is None
+    people = p.Population(Options.make({"workers": 1, "respawn": 1}, {}), lambda: 0.5)
+    people.start(0.0)
+    people.listening(1, "probe:1", 0.1)  # that makes it ready
+    people.deaf(1, "probe:1", False, 0.2)
+    people.listening(1, "a:1", 0.3)
+    people.tick(2.0)
+    assert len(people.members) == 1 and people.deadline() is None
+
+
+def test_who_served_its_quota_and_ended_well_has_not_failed():
+    """No growing pauses for a server that ends every few seconds."""
+    people, now, key = served(), 0.1, 1
+    for _ in range(10):
+        now += 2.0
+        people.exited(key, 0, now)
+        assert people.deadline() == now
+        people.tick(now)
+        (spawn,) = did(people, c.Spawn)
+        key = spawn.worker
+        for address in ADDRESSES:
+            people.listening(key, address, now)
+
+
+def test_what_waits_in_the_lane_of_a_retired_deaf_worker_gets_a_relief():
+    people = served()
+    people.reload(1.0)
+    for address in ADDRESSES:
+        people.listening(2, address, 2.0)
+    assert people.members[1].state is State.SETTLING
+    people.take()
+    people.inspected(1, Facts(queued=3, stranded=3), 2.1)
+    (spawn,) = did(people, c.Spawn)
+    assert spawn.heir_of == 1
+    people.inspected(1, Facts(queued=3, stranded=3), 2.2)  # one is on its way
+    assert not did(people, c.Spawn)
+    people.exited(spawn.worker, 1, 2.3)
+    people.gone(spawn.worker, 2.3)
+    people.inspected(1, Facts(queued=3, stranded=3), 2.4)
+    assert did(people, c.Spawn)
+
+
+def test_an_old_worker_kept_by_bake_that_gives_up_is_no_way_back():
+    people = served(bake=60)
+    people.reload(1.0)
+    for address in ADDRESSES:
+        people.listening(2, address, 2.0)
+    people.deaf(1, "a:1", False, 3.0)
+    assert people.members[1].state is State.SETTLING
+    people.exited(2, 1, 4.0)
+    assert people.slots[0].serving is None and people.slots[0].spawn_at is not None
+
+
+# ---- hold --------------------------------------------------------------------------------
+
+
+def holds(people):
+    return [(one.address, one.on) for one in did(people, c.Hold)]
+
+
+def test_37_an_address_without_any_worker_is_held_after_a_while():
+    people = served(respawn=100)
+    people.exited(1, -9, 10.0)
+    people.tick(14.9)
+    assert not holds(people)
+    assert people.deadline() == 15.0
+    people.tick(15.0)
+    assert holds(people) == [("a:1", True), ("b:2", True)]
+    people.tick(101.0)
+    people.listening(2, "a:1", 102.0)
+    commands = people.take()
+    assert [one for one in commands if isinstance(one, c.Hold)] == [
+        c.Hold("a:1", False), c.Hold("b:2", False)
+    ]  # fmt: skip
+    told = [one.details for one in commands if isinstance(one, c.Notice) and one.name == "hold"]
+    assert told == [{"address": "a:1", "held": False, "seconds": 92.0}]  # nobody serves b:2
+    people.listening(2, "b:2", 103.0)
+    assert not holds(people) and people.deadline() is None
+
+
+def test_37_nor_is_one_whose_only_worker_is_deaf_taken_for_alive():
+    people = served(respawn=100)
+    people.deaf(1, "a:1", False, 10.0)
+    people.tick(15.0)
+    assert holds(people) == [("a:1", True)]
+
+
+def test_37_while_one_slot_serves_nothing_is_held():
+    people = served(workers=2, respawn=100)
+    people.exited(1, -9, 10.0)
+    people.deaf(2, "a:1", True, 10.0)  # it has another lane there
+    assert people.deadline() > 15.0
+    people.tick(50.0)
+    assert not holds(people)
+
+
+def test_37_an_address_that_only_a_draining_generation_has_is_not_held():
+    people = served()
+    people.reload(1.0)
+    people.listening(2, "b:2", 1.1)
+    people.tick(people.deadline())
+    assert people.slots[0].serving.id == 2
+    people.exited(1, 0, 3.0)
+    people.tick(60.0)
+    assert not holds(people)
+
+
+def test_37_a_boot_that_takes_long_is_not_held():
+    people = p.Population(Options.make({"workers": 1, "hold": 5}, {}), lambda: 0.5)
+    people.start(0.0)
+    people.online(1, 0.1)
+    people.tick(30.0)
+    assert not holds(people)
+
+
+@pytest.mark.parametrize("hold", [0, None])
+def test_37_hold_can_be_switched_off(hold):
+    people = served(respawn=100, hold=hold)
+    people.exited(1, -9, 10.0)
+    people.tick(60.0)
+    assert not holds(people)
+
+
+def test_37_a_shutdown_ends_it():
+    people = served(respawn=100)
+    people.exited(1, -9, 10.0)
+    people.shutdown(11.0)
+    people.take()
+    people.tick(60.0)
+    assert not holds(people)
 
 
 def test_boots_that_fail_are_forgotten():

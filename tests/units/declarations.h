@@ -19,7 +19,7 @@ typedef ... rc_engine;
 
 enum rc_event_kind {
     RC_EVENT_SIGNAL, RC_EVENT_DEADLINE, RC_EVENT_READABLE, RC_EVENT_DOOR, RC_EVENT_LISTENING,
-    RC_EVENT_MESSAGE, RC_EVENT_GARBLED, RC_EVENT_EXIT, RC_EVENT_GONE,
+    RC_EVENT_DEAF, RC_EVENT_MESSAGE, RC_EVENT_GARBLED, RC_EVENT_EXIT, RC_EVENT_GONE,
     RC_EVENT_HUNG, RC_EVENT_TAKES, ...
 };
 enum rc_policy {
@@ -81,6 +81,8 @@ struct rc_live { uint32_t worker; double weight; ...; };
 int rc_steer(rc_engine *engine, const struct rc_live *live, size_t count);
 int rc_close_lanes(rc_engine *engine, uint32_t worker);
 int rc_queued(rc_engine *engine, uint32_t worker);
+int rc_deaf(rc_engine *engine, uint32_t worker);
+int rc_hold(rc_engine *engine, const char *address, int on);
 int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room);
 
 /* internal.h */
@@ -129,7 +131,7 @@ struct rc_output { struct rc_event *events; size_t count, room; ...; };
 struct rc_lane {
     struct rc_source source;
     struct rc_worker *worker;
-    bool chosen, by_leader;
+    bool deaf, chosen, by_leader;
     ...;
 };
 struct rc_group { struct rc_lane **lanes, *sink; unsigned count; ...; };
@@ -139,6 +141,7 @@ struct rc_engine {
     struct rc_guard guard;
     struct rc_group *groups;
     struct rc_output *output;
+    unsigned text_count;
     ...;
 };
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
@@ -147,6 +150,9 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 int rc_lanes_resteer(struct rc_engine *engine);
+int rc_lane_held(struct rc_lane *lane);
+bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
+void rc_lanes_refused(struct rc_answer *answer);
 int rc_notify_install(void);
 
 /* steering.c */
