@@ -8,6 +8,7 @@ import ctypes
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,8 @@ from typing import Any
 from common import BENCH, Late, Lines, end, free_port
 
 from recluster.bench.identify import descendants
-from recluster.bench.measure import Target
+from recluster.bench.measure import Target, speaks_http
+from recluster.bench.plan import QUICK
 from recluster.bench.running import Running, Unavailable
 from recluster.bench.servers import APPS, Server
 
@@ -151,6 +153,33 @@ def clustered(
             yield Target(server, running.address, dict(running.pids), running.process.pid)
 
     return start
+
+
+def shared_queue(
+    server: Server,
+) -> Callable[[int], contextlib.AbstractContextManager[Target]]:
+    """A built-in Python server, each worker on one listening socket of their parent's."""
+    words = list(server.words)
+    if "--port" in words:  # uvicorn: its loop binds in C, so it is given the descriptor
+        at = words.index("--port")
+        words[at : at + 2] = ["--fd", "{fd}"]
+
+    @contextlib.contextmanager
+    def start(workers: int) -> Iterator[Target]:
+        program = [sys.executable, str(BENCH / "apps" / "shared_queue.py"), str(workers)]
+        with _started([*program, *words]) as (process, said):
+            pids = dict(enumerate(said["pids"]))
+            target = Target(server, ("127.0.0.1", said["port"]), pids, process.pid)
+            if not answers(target):
+                raise Unavailable("it does not answer")
+            yield target
+
+    return start
+
+
+def answers(target: Target) -> bool:
+    """It listens before its workers run: until one answers."""
+    return speaks_http(target, QUICK)
 
 
 def installed(contestant: Contestant) -> bool:

@@ -1,6 +1,6 @@
 """Which policy for this server, from what was measured. Pure.
 
-The tail comes first, then the spread of long-lived connections, then the cost: among the
+No request may fail. The tail comes first, then the spread of long-lived connections, then the cost: among the
 policies whose light p99 is near the best one, those that spread well enough, and of these
 the cheapest. `auto` is preferred where it is among the last, for it is the default and
 chooses anew elsewhere. Policies that mean something (a client stays with its worker, a
@@ -43,6 +43,11 @@ def cpu(merged: Merged, policy: str, workers: int) -> float | None:
     return None if own is None or master is None else own + master
 
 
+def _failed(row: Mapping[str, Any]) -> bool:
+    """Whether requests failed while nothing was stopped or killed."""
+    return any((row.get(kind) or {}).get("failed") for kind in ("short", "long", "tail"))
+
+
 def _within(
     policies: list[str], of: Callable[[str], float | None], limit: Callable[[float], float]
 ) -> list[str]:
@@ -71,18 +76,16 @@ def advise(merged: Merged, tail_workers: int, fault_workers: int) -> Advice:
             return value(merged, policy, tail_workers, "short", "max_over_mean")
         return max(known)
 
-    left = _within(policies, p99, lambda least: least * NEAR + NEAR_MS)
+    sound = [p for p in policies if not any(_failed(row) for row in merged[p].values())]
+    left = _within(sound or policies, p99, lambda least: least * NEAR + NEAR_MS)
     left = _within(left, uneven, lambda least: max(EVEN, least * 1.05))
     left = _within(left, lambda policy: cpu(merged, policy, tail_workers), lambda c: c * CHEAP)
     best = "auto" if "auto" in left else left[0]
-    return Advice(
-        best,
-        f"{_why(merged, best, policies, p99, uneven)} {_price(merged, best, policies, tail_workers, fault_workers)}",
-    )
+    why = _why(best, policies, p99, uneven)
+    return Advice(best, f"{why} {_price(merged, best, policies, tail_workers, fault_workers)}")
 
 
 def _why(
-    merged: Merged,
     best: str,
     policies: list[str],
     p99: Callable[[str], float | None],
@@ -90,21 +93,19 @@ def _why(
 ) -> str:
     """The first sentence: tail and spread, beside the policy that is worst at each."""
     parts = []
-    mine = p99(best)
-    if mine is not None:
-        text = f"the light requests' p99 is {mine:.1f} ms"
-        other = max((p for p in policies if p99(p) is not None), key=lambda p: p99(p) or 0.0)
-        if other != best:
-            text += f" (with {other} {p99(other):.1f} ms)"
+    for of, told, unit, digits in (
+        (p99, "the light requests' p99 is {} ms", " ms", 1),
+        (uneven, "the busiest worker has {} times the mean of the connections", "", 2),
+    ):
+        known = {policy: figure for policy in policies if (figure := of(policy)) is not None}
+        if best not in known:
+            continue
+        text = told.format(f"{known[best]:.{digits}f}")
+        worst = max(known, key=known.__getitem__)
+        if worst != best:
+            text += f" ({worst}: {known[worst]:.{digits}f}{unit})"
         parts.append(text)
-    mine = uneven(best)
-    if mine is not None:
-        text = f"the busiest worker has {mine:.2f} times the mean of the connections"
-        other = max((p for p in policies if uneven(p) is not None), key=lambda p: uneven(p) or 0.0)
-        if other != best:
-            text += f" (with {other} {uneven(other):.2f})"
-        parts.append(text)
-    return f"Use --balance {best}: {' and '.join(parts) or 'it is the only one measured'}."
+    return f"Use --balance {best}: {' and '.join(parts) or 'nothing speaks against it'}."
 
 
 def _price(
@@ -118,7 +119,7 @@ def _price(
         known = [p for p in policies if cpu(merged, p, tail_workers) is not None]
         least = min(known, key=lambda p: cpu(merged, p, tail_workers) or 0.0)
         if least != best:
-            text += f" (least with {least}, {cpu(merged, least, tail_workers):.0f})"
+            text += f" ({least}: {cpu(merged, least, tail_workers):.0f} us)"
         parts.append(text)
     served = value(merged, best, fault_workers, "stopped", "others_serve_s")
     if served is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -181,23 +180,7 @@ def one_cluster(
         running.wait_ready()
         run["implementation"] = implementation(running.status())
         target = measure.Target(server, running.address, dict(running.pids), running.process.pid)
-        run["short"] = measure.short(target, plan)
-        run["accept"] = run["short"].pop("accept", None)
-        run["long"] = measure.long(target, plan)
-        answers = server.tells or measure.speaks_http(target, plan)
-        if not answers:
-            run["trouble"] = f"{server.light} is not answered: only the spread is measured"
-            return run
-        if not server.tells:
-            run["accept"] = measure.accept(target, plan)
-        if workers == plan.tail_workers and server.heavy:
-            step("tail latency")
-            run["tail"] = measure.tail(target, plan)
-        if workers == plan.fault_workers:
-            step("a stopped worker")
-            run["stopped"] = measure.fault(target, plan, signal.SIGSTOP)
-            step("a killed worker")
-            run["killed"] = measure.fault(target, plan, signal.SIGKILL)
+        run.update(measure.everything(target, plan, step))
     return run
 
 

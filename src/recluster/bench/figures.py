@@ -51,7 +51,8 @@ def schedule(
     """(when, whether heavy) of each request of an open loop: independent clients,
     so exponential gaps. One seed gives one schedule: each policy gets the same."""
     chance = random.Random(seed)
-    at, made = 0.0, []
+    at = 0.0
+    made: list[tuple[float, bool]] = []
     while True:
         at += chance.expovariate(rate)
         if at >= seconds:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,6 +211,27 @@ def fault(target: Target, plan: Plan, number: int) -> dict[str, Any]:
         until = time.monotonic() - start
         rows = load.said("rows", seconds + 2 * PATIENCE + 30.0)["rows"]
     return figures.fault(rows, at, until, plan.late_ms)
+
+
+def everything(target: Target, plan: Plan, step: Callable[[str], None]) -> dict[str, Any]:
+    """All that the plan has for so many workers. `step` is told what comes next."""
+    run: dict[str, Any] = {"short": short(target, plan)}
+    run["accept"] = run["short"].pop("accept", None)
+    run["long"] = long(target, plan)
+    if not target.server.tells:
+        if not speaks_http(target, plan):
+            run["trouble"] = f"{target.server.light} is not answered: only the spread is measured"
+            return run
+        run["accept"] = accept(target, plan)
+    if target.workers == plan.tail_workers and target.server.heavy:
+        step("tail latency")
+        run["tail"] = tail(target, plan)
+    if target.workers == plan.fault_workers:
+        step("a stopped worker")
+        run["stopped"] = fault(target, plan, signal.SIGSTOP)
+        step("a killed worker")
+        run["killed"] = fault(target, plan, signal.SIGKILL)
+    return run
 
 
 def _sleep_until(moment: float) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import importlib.util
 
 from .picture import Panel
-from .svg import COLOURS, COLUMNS
+from .svg import COLOURS, COLUMNS, LEAST
 
 
 def possible() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
+def two_lines(name: str) -> str:
+    return name.replace("_", "_\n", 1)
+
+
 def draw(panels: list[Panel], caption: str, path: str) -> None:
-    import matplotlib
+    import matplotlib  # type: ignore[import-not-found,unused-ignore]
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]
 
     rows = max(1, -(-len(panels) // COLUMNS))
     figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(14, 3.75 * rows), squeeze=False)
@@ -33,10 +37,13 @@ def draw(panels: list[Panel], caption: str, path: str) -> None:
             )  # fmt: skip
             labels = ["-" if value is None else f"{value:.{panel.digits}f}" for value in values]
             place.bar_label(bars, labels, fontsize=7)
-        place.set_xticks(range(len(panel.groups)), panel.groups, fontsize=8)
+        place.set_xticks(
+            range(len(panel.groups)), [two_lines(group) for group in panel.groups], fontsize=8
+        )
         place.set_title(panel.title, fontsize=10, loc="left")
         if panel.log:
             place.set_yscale("log")
+            place.set_ylim(bottom=LEAST)
         place.legend(fontsize=8)
     figure.text(0.01, 0.005, caption, fontsize=8)
     figure.tight_layout(rect=(0, 0.02, 1, 1))

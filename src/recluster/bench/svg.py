@@ -8,18 +8,19 @@ from xml.sax.saxutils import escape
 from .picture import Panel
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
-WIDTH, HEIGHT, COLUMNS = 560, 300, 2
+WIDTH, HEIGHT, COLUMNS = 640, 300, 2
+LEAST = 0.1  # where a logarithmic scale begins
 LEFT, RIGHT, TOP, BOTTOM = 16, 12, 56, 40
 FONT = 'font-family="sans-serif"'
 
 
 def scaled(value: float, most: float, log: bool) -> float:
-    """0 to 1. On a logarithmic scale a tenth is where it begins."""
+    """0 to 1."""
     if value <= 0 or most <= 0:
         return 0.0
     if not log:
         return value / most
-    return max(0.0, math.log10(value / 0.1) / math.log10(max(most, 1.0) / 0.1))
+    return max(0.0, math.log10(value / LEAST) / math.log10(max(most, 1.0) / LEAST))
 
 
 def _text(x: float, y: float, text: str, size: int, anchor: str = "start") -> str:
@@ -57,7 +58,9 @@ def _panel(panel: Panel, left: float, top: float) -> list[str]:
             made.append(
                 _text(x + bar / 2, base - height - 3, f"{value:.{panel.digits}f}", 9, "middle")
             )
-        made.append(_text(start + group_width * 0.42, base + 14, group, 11, "middle"))
+        for line, part in enumerate(group.replace("_", "_\n", 1).split("\n")):
+            middle = start + group_width * 0.42
+            made.append(_text(middle, base + 14 + 12 * line, part, 11, "middle"))
     made.append(
         f'<line x1="{left + LEFT}" x2="{left + WIDTH - RIGHT}" y1="{base}" y2="{base}" '
         'stroke="#888"/>'
