@@ -16,7 +16,7 @@ import struct
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
 NLM_F_REQUEST = 1
-NLMSG_ERROR = 2
+TCP_LISTEN = 10
 HEADER = struct.Struct("=IHHII")  # nlmsghdr
 REQUEST = struct.Struct("=BBBBI")  # inet_diag_req_v2 up to the socket's id
 ALL_STATES = 0xFFFFFFFF
@@ -42,8 +42,11 @@ def question(server: Name, client: Name, family: int) -> bytes:
 
 
 def inode_of(answer: bytes) -> int:
-    """0: not accepted, or there is no such connection."""
+    """0: not accepted, or there is no such connection. The kernel then looks further, as for
+    a packet that comes in, and answers with the listener (inet_diag_find_one_icsk)."""
     if HEADER.unpack_from(answer)[1] != SOCK_DIAG_BY_FAMILY:
+        return 0
+    if answer[HEADER.size + 1] == TCP_LISTEN:
         return 0
     return int(struct.unpack_from("=I", answer, ANSWER_INODE)[0])
 
