@@ -1,10 +1,10 @@
 """Which policy for this server, from what was measured. Pure.
 
-No request may fail. The tail comes first, then the spread of long-lived connections, then the cost: among the
-policies whose light p99 is near the best one, those that spread well enough, and of these
-the cheapest. `auto` is preferred where it is among the last, for it is the default and
-chooses anew elsewhere. Policies that mean something (a client stays with its worker, a
-worker has a share) are not for numbers to choose.
+No request may fail. The tail comes first, then the spread of long-lived connections, then the
+cost: among the policies whose light p99 is near the best one, those that spread well enough,
+and of these the cheapest. `auto` is preferred where it is among the last, for it is the
+default and chooses anew elsewhere. Policies that mean something (a client stays with its
+worker, a worker has a share) are not for numbers to choose.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -218,9 +219,9 @@ def merge(runs: list[dict[str, Any]]) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def steps(servers: list[Server], policies: list[str], plan: Plan) -> int:
-    """How often `step` is called at most."""
-    each = sum(1 + bool(server.heavy) / len(plan.workers) for server in servers)
-    return round(plan.rounds * len(policies) * (each * len(plan.workers) + 2 * len(servers)))
+    """How often `step` is called, if nothing goes wrong."""
+    each = sum(len(plan.workers) + bool(server.heavy) + 2 for server in servers)
+    return plan.rounds * len(policies) * each
 
 
 def report(
@@ -243,6 +244,7 @@ def main(words: list[str] | None = None) -> int:
     given, plan, servers = parse(sys.argv[1:] if words is None else words)
     about = machine()
     print(f"machine: {about}", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what it has started
     progress = Progress(steps(servers, given.policies, plan))
     try:
         runs = measure_all(servers, given.policies, plan, progress)

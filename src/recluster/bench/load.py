@@ -29,6 +29,7 @@ import random
 import re
 import resource
 import select
+import signal
 import socket
 import sys
 import time
@@ -219,6 +220,8 @@ class Generator:
         text = self.wanted["text"].encode()
         left, at_once = self.wanted["total"], self.wanted["at_once"]
         while left or self.live:
+            if self.hold and len(self.done) - len(self.held) > at_once:
+                left = 0  # it does not hold so many; others would wait in vain as well
             while left and len(self.live) < at_once:
                 left -= 1
                 self.begin(Request(text, time.monotonic()))
@@ -279,6 +282,7 @@ def tell(said: dict[str, Any]) -> None:
 
 
 def main() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who has started it
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit[1], limit[1]))
     # Woken at once when something comes, also on a machine whose CPUs the workers fill;

@@ -23,9 +23,6 @@ class Progress:
             sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
-    def skip(self, steps: int) -> None:
-        self._done += steps
-
     def say(self, text: str) -> None:
         """A line that stays."""
         sys.stderr.write(("\r\x1b[K" if self._changing else "") + text + "\n")

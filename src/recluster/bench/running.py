@@ -43,9 +43,10 @@ class Running:
         command += ["--workers", str(workers), "--events", str(writer)]
         command += ["--control", self.control, *words]
         try:
+            # A group of its own: Ctrl-C is for the benchmark, which ends it in order.
             self.process = subprocess.Popen(
                 command, pass_fds=[writer], stdin=subprocess.DEVNULL, stdout=self._log,
-                stderr=self._log,
+                stderr=self._log, start_new_session=True,
             )  # fmt: skip
         finally:
             os.close(writer)
