@@ -47,7 +47,7 @@ from recluster.bench.measure import LoadFailed
 from recluster.bench.plan import QUICK, WHOLE, Plan
 from recluster.bench.running import Unavailable
 from recluster.bench.servers import Server, built_in
-from recluster.bench.table import aligned, cell, get
+from recluster.bench.table import aligned, cell, doubts, get
 from recluster.options import BALANCES
 
 P99_BOUND, SPREAD_BOUND = 1.5, 1.3
@@ -248,6 +248,15 @@ def main() -> int:
                 found = {}
             rounds[one.name].append(found)
     show(rows, rounds, plan)
+    said = doubts(
+        [
+            {"policy": name, "workers": int(workers), **run}
+            for name, turns in rounds.items()
+            for found in turns
+            for workers, run in found.items()
+        ]
+    )
+    print("\n".join(said))
     if given.json:
         Path(given.json).write_text(json.dumps(rounds, indent=1))
     print()

@@ -71,6 +71,17 @@ def test_tail_is_of_light_requests_that_were_answered():
     assert found["lag_ms"]["max"] == 3.0
 
 
+def test_ideal_queue():
+    planned = [(0.0, True), (0.001, False), (0.002, True), (0.003, False), (0.3, False)]
+    found = figures.ideal(planned, 2, 1, 200)
+    # The fourth waits until the first heavy one is done: 200 - 3 + 1 ms.
+    assert found["max"] == pytest.approx(198.0)
+    assert found["p50"] == pytest.approx(1.0)
+    # What ARCHITECTURE.md says of the schedule: 16 workers are never all busy for long.
+    sixteen = figures.ideal(figures.schedule(731, 20, 0.05), 16, 1, 200)
+    assert sixteen["p99"] == pytest.approx(1.0, abs=0.1) and sixteen["p99.9"] < 5.0
+
+
 def test_fault():
     rows = [
         row(at=0.5, ms=400),  # late before the fault: noise

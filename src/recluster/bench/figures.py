@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 import statistics
@@ -58,6 +59,22 @@ def schedule(
         if at >= seconds:
             return made
         made.append((at, chance.random() < heavy_part))
+
+
+def ideal(
+    planned: Sequence[tuple[float, bool]], workers: int, light_ms: float, heavy_ms: float
+) -> dict[str, float | None]:
+    """The light latencies of that schedule with one queue and no cost at all: whichever
+    worker is free takes the next. What no policy can beat; where it is bad, all workers
+    were busy at times."""
+    free = [0.0] * workers
+    found = []
+    for at, heavy in planned:
+        ended = max(at, heapq.heappop(free)) + (heavy_ms if heavy else light_ms) / 1000
+        heapq.heappush(free, ended)
+        if not heavy:
+            found.append((ended - at) * 1000)
+    return percentiles(found)
 
 
 def tail(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

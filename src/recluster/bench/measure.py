@@ -189,7 +189,8 @@ def tail(target: Target, plan: Plan) -> dict[str, Any]:
     planned = figures.schedule(rate, plan.tail_s, plan.heavy_part)
     with _open(target, plan, planned) as load:
         rows = load.said("rows", plan.tail_s + 2 * PATIENCE + 30.0)["rows"]
-    return {**figures.tail(rows), "rate": rate}
+    best = figures.ideal(planned, target.workers, plan.light_ms, plan.heavy_ms)
+    return {**figures.tail(rows), "rate": rate, "ideal_ms": best if target.server.tells else None}
 
 
 def fault(target: Target, plan: Plan, number: int) -> dict[str, Any]:

@@ -84,6 +84,12 @@ def lines(server: str, runs: Runs, plan: Plan, policies: Sequence[str]) -> list[
         ["p50", "p99", "p99.9", "max"],
         [(many, ("tail", "light_ms", key), 1) for key in ("p50", "p99", "p99.9", "max")],
     )
+    best = next((one for run in runs if (one := get(run, "tail", "ideal_ms"))), None)
+    if best:
+        made.append(
+            f"(one queue without any cost, computed: p50 {best['p50']:.1f}, p99 {best['p99']:.1f}, "
+            f"p99.9 {best['p99.9']:.1f})"
+        )
     made += block(
         f"accept cost, {many} workers, {plan.at_once} connections at a time",
         ["connections/s", "us CPU workers", "us CPU master"],
@@ -108,10 +114,10 @@ def lines(server: str, runs: Runs, plan: Plan, policies: Sequence[str]) -> list[
                 (few, (kind, "others_serve_s"), 2),
             ],
         )
-    return made + _doubts(runs)
+    return made + doubts(runs)
 
 
-def _doubts(runs: Runs) -> list[str]:
+def doubts(runs: Runs) -> list[str]:
     """What the reader must know of the figures."""
     said = []
     for run in runs:
