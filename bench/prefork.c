@@ -69,8 +69,11 @@ static bool answer(const struct worker *self, int fd)
     return send(fd, text, (size_t)size, MSG_NOSIGNAL) == size && !close_it;
 }
 
-static void finish(const struct worker *self, int fd)
+/* The parent may not have closed its copy of a passed connection yet. While it has one,
+ * close alone leaves the connection in our epoll, with a number that is soon another's. */
+static void finish(const struct worker *self, int epoll, int fd)
 {
+    epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL);
     close(fd);
     if (self->open)
         atomic_fetch_sub(self->open, 1);
@@ -135,7 +138,7 @@ _Noreturn static void serve_epoll(const struct worker *self)
             int fd = events[at].data.fd;
             if (fd != source) {
                 if (!answer(self, fd))
-                    finish(self, fd);
+                    finish(self, epoll, fd);
                 continue;
             }
             int fresh = self->channel >= 0
