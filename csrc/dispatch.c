@@ -138,7 +138,7 @@ void rc_dispatch_return(struct rc_engine *engine, struct rc_group *group,
 static bool can_take(const struct rc_lane *lane)
 {
     return lane->worker && lane->worker->takes && !lane->worker->dead && !lane->removing &&
-           (lane->taker.pair.fd >= 0 || lane->taker.bell.fd >= 0);
+           !lane->deaf && (lane->taker.pair.fd >= 0 || lane->taker.bell.fd >= 0);
 }
 
 /* How much a worker has had, by which it is compared: who has least is next. */
@@ -385,6 +385,8 @@ static void lane_late(struct rc_engine *engine, struct rc_lane *lane)
     struct rc_taker *taker = &lane->taker;
     taker->late = rc_dispatch_withdraw(engine, lane);
     taker->since_ms = 0;
+    if (taker->late && rc_lane_is_deaf(engine, lane))
+        return;
     if (!taker->late || taker->pair.fd < 0)
         return;                                  /* its bell still rings */
     if (rc_pass_send(taker->pair.fd, NULL) == 0) /* a nudge: is it back? */

@@ -246,10 +246,10 @@ def test_least_connections_levels(apps, way):
 
 def test_a_python_listener_that_c_code_accepts_from(apps):
     """gunicorn listens in Python, and its uvloop workers accept in C."""
-    for name in ("gunicorn", "uvicorn_worker", "uvloop"):
+    for name in ("gunicorn", "uvicorn.workers", "uvloop"):
         pytest.importorskip(name)
     port = free_port()
-    args = ("-m", "gunicorn", "-k", "uvicorn_worker.UvicornWorker", "-b", f"127.0.0.1:{port}")
+    args = ("-m", "gunicorn", "-k", "uvicorn.workers.UvicornWorker", "-b", f"127.0.0.1:{port}")
     args += ("--log-level", "error", "asgi_app:app")
     with Running("--workers", 2, "--balance", "round_robin", *FAST, *args, cwd=apps) as cluster:
         cluster.wait_each("ready", 2)

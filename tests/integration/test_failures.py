@@ -22,6 +22,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_reload_of_broken_code_changes_nothing(name, apps):
+    """Failure mode 21: not one error; the verdict has the last line of the traceback."""
     server = apps / "http_server.py"
     good = (apps / "http_server.py").read_text()
     args = ("--workers", 2, "--ready-timeout", 2, *FAST, "http_server.py", "0")
