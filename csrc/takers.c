@@ -116,6 +116,8 @@ int rc_dispatch_join(struct rc_engine *engine, struct rc_lane *lane, bool passes
         error = make_pair(engine, lane);
     else if (!error && !passes && lane->taker.bell.fd < 0)
         error = make_bell(engine, lane);
+    if (!error)
+        rc_dispatch_run(engine, group); /* what waited because nobody could be told */
     return error;
 }
 
