@@ -62,7 +62,8 @@ static int deliver(int door, const struct rc_held *held, struct rc_hand *hand)
     if (ioctl(door, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) < 0)
         return -ENOENT;
     int error = write_peer(held, hand);
-    if (!error && fcntl(hand->fd, F_SETFL, held->flags & SOCK_NONBLOCK ? O_NONBLOCK : 0) < 0)
+    bool wants = (held->flags & SOCK_NONBLOCK) != 0; /* accepted by the master, it blocks */
+    if (!error && wants && fcntl(hand->fd, F_SETFL, O_NONBLOCK) < 0)
         error = -errno;
     if (error)
         return error;
@@ -72,8 +73,12 @@ static int deliver(int door, const struct rc_held *held, struct rc_hand *hand)
         .srcfd = (uint32_t)hand->fd,
         .newfd_flags = held->flags & SOCK_CLOEXEC ? O_CLOEXEC : 0,
     };
-    if (ioctl(door, SECCOMP_IOCTL_NOTIF_ADDFD, &add) < 0)
-        return errno == EMFILE || errno == ENFILE || errno == ENOMEM ? -errno : -ENOENT;
+    if (ioctl(door, SECCOMP_IOCTL_NOTIF_ADDFD, &add) < 0) {
+        error = errno == EMFILE || errno == ENFILE || errno == ENOMEM ? -errno : -ENOENT;
+        if (wants)
+            (void)fcntl(hand->fd, F_SETFL, 0);
+        return error;
+    }
     rc_close(&hand->fd);
     return 0;
 }

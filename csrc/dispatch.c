@@ -361,23 +361,24 @@ void rc_dispatch_silence(struct rc_engine *engine, struct rc_lane *lane)
 }
 
 /* It has had its time, and not for want of a CPU: it sleeps elsewhere, or it has run
- * for a while since the first look and has not come to accept. */
+ * for a while since it was first looked at and has not come to accept. */
 static bool is_overdue(struct rc_lane *lane, int64_t now)
 {
     struct rc_taker *taker = &lane->taker;
     pid_t thread = taker->acceptor ? taker->acceptor : lane->worker->pid;
     uint64_t ran = 0;
-    if (taker->since_ms && now - taker->since_ms < PATIENCE_MS)
-        return false;
-    bool wants = rc_thread_wants_cpu(thread, &ran);
-    if (!taker->since_ms) {
+    if (!taker->since_ms) { /* most are taken before the next look: this one is cheap */
         taker->since_ms = now;
-        taker->ran_ns = ran;
+        taker->ran_ns = 0;
         return false;
     }
+    if (now - taker->since_ms < PATIENCE_MS)
+        return false;
+    if (!rc_thread_wants_cpu(thread, &ran) || now - taker->since_ms >= STARVED_MS)
+        return true;
     if (!taker->ran_ns)
         taker->ran_ns = ran;
-    return !wants || ran - taker->ran_ns > BUSY_NS || now - taker->since_ms >= STARVED_MS;
+    return ran - taker->ran_ns > BUSY_NS;
 }
 
 static void lane_late(struct rc_engine *engine, struct rc_lane *lane)
