@@ -124,6 +124,8 @@ static int lane_widen(struct rc_lane *lane, int asked)
 static int join(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
                 bool passes, struct rc_answer *answer)
 {
+    if (!engine->dispatch.on)
+        return 0;
     int flags = fcntl(call->fd, F_GETFL);
     int error = rc_dispatch_join(engine, lane, passes);
     int instead = error ? -1 : rc_dispatch_descriptor(lane);
