@@ -159,6 +159,7 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
     lane->pid = call->pid;
     lane->number = call->number;
     lane->deaf = false;
+    rc_lane_arrives(lane);
     lane->by_leader = call->pid == call->worker->pid;
     (void)rc_group_steer(lane->group);
     rc_group_watch(engine, lane->group);
@@ -171,6 +172,7 @@ void rc_lanes_refused(struct rc_answer *answer)
     if (answer->adopted) {
         const struct rc_worker *heir = answer->adopted->worker;
         answer->adopted->worker = answer->previous;
+        answer->adopted->arrives_until_ms = 0;
         answer->adopted->deaf = !answer->previous->dead && answer->previous != heir;
     }
     answer->adopted = NULL;

@@ -124,6 +124,7 @@ struct rc_output { struct rc_event *events; size_t count, room; ...; };
 struct rc_lane {
     struct rc_source source;
     struct rc_worker *worker;
+    int64_t arrives_until_ms;
     bool deaf, chosen, by_leader;
     ...;
 };
