@@ -104,6 +104,7 @@ static void close_all(struct rc_engine *engine)
             rc_close(&group->lanes[at]->source.fd);
     for (struct rc_shim_caller *caller = engine->callers; caller; caller = caller->next)
         rc_close(&caller->source.fd);
+    rc_kernel_close(engine);
     rc_close(&engine->timer.fd);
     rc_close(&engine->signals.fd);
     rc_close(&engine->guard.source.fd);

@@ -1,7 +1,7 @@
 /* internal.h - what the engine's files share. Not installed, not public.
  *
  * Direction of dependencies: engine -> spawn, doors (notify, shimdoor) -> bind,
- * listen -> pending, lanes -> steering, sockets; facts -> lanes, diag, holders.
+ * listen -> pending, lanes -> kernel, steering, sockets; facts -> lanes, diag, holders.
  * At the bottom, knowing nobody: channel, guard, loop, registry.
  */
 #ifndef RECLUSTER_INTERNAL_H
@@ -198,10 +198,19 @@ struct rc_lane {
     struct rc_group *group;
     struct rc_worker *worker; /* NULL: the group's sink */
     uint64_t inode;
+    uint32_t number; /* by which programs in the kernel know it; 0: not at all */
     unsigned backlog;
     bool chosen;  /* the attached program may return it */
     bool closing; /* caller asked for no new SYN */
     bool removing;
+};
+
+/* A group's program in the kernel and what it reads (kernel_plan.c). */
+struct rc_plan;
+struct rc_kernel_plan {
+    struct rc_plan *shared; /* NULL: there is none */
+    int program;            /* descriptor; of account only where `shared` is */
+    bool attached;
 };
 
 /* lanes[i] is at index i of the kernel's reuseport group: appended at listen,
@@ -215,6 +224,8 @@ struct rc_group {
     struct rc_lane **lanes;
     struct rc_lane *sink; /* one of them, or NULL */
     unsigned count, room;
+    struct rc_kernel *kernel; /* the engine's, or NULL */
+    struct rc_kernel_plan plan;
 };
 
 struct rc_engine;
@@ -304,6 +315,13 @@ int rc_sink_listen(const struct rc_key *key, int lane);
 int rc_sink_client(const struct rc_key *key, in_port_t *port);
 int rc_sink_fill(int sink, int client, const struct rc_key *key);
 
+/* kernel.c, kernel_plan.c: steering by eBPF, where that is allowed */
+int rc_kernel_steer(struct rc_group *group);
+void rc_kernel_forget(struct rc_group *group, struct rc_lane *lane);
+void rc_kernel_plan_free(struct rc_kernel_plan *plan);
+void rc_kernel_close(struct rc_engine *engine);
+int rc_kernel_connections(const struct rc_lane *lane);
+
 /* ---- doors ------------------------------------------------------------------ */
 
 int rc_notify_install(void);
@@ -353,6 +371,7 @@ struct rc_engine {
     struct rc_worker *workers;
     struct rc_group *groups;
     enum rc_policy policy;
+    struct rc_kernel *kernel; /* NULL: no steering by eBPF */
     struct rc_watch *watches;
     struct rc_shim shim;
     struct rc_shim_caller *callers;

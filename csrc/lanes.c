@@ -53,11 +53,13 @@ void rc_group_choose(struct rc_group *group)
     }
 }
 
-/* Attaches a program over the chosen lanes below index `limit`; where there is
- * none, over the sink: clients wait. */
-static int group_attach(const struct rc_group *group, unsigned limit,
-                        const struct rc_detour *detour)
+/* Steers to the chosen lanes: by eBPF where the engine has it, else by a classic
+ * program over those below index `limit`. Where there is none, to the sink:
+ * clients wait. */
+static int group_attach(struct rc_group *group, unsigned limit)
 {
+    if (rc_kernel_steer(group) == 0)
+        return 0;
     struct rc_choice *choices = calloc(group->count, sizeof *choices);
     unsigned count = 0;
     if (!choices)
@@ -67,7 +69,9 @@ static int group_attach(const struct rc_group *group, unsigned limit,
             choices[count++] = (struct rc_choice){at, group->lanes[at]->worker->id};
     if (count == 0 && group->sink && lane_index(group->sink) < limit)
         choices[count++] = (struct rc_choice){lane_index(group->sink), 0};
-    int error = count ? rc_steering_attach(group->lanes[0]->source.fd, choices, count, detour) : 0;
+    int error = count ? rc_steering_attach(group->lanes[0]->source.fd, choices, count, NULL) : 0;
+    if (count && !error)
+        group->plan.attached = false;
     free(choices);
     return error;
 }
@@ -77,7 +81,7 @@ int rc_group_steer(struct rc_group *group)
     if (group->count == 0)
         return 0;
     rc_group_choose(group);
-    return group_attach(group, group->count, NULL);
+    return group_attach(group, group->count);
 }
 
 int rc_lanes_resteer(struct rc_engine *engine)
@@ -125,6 +129,7 @@ struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key
         return NULL;
     group->key = *key;
     group->zero_index = -1;
+    group->kernel = engine->kernel;
     group->next = engine->groups;
     engine->groups = group;
     return group;
@@ -138,6 +143,7 @@ void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group)
     while (*link != group)
         link = &(*link)->next;
     *link = group->next;
+    rc_kernel_plan_free(&group->plan);
     free(group->lanes);
     rc_bury(engine, group);
 }
@@ -167,6 +173,7 @@ static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
     group->count--;
     if (group->sink == lane)
         group->sink = NULL;
+    rc_kernel_forget(group, lane);
     rc_source_shut(engine->epoll, &lane->source);
     (void)rc_group_steer(group);
     rc_bury(engine, lane);
@@ -186,7 +193,7 @@ static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
     unsigned last = group->count - 1;
     lane->removing = true;
     rc_group_choose(group);
-    int error = group_attach(group, lane_index(lane) == last ? group->count : last, NULL);
+    int error = group_attach(group, lane_index(lane) == last ? group->count : last);
     if (error) { /* no memory: with the old program a removal would be wrong */
         lane->removing = false;
         rc_group_choose(group);
@@ -318,6 +325,7 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
             struct rc_lane_facts *facts = &out[count - 1];
             *facts = (struct rc_lane_facts){.worker = lane->worker->id, .chosen = lane->chosen};
             facts->queued = lane_queued(lane, &facts->backlog);
+            facts->connections = rc_kernel_connections(lane);
             rc_address_text(&group->key.address, facts->address, sizeof facts->address);
         }
     return (int)count;

@@ -85,8 +85,13 @@ int rc_worker_release(rc_engine *engine, uint32_t worker); /* forget a dead one;
 enum rc_policy {
     RC_BALANCE_AUTO,
     RC_BALANCE_REUSEPORT, /* at random */
+    RC_BALANCE_ROUND_ROBIN,
+    RC_BALANCE_LEAST_CONNECTIONS,
 };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
+/* The last two by eBPF (CAP_BPF; CAP_NET_ADMIN too for the second); on failure
+ * `refused` names what was. Without it they are at random. */
+int rc_balance_kernel(rc_engine *engine, const char **refused);
 
 /* Lanes and steering. */
 struct rc_lane_facts {
@@ -95,6 +100,7 @@ struct rc_lane_facts {
     unsigned queued;  /* connections that wait to be accepted */
     unsigned backlog; /* how many may */
     char address[80];
+    int connections; /* established and not closed by the worker; -1: nobody counts */
 };
 int rc_steer(rc_engine *engine, const uint32_t *live, size_t count);
 int rc_close_lanes(rc_engine *engine, uint32_t worker); /* take no new SYN; finish the rest */

@@ -67,8 +67,11 @@ cdef extern from "recluster.h" nogil:
     enum rc_policy:
         RC_BALANCE_AUTO
         RC_BALANCE_REUSEPORT
+        RC_BALANCE_ROUND_ROBIN
+        RC_BALANCE_LEAST_CONNECTIONS
 
     int rc_balance(rc_engine *engine, rc_policy policy)
+    int rc_balance_kernel(rc_engine *engine, const char **refused)
 
     struct rc_lane_facts:
         uint32_t worker
@@ -76,6 +79,7 @@ cdef extern from "recluster.h" nogil:
         unsigned queued
         unsigned backlog
         char address[80]
+        int connections
 
     int rc_steer(rc_engine *engine, const uint32_t *live, size_t count)
     int rc_close_lanes(rc_engine *engine, uint32_t worker)

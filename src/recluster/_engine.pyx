@@ -38,7 +38,12 @@ GONE = RC_EVENT_GONE
 NOTIFY = RC_DOOR_NOTIFY
 PRELOAD = RC_DOOR_PRELOAD
 
-POLICIES = {"auto": RC_BALANCE_AUTO, "reuseport": RC_BALANCE_REUSEPORT}
+POLICIES = {
+    "auto": RC_BALANCE_AUTO,
+    "reuseport": RC_BALANCE_REUSEPORT,
+    "round_robin": RC_BALANCE_ROUND_ROBIN,
+    "least_connections": RC_BALANCE_LEAST_CONNECTIONS,
+}
 
 
 cdef object _check(object result, str operation):
@@ -227,6 +232,14 @@ cdef class Engine:
         """Which lane a new connection gets; before the first lane."""
         _check(rc_balance(self._alive(), POLICIES[policy]), "balance")
 
+    def balance_kernel(self):
+        """Have the kernel do it: None, or (what was refused, errno)."""
+        cdef const char *refused = NULL
+        cdef int result = rc_balance_kernel(self._alive(), &refused)
+        if result == 0:
+            return None
+        return (<bytes>refused).decode(), -result
+
     def steer(self, live):
         """From now on new connections go to the lanes of these workers only."""
         cdef rc_engine *engine = self._alive()
@@ -246,7 +259,7 @@ cdef class Engine:
         return _check(rc_queued(self._alive(), worker), "TCP_INFO")
 
     def lanes(self):
-        """(worker, address, chosen, queued, backlog) of every lane."""
+        """(worker, address, chosen, queued, backlog, connections or None) of every lane."""
         cdef int count = _check(rc_lanes(self._alive(), NULL, 0), "lanes")
         cdef rc_lane_facts *facts = <rc_lane_facts *>PyMem_Malloc(
             (count + 1) * sizeof(rc_lane_facts))
@@ -256,7 +269,8 @@ cdef class Engine:
         try:
             count = rc_lanes(self._engine, facts, count)
             return [(facts[at].worker, (<bytes>facts[at].address).decode(),
-                     bool(facts[at].chosen), facts[at].queued, facts[at].backlog)
+                     bool(facts[at].chosen), facts[at].queued, facts[at].backlog,
+                     None if facts[at].connections < 0 else facts[at].connections)
                     for at in range(count)]
         finally:
             PyMem_Free(facts)

@@ -38,7 +38,7 @@ void fault_hook(void (*function)(const char *));
 
 
 def read_sources():
-    paths = [*CSRC.glob("*.[ch]"), *CSRC.glob("preload/*.h")]
+    paths = [*CSRC.glob("*.[ch]"), *CSRC.glob("preload/*.h"), *CSRC.glob("bpf/*.h")]
     sources = {str(path.relative_to(CSRC)): path.read_bytes() for path in sorted(paths)}
     sources["faults.c"] = (HERE / "faults.c").read_bytes()
     sources["declarations.h"] = (HERE / "declarations.h").read_bytes()

@@ -21,8 +21,11 @@ enum rc_event_kind {
     RC_EVENT_SIGNAL, RC_EVENT_DEADLINE, RC_EVENT_READABLE, RC_EVENT_DOOR, RC_EVENT_LISTENING,
     RC_EVENT_MESSAGE, RC_EVENT_GARBLED, RC_EVENT_EXIT, RC_EVENT_GONE, ...
 };
-enum rc_policy { RC_BALANCE_AUTO, RC_BALANCE_REUSEPORT, ... };
+enum rc_policy {
+    RC_BALANCE_AUTO, RC_BALANCE_REUSEPORT, RC_BALANCE_ROUND_ROBIN, RC_BALANCE_LEAST_CONNECTIONS, ...
+};
 int rc_balance(rc_engine *engine, enum rc_policy policy);
+int rc_balance_kernel(rc_engine *engine, const char **refused);
 enum rc_door_kind { RC_DOOR_NOTIFY, RC_DOOR_PRELOAD, ... };
 struct rc_event {
     enum rc_event_kind kind;
@@ -66,6 +69,7 @@ struct rc_lane_facts {
     int chosen;
     unsigned queued, backlog;
     char address[80];
+    int connections;
     ...;
 };
 int rc_steer(rc_engine *engine, const uint32_t *live, size_t count);
@@ -108,8 +112,9 @@ struct rc_call {
 };
 struct rc_answer { bool pass; int result, replace; bool owned; ...; };
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
-struct rc_lane { struct rc_source source; struct rc_worker *worker; bool chosen; ...; };
-struct rc_group { struct rc_lane **lanes, *sink; unsigned count; ...; };
+struct rc_lane { struct rc_source source; struct rc_worker *worker; uint32_t number; bool chosen; ...; };
+struct rc_kernel_plan { int program; bool attached; ...; };
+struct rc_group { struct rc_lane **lanes, *sink; unsigned count; struct rc_kernel_plan plan; ...; };
 struct rc_engine {
     int epoll;
     struct rc_guard guard;
