@@ -74,7 +74,7 @@ static bool says(const struct rc_tally *tally, uint32_t established)
 
 /* One connection over a listener of our own, on loopback: on a cgroup that our
  * sockets are not in, a program counts nothing and nobody says so. */
-static int try_connection(struct rc_kernel *kernel, int listener, int client)
+static int try_connection(struct rc_kernel *kernel, int listener, int *client)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     struct sockaddr_in6 bound;
@@ -89,11 +89,12 @@ static int try_connection(struct rc_kernel *kernel, int listener, int client)
     if (error)
         return error;
     address.sin_port = bound.sin6_port;
-    if (connect(client, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS)
+    if (connect(*client, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS)
         return -errno;
     bool counted = says(tally, 1);
-    (void)setsockopt(client, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-    (void)close(client); /* a reset, and so the other end is closed too */
+    if (setsockopt(*client, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) < 0)
+        return -errno;
+    rc_close(client); /* a reset, and so the other end is closed too */
     kernel->taken[mark.number] = false;
     return counted && says(tally, 0) ? 0 : -ENOMSG;
 }
@@ -108,7 +109,8 @@ static int try_count(struct rc_kernel *kernel, const char **refused)
     if (client < 0)
         error = -errno;
     else
-        error = try_connection(kernel, listener, client);
+        error = try_connection(kernel, listener, &client);
+    rc_close(&client);
     rc_close(&listener);
     return error;
 }
