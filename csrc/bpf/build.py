@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SOURCE = HERE / "balance.bpf.c"
 HEADER = HERE / "balance.h"
-FLAGS = "-target bpf -mcpu=v3 -O2 -ffreestanding -fno-jump-tables -Wall -Wextra -Werror".split()
+FLAGS = "-mcpu=v3 -O2 -ffreestanding -fno-jump-tables -Wall -Wextra -Werror"
 LOAD_64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW, the one instruction of 16 bytes
 R_BPF_64_64, SHT_REL = 1, 9
 
@@ -37,7 +37,18 @@ def compiled() -> bytes:
     machine = f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}"
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "balance.o"
-        command = [clang(), *FLAGS, "-idirafter", machine, "-c", SOURCE.name, "-o", str(out)]
+        command = [
+            clang(),
+            "-target",
+            "bpf",
+            *FLAGS.split(),
+            "-idirafter",
+            machine,
+            "-c",
+            SOURCE.name,
+            "-o",
+            str(out),
+        ]
         subprocess.run(command, check=True, cwd=HERE)
         return out.read_bytes()
 

@@ -194,7 +194,7 @@ def table(rows: list[tuple[object, ...]]) -> list[str]:
 
 def status_lines(status: dict[str, Any]) -> list[str]:
     head = f"master {status['pid']}: recluster {status['version']}, generation "
-    head += f"{status['generation']}, {status['door']} door"
+    head += f"{status['generation']}, {status['door']} door, {status['balance']}"
     if status["reloading"] is not None:
         head += f", reloading to generation {status['reloading']}"
     if status["closing"]:
@@ -219,11 +219,9 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             pause = slot["next_try"]
             state = "empty" if pause is None else f"next try in {_span(pause)}"
             rows.append((slot["slot"], None, None, state, None, None, None))
-    lanes: list[tuple[object, ...]] = [
-        ("lane", "slot", "generation", "pid", "live", "queued", "backlog")
-    ]
+    keys = ("address", "slot", "generation", "pid", "live", "queued", "backlog", "connections")
+    lanes: list[tuple[object, ...]] = [("lane", *keys[1:])]
     for lane in status["lanes"]:
-        keys = ("address", "slot", "generation", "pid", "live", "queued", "backlog")
         lanes.append(tuple(lane[key] for key in keys))
     return [_plain(head), "", *table(rows), "", *(table(lanes) if lanes[1:] else ["no lanes"])]
 

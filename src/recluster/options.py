@@ -17,7 +17,8 @@ from .cpus import usable_cpus
 
 READY_WHEN = ("listening", "started", "ready")
 DOORS = ("auto", "notify", "preload")
-BALANCES = ("auto", "reuseport")
+BALANCES = ("auto", "reuseport", "round_robin", "least_connections")
+BALANCED_BY = ("auto", "kernel")
 LOG_TOPICS = ("respawns",)
 
 
@@ -332,8 +333,17 @@ FIELDS = (
         "auto",
         "auto",
         "POLICY",
-        "which worker gets a new connection: reuseport (any, at random), auto (the best that "
-        "can be done here)",
+        "which worker gets a new connection: reuseport (any, at random), round_robin (each in "
+        "turn), least_connections (who has the fewest), auto (the best that can be done here)",
+    ),
+    Field(
+        "balance_by",
+        _one_of(*BALANCED_BY),
+        "auto",
+        "auto",
+        "HOW",
+        "who does round_robin and least_connections: kernel (eBPF; needs CAP_BPF, the second "
+        "CAP_NET_ADMIN too), auto (the best that is allowed here)",
     ),
     Field(
         "log",
@@ -403,6 +413,7 @@ class Options:
     stop_signal: int
     door: str
     balance: str
+    balance_by: str
     log: dict[str, bool] = field(hash=False)
     args: tuple[str, ...]
     env: dict[str, str | None] = field(hash=False)

@@ -18,7 +18,7 @@ def _since(moment: float | None, now: float) -> float | None:
     return None if moment is None else round(now - moment, 3)
 
 
-def _by_address(lane: tuple[int, str, bool, int, int]) -> tuple[str, int]:
+def _by_address(lane: tuple[int, str, bool, int, int, int | None]) -> tuple[str, int]:
     return lane[1], lane[0]
 
 
@@ -27,7 +27,8 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
 
     `reloading` is the generation under way, or None. A worker's `pid` is None
     once it is reaped, for the number may be somebody else's; its lanes stay
-    until what waits in them is served. `next_try` of a slot: seconds until the
+    until what waits in them is served; `connections` of a lane, queued ones
+    included, are None where nobody counts them. `next_try` of a slot: seconds until the
     next spawn there, if one is planned. Times are seconds.
     """
     now, people, known = time.monotonic(), cluster._population, cluster._workers
@@ -55,7 +56,8 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
             }
         )
     lanes = []
-    for key, address, live, queued, backlog in sorted(cluster._alive().lanes(), key=_by_address):
+    found = sorted(cluster._alive().lanes(), key=_by_address)
+    for key, address, live, queued, backlog, connections in found:
         holder = people.members.get(key)
         lanes.append(
             {
@@ -66,12 +68,14 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
                 "live": live,
                 "queued": queued,
                 "backlog": backlog,
+                "connections": connections,
             }
         )
     return {
         "pid": os.getpid(),
         "version": __version__,
         "door": NAMES[cluster._spawner.door] if cluster._spawner else None,
+        "balance": cluster._balance,
         "generation": people.generation,
         "reloading": people.reloading.generation if people.reloading else None,
         "closing": people.closing,

@@ -14,7 +14,6 @@ import pytest
 from .harness import (
     Clock,
     Engine,
-    accept_all,
     arrivals,
     check,
     connect,
@@ -26,6 +25,7 @@ from .harness import (
     stream,
 )
 from .test_faults import FAULTS, failed, trials  # noqa: F401
+from .test_hammer import Load
 
 SIX, FOUR = socket.AF_INET6, socket.AF_INET
 LOOPBACK = ("127.0.0.1", 0)
@@ -355,6 +355,21 @@ def test_numbers_are_given_again(robin):
     first.close()
 
 
+def test_no_cutover_lets_one_through(balanced, policy):
+    engine = balanced(policy)
+    lanes, address = lanes_of(engine, 4)
+    with Load(address) as load:
+        for number, lane in lanes.items():
+            load.serve(number, lane)
+        for turn in range(200):
+            name = turn % 4 + 1
+            load.steer(engine, name)
+            load.served(name, 8)
+    assert list(load.wrong.queue) == []
+    assert attached(engine)
+    shut(lanes)
+
+
 # ---- least connections -----------------------------------------------------------------------
 
 
@@ -535,9 +550,7 @@ def bpf_number():
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_a_lane_that_gets_no_place_is_steered_to_by_classic_bpf(
-    balanced, fault, fds, policy, n
-):
+def test_a_lane_that_gets_no_place_is_steered_to_by_classic_bpf(balanced, fault, fds, policy, n):
     before = fds()
     engine = balanced(policy)
     lanes, address = lanes_of(engine, 2)
