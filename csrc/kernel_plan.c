@@ -5,8 +5,9 @@
  *
  * Invariants:
  *  - a plan changes in one step, the store to its version: until then the program
- *    reads one side, after that the other, and what it read across the step it
- *    reads again. Every SYN after the step is given to a lane of the new side;
+ *    reads one side, after that the other. Each entry says its version, so that
+ *    a program that looked before the step, and reads after the next, knows.
+ *    Every SYN after the step is given to a lane of the new side;
  *  - a lane has its number, its place in the sockarray and its mark before a plan
  *    names it;
  *  - a number is given again only when no connection counts for it any more:
@@ -37,7 +38,6 @@ uint32_t rc_kernel_number(struct rc_kernel *kernel)
             continue;
         kernel->taken[number] = true;
         __atomic_store_n(&tally->pending, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&tally->given, 0, __ATOMIC_RELAXED);
         return number;
     }
     return 0;
@@ -129,9 +129,14 @@ static int by_worker(const void *left, const void *right)
     return a->number < b->number ? -1 : a->number > b->number;
 }
 
+static void set(uint32_t *entry, uint32_t value)
+{
+    __atomic_store_n(entry, value, __ATOMIC_RELAXED);
+}
+
 /* Fills the side; returns how many lanes it has, or -errno. Where nobody may be
  * chosen the sink is. */
-static int fill(struct rc_group *group, struct rc_side *side)
+static int fill(struct rc_group *group, struct rc_side *side, uint64_t version)
 {
     struct rc_lane **lanes = group->kernel->sorted;
     unsigned count = 0, workers = 0;
@@ -151,14 +156,14 @@ static int fill(struct rc_group *group, struct rc_side *side)
     for (unsigned at = 0; at < count; at++) {
         if (at == 0 || lanes[at]->worker != lanes[at - 1]->worker)
             side->first[workers++] = at;
-        side->entry[at] = lanes[at]->number;
+        set(&side->entry[at], RC_ENTRY(lanes[at]->number, version));
     }
     if (count == 0 && side->sink) {
         side->first[workers++] = 0;
-        side->entry[count++] = side->sink;
+        set(&side->entry[count++], RC_ENTRY(side->sink, version));
     }
     side->first[workers] = count;
-    side->entry[count] = RC_NO_LANE;
+    set(&side->entry[count], RC_NO_LANE);
     side->workers = workers;
     side->lanes = count;
     return (int)count;
@@ -166,9 +171,11 @@ static int fill(struct rc_group *group, struct rc_side *side)
 
 static bool same(const struct rc_side *a, const struct rc_side *b)
 {
+    for (unsigned at = 0; at < a->lanes && at < b->lanes; at++)
+        if (RC_ENTRY_NUMBER(a->entry[at]) != RC_ENTRY_NUMBER(b->entry[at]))
+            return false;
     return a->workers == b->workers && a->lanes == b->lanes && a->sink == b->sink &&
-           memcmp(a->first, b->first, a->workers * sizeof *a->first) == 0 &&
-           memcmp(a->entry, b->entry, a->lanes * sizeof *a->entry) == 0;
+           memcmp(a->first, b->first, a->workers * sizeof *a->first) == 0;
 }
 
 /* 0: the program is attached, and chooses among the chosen lanes from now on.
@@ -183,7 +190,7 @@ int rc_kernel_steer(struct rc_group *group)
     struct rc_plan *plan = group->plan.shared;
     uint64_t version = plan->version;
     struct rc_side *fresh = &plan->side[(version + 1) & 1];
-    int count = fill(group, fresh);
+    int count = fill(group, fresh, version + 1);
     if (count < 0)
         return count;
     if (count == 0) /* and no sink: as classic BPF does, leave it as it is */

@@ -4,8 +4,8 @@
  * group) and count (SOCK_OPS, on the cgroup, for the latter).
  *
  * Invariants:
- *  - a lane is returned only if the plan that names it is in force after it was
- *    read: a cutover between the two makes the program read again;
+ *  - a lane is returned only if its entry is of the plan that was in force when the
+ *    program looked: else the master has gone on meanwhile, and it looks again;
  *  - where no lane of the plan can be had the SYN goes to the sink, and without
  *    one it is refused: never to the kernel's hash over the whole group, which
  *    has retired lanes in it (SK_PASS without a selection means that);
@@ -110,18 +110,12 @@ INLINE uint64_t turn(int other)
     return __sync_fetch_and_add(&shared()->cursor, ((uint64_t)other - 1) >> 63);
 }
 
-/* Whether the lane has it now. Choosing is told to the tally between reading the
- * plan and looking at its version again: an atomic operation with a result orders
- * the two on every machine. */
-INLINE int select(struct sk_reuseport_md *ctx, uint32_t number, uint64_t version)
+/* The lane gets the connection, if the entry is of that version. */
+INLINE int select(struct sk_reuseport_md *ctx, uint32_t entry, uint64_t version)
 {
-    struct rc_tally *tally = lookup(rc_map_tallies, &number);
-    if (!tally)
-        return 0;
-    (void)!__sync_fetch_and_add(&tally->given, 1);
-    if (shared()->version != version)
-        return 0;
-    return select_reuseport(ctx, rc_map_lanes, &number, 0) == 0;
+    uint32_t number = RC_ENTRY_NUMBER(entry);
+    return entry == RC_ENTRY(number, version) &&
+           select_reuseport(ctx, rc_map_lanes, &number, 0) == 0;
 }
 
 INLINE int to_sink(struct sk_reuseport_md *ctx)
@@ -177,14 +171,14 @@ SECTION("program/least_connections") int least_connections(struct sk_reuseport_m
         return SK_DROP;
     uint64_t now = period_now(), version = shared()->version;
     volatile struct rc_side *side = &shared()->side[version & 1];
-    uint64_t lanes = side->lanes, least = ~0ull >> 1;
+    uint64_t lanes = side->lanes, least = ~0ull >> 1, mixed = 0;
     if (lanes == 0)
         return SK_DROP;
     uint64_t after = lanes - turn(other) % lanes;
     volatile uint32_t *entry = side->entry;
     for (uint64_t at = 0; at < RC_PLAN_LANES; at++, entry++) {
         __asm__("" : "+r"(entry)); /* steps on: a sum would be a new one each time, and refused */
-        uint32_t number = *entry;
+        uint32_t this = *entry, number = RC_ENTRY_NUMBER(this);
         volatile struct rc_tally *tally = lookup(rc_map_tallies, &number);
         if (!tally) /* RC_NO_LANE: the end */
             break;
@@ -193,12 +187,15 @@ SECTION("program/least_connections") int least_connections(struct sk_reuseport_m
         turns += lanes & if_negative((int64_t)turns);
         uint64_t more = (has << 32 | turns << 16 | number) - least;
         least += more & if_negative((int64_t)more);
+        mixed |= this ^ RC_ENTRY(number, version);
     }
-    uint32_t best = least & 0xffff;
+    uint32_t best = RC_ENTRY_NUMBER(least);
     struct rc_tally *tally = lookup(rc_map_tallies, &best);
-    if (tally && !other)
+    if (!tally || mixed)
+        return in_turn(ctx, other);
+    if (!other)
         pending_change(&tally->pending, now, 1);
-    return select(ctx, best, version) ? SK_PASS : in_turn(ctx, other);
+    return select(ctx, RC_ENTRY(best, version), version) ? SK_PASS : in_turn(ctx, other);
 }
 
 /* ---- counting ------------------------------------------------------------------- */

@@ -20,14 +20,15 @@ struct rc_tally {
     uint32_t established; /* connections that the lane's worker has, or will have */
     uint32_t unused;
     uint64_t pending;
-    uint64_t given; /* how often the lane was chosen */
-    uint64_t pad;
 };
 
-/* Who may be chosen. Worker w has the lanes with the numbers entry[first[w]] to
- * entry[first[w + 1] - 1]; behind the last one stands RC_NO_LANE. The entries come last: a verifier
+/* Who may be chosen. Worker w has the lanes entry[first[w]] to
+ * entry[first[w + 1] - 1]; behind the last one stands RC_NO_LANE. An entry is read
+ * in one piece, so it also says of which version it is. The entries come last: a verifier
  * without CAP_PERFMON has the loop over them go on until they end. */
 #define RC_NO_LANE 0xffffffffu
+#define RC_ENTRY(number, version) ((uint32_t)(version) << 16 | (number))
+#define RC_ENTRY_NUMBER(entry) ((uint32_t)(entry) & 0xffff)
 struct rc_side {
     uint32_t workers; /* 0: nobody, and nothing to fall back to */
     uint32_t lanes;
