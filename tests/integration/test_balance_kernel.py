@@ -11,6 +11,7 @@ import select
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -40,10 +41,7 @@ def refused(policy):
         engine.close()
 
 
-REFUSED = refused("least_connections") or refused("round_robin")
-pytestmark = pytest.mark.skipif(
-    REFUSED is not None, reason=f"no steering by eBPF here: {REFUSED and REFUSED[0]}"
-)
+REFUSED = {policy: refused(policy) for policy in ("round_robin", "least_connections")}
 
 
 @pytest.fixture(params=SERVERS)
@@ -57,6 +55,8 @@ def command(request):
 @pytest.fixture
 def start(apps, tmp_path):
     def made(policy, command, *options, workers=WORKERS):
+        if REFUSED[policy]:
+            pytest.skip(f"no {policy} in the kernel here: {REFUSED[policy][0]}")
         control = tmp_path / "control"
         args = ("--balance", policy, "--balance-by", "kernel", "--control", control)
         running = Running("--workers", workers, *FAST, *args, *options, *command, cwd=apps)
@@ -267,15 +267,9 @@ DENY = Path(__file__).parent.parent / "deny.py"
 def test_without_the_privilege_it_says_so(apps):
     command = [sys.executable, str(DENY), "bpf", "--", sys.executable, "-m", "recluster"]
     command += ["--balance", "round_robin", "--balance-by", "kernel", "asyncio_server.py", "0"]
-    done = _run(command, apps)
+    done = subprocess.run(
+        command, cwd=apps, env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 1
     why = "is refused by the kernel here (bpf: Operation not permitted)"
     assert done.stderr.splitlines() == [f"recluster: balance round_robin {why}"]
-
-
-def _run(command, cwd):
-    import subprocess
-
-    return subprocess.run(
-        command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=60
-    )

@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -543,6 +544,53 @@ def test_opening(ffi, lib, trials, balanced, policy, error):  # noqa: F811
             engine.steer(1, 2)
             assert attached(engine) and spread(lanes, address, 4) == {1: 2, 2: 2}
             shut(lanes)
+
+
+def other_cgroup():
+    """A directory beside ours, or a reason to skip."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    ours = "".join(line.removeprefix("0::") for line in lines if line.startswith("0::"))
+    for mount in Path("/proc/self/mounts").read_text().splitlines():
+        _, where, kind, *_ = mount.split()
+        if kind == "cgroup2":
+            home = Path(where + ours)
+            fresh = home / f"recluster-test-{os.getpid()}"
+            try:
+                fresh.mkdir()
+            except OSError as error:
+                pytest.skip(f"no cgroup of our own: {error.strerror}")
+            return home, fresh
+    pytest.skip("no cgroup of version 2 is to be seen")
+
+
+def test_a_cgroup_that_our_sockets_are_not_in_is_found_out(
+    balanced, new_engine, ffi, lib, fault, fds
+):
+    """The program sits on the one cgroup, the trial's sockets are made in another."""
+    balanced("least_connections").free()  # or skip
+    before, engine, refused = fds(), new_engine(), ffi.new("const char **")
+    assert lib.rc_balance(engine.pointer, lib.RC_BALANCE_LEAST_CONNECTIONS) == 0
+    home, fresh = other_cgroup()
+
+    def move(to):
+        (to / "cgroup.procs").write_text(str(os.getpid()))
+
+    def now(name):
+        if name == b"socket":
+            move(home)
+
+    try:
+        move(fresh)
+        with fault.before_each_call(now):
+            result = lib.rc_balance_kernel(engine.pointer, refused)
+    finally:
+        move(home)
+        fresh.rmdir()
+    assert result == -errno.ENOMSG
+    assert ffi.string(refused[0]) == b"a connection to try the counting"
+    assert lib.rc_balance_kernel(engine.pointer, refused) == 0
+    engine.free()
+    assert fds() == before
 
 
 def bpf_number():
