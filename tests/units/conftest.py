@@ -28,6 +28,7 @@ FLAGS = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 PREAMBLE = """
 #include "internal.h"
+#include "kernel.h"
 #include <linux/filter.h>
 void fault_arm(int n, int error, const char *name, long number, int sticky);
 int fault_disarm(void);

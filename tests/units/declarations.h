@@ -113,7 +113,9 @@ struct rc_call {
 struct rc_answer { bool pass; int result, replace; bool owned; ...; };
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
 struct rc_lane { struct rc_source source; struct rc_worker *worker; uint32_t number; bool chosen; ...; };
-struct rc_kernel_plan { int program; bool attached; ...; };
+struct rc_side { uint32_t workers, lanes, sink; uint32_t entry[...]; ...; };
+struct rc_plan { uint64_t version, cursor; struct rc_side side[2]; ...; };
+struct rc_kernel_plan { struct rc_plan *shared; int program; bool attached; ...; };
 struct rc_group { struct rc_lane **lanes, *sink; unsigned count; struct rc_kernel_plan plan; ...; };
 struct rc_engine {
     int epoll;

@@ -104,13 +104,24 @@ class Held:
     def __init__(self, lanes, address):
         self.lanes, self.address = lanes, address
         self.clients, self.accepted = {}, {number: [] for number in lanes}
+        self.left = []
 
-    def open(self, count, begin_all=False):
-        if begin_all:
-            fresh = [start_connect(self.address)[0] for _ in range(count)]
-            assert all(ready(client, select.POLLOUT) for client in fresh)
-        else:
-            fresh = [connect(self.address) for _ in range(count)]
+    def burst(self, count):
+        """All SYNs come before the first handshake ends: with TCP_DEFER_ACCEPT it
+        ends with the first byte of data."""
+        for lane in self.lanes.values():
+            lane.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
+        fresh = [connect(self.address) for _ in range(count)]
+        for lane in self.lanes.values():
+            lane.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0)
+        for client in fresh:
+            client.send(b"x")
+        self._accept(fresh)
+
+    def open(self, count):
+        self._accept([connect(self.address) for _ in range(count)])
+
+    def _accept(self, fresh):
         wanted = {client.getsockname()[1]: client for client in fresh}
         clock = Clock()
         while wanted:
@@ -137,6 +148,8 @@ class Held:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
             if how != "server":
                 client.close()
+            else:  # it does not notice
+                self.left.append(client)
         if how != "reset":
             for connection in self.accepted[number]:
                 connection.close()
@@ -145,6 +158,8 @@ class Held:
     def close(self):
         for number in self.lanes:
             self.lose(number, "server")
+        for client in self.left:
+            client.close()
 
 
 @pytest.fixture
@@ -305,6 +320,45 @@ def test_a_lane_that_its_worker_shut_down_is_passed_over(balanced, policy):
     shut(lanes)
 
 
+def test_with_nobody_left_and_no_sink_a_client_is_refused(balanced, policy, fault):
+    """Rather than given to the retired lane, which the kernel's hash would do."""
+    engine = balanced(policy)
+    fault.arm(1, errno.EMFILE, "socket")
+    lanes, address = lanes_of(engine, 3)
+    assert fault.disarm() == 1 and engine.sink() is None
+    engine.steer(1, 2)
+    assert attached(engine)
+    for number in (1, 2):
+        lanes[number].shutdown(socket.SHUT_RDWR)
+    for _ in range(20):
+        with pytest.raises(ConnectionRefusedError):
+            connect(address)
+    shut(lanes)
+
+
+def test_an_entry_of_another_version_is_not_used(balanced, policy, ffi):
+    """What a program reads while the master already writes the plan after the next."""
+    engine = balanced(policy)
+    lanes, address = lanes_of(engine, 2)
+    engine.steer(1, 2)
+    plan = engine.struct.groups.plan.shared
+    entry = plan.side[plan.version & 1].entry
+    for stale in ((0, 1), (1,)):
+        for at in stale:
+            entry[at] ^= 1 << 16
+        client, error = start_connect(address)
+        if len(stale) == 2:
+            assert error == errno.EINPROGRESS and not ready(client, select.POLLOUT, 200)
+        else:
+            assert ready(client, select.POLLOUT)
+            assert set(arrivals(lanes, {client.getsockname()[1]}).values()) == {1}
+        for at in stale:
+            entry[at] ^= 1 << 16
+        client.close()
+    assert uneven(spread(lanes, address, 20)) <= 1
+    shut(lanes)
+
+
 def test_an_orphan_s_heir_takes_its_place(balanced, policy, held):
     engine = balanced(policy)
     lanes, address = lanes_of(engine, 2)
@@ -400,7 +454,7 @@ def test_a_burst_does_not_herd(least, held):
     connections.open(40)
     connections.lose(3, "server")
     until_counts(least, connections.counts())
-    connections.open(40, begin_all=True)
+    connections.burst(40)
     assert uneven(connections.counts()) <= 3
     until_counts(least, connections.counts())
     shut(lanes)
