@@ -83,11 +83,13 @@ bool rc_group_choose(struct rc_group *group)
     return changed;
 }
 
-/* Attaches a program over the chosen lanes below index `limit`; where there is
- * none, over the sink: clients wait. */
-static int group_attach(const struct rc_group *group, unsigned limit,
-                        const struct rc_detour *detour)
+/* Steers to the chosen lanes: by eBPF where the engine has it, else by a classic
+ * program over those below index `limit`. Where there is none, to the sink:
+ * clients wait. */
+static int group_attach(struct rc_group *group, unsigned limit)
 {
+    if (rc_kernel_steer(group) == 0)
+        return 0;
     struct rc_choice *choices = calloc(group->count, sizeof *choices);
     unsigned count = 0;
     if (!choices)
@@ -100,9 +102,11 @@ static int group_attach(const struct rc_group *group, unsigned limit,
         }
     if (count == 0 && group->sink && lane_index(group->sink) < limit)
         choices[count++] = (struct rc_choice){.index = lane_index(group->sink)};
-    int error = count ? rc_steering_attach(group->lanes[0]->source.fd, group->policy, choices,
-                                           count, detour)
-                      : 0;
+    int error =
+        count ? rc_steering_attach(group->lanes[0]->source.fd, group->policy, choices, count, NULL)
+              : 0;
+    if (count && !error)
+        group->plan.attached = false;
     free(choices);
     return error;
 }
@@ -112,7 +116,7 @@ int rc_group_steer(struct rc_group *group)
     if (group->count == 0)
         return 0;
     (void)rc_group_choose(group);
-    int error = group_attach(group, group->count, NULL);
+    int error = group_attach(group, group->count);
     group->stale = false;
     group->refused = error != 0;
     return error;
@@ -181,6 +185,7 @@ struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key
     group->key = *key;
     group->zero_index = -1;
     group->policy = engine->policy;
+    group->kernel = engine->kernel;
     group->next = engine->groups;
     engine->groups = group;
     return group;
@@ -194,6 +199,7 @@ void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group)
     while (*link != group)
         link = &(*link)->next;
     *link = group->next;
+    rc_kernel_plan_free(&group->plan);
     free(group->lanes);
     rc_bury(engine, group);
 }
@@ -232,6 +238,7 @@ static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
     rc_lane_unshare(lane);
     if (group->sink == lane)
         group->sink = NULL;
+    rc_kernel_forget(group, lane);
     rc_source_shut(engine->epoll, &lane->source);
     (void)rc_group_steer(group);
     rc_bury(engine, lane);
@@ -251,7 +258,7 @@ static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
     unsigned last = group->count - 1;
     lane->removing = true;
     (void)rc_group_choose(group);
-    int error = group_attach(group, lane_index(lane) == last ? group->count : last, NULL);
+    int error = group_attach(group, lane_index(lane) == last ? group->count : last);
     if (error) { /* no memory: with the old program a removal would be wrong */
         lane->removing = false;
         (void)rc_group_choose(group);
@@ -416,6 +423,7 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
             facts->holders = rc_lane_holders(lane);
             facts->pressure = (int)rc_lane_pressure(lane);
             facts->queued = rc_lane_queued(lane, &facts->backlog);
+            facts->connections = rc_kernel_connections(lane);
             rc_address_text(&group->key.address, facts->address, sizeof facts->address);
         }
     return (int)count;

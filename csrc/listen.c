@@ -70,7 +70,7 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
     lane->by_leader = call->pid == call->worker->pid;
     lane->inode = pending->inode;
     lane->pid = call->pid;
-    lane->number = call->number;
+    lane->descriptor = call->number;
     lane->backlog = backlog_for(call->backlog);
     error = rc_group_append(group, lane);
     if (error)
@@ -173,7 +173,7 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
     else
         lane->worker = call->worker;
     lane->pid = call->pid;
-    lane->number = call->number;
+    lane->descriptor = call->number;
     lane->deaf = false;
     lane->by_leader = call->pid == call->worker->pid;
     (void)rc_group_steer(lane->group);

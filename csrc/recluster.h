@@ -96,8 +96,13 @@ enum rc_policy {
     RC_BALANCE_SHARED,    /* at random; lanes are shared (rc_worker_place) */
     RC_BALANCE_SOURCE_IP, /* by the client's address, to the same slot each time */
     RC_BALANCE_WEIGHTED,  /* at random, by weight */
+    RC_BALANCE_ROUND_ROBIN,
+    RC_BALANCE_LEAST_CONNECTIONS,
 };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
+/* The last two by eBPF (CAP_BPF; CAP_NET_ADMIN too for the second); on failure
+ * `refused` names what was. Without it they are at random. */
+int rc_balance_kernel(rc_engine *engine, const char **refused);
 
 /* Lanes and steering. Of its lanes, steering prefers those with the least: */
 enum rc_pressure_kind {
@@ -114,6 +119,7 @@ struct rc_lane_facts {
     unsigned queued;  /* connections that wait to be accepted */
     unsigned backlog; /* how many may */
     char address[80];
+    int connections; /* established and not closed by the worker; -1: nobody counts */
 };
 struct rc_live {
     uint32_t worker;

@@ -75,8 +75,11 @@ cdef extern from "recluster.h" nogil:
         RC_BALANCE_SHARED
         RC_BALANCE_SOURCE_IP
         RC_BALANCE_WEIGHTED
+        RC_BALANCE_ROUND_ROBIN
+        RC_BALANCE_LEAST_CONNECTIONS
 
     int rc_balance(rc_engine *engine, rc_policy policy)
+    int rc_balance_kernel(rc_engine *engine, const char **refused)
 
     struct rc_live:
         uint32_t worker
@@ -90,6 +93,7 @@ cdef extern from "recluster.h" nogil:
         unsigned queued
         unsigned backlog
         char address[80]
+        int connections
 
     int rc_steer(rc_engine *engine, const rc_live *live, size_t count)
     int rc_close_lanes(rc_engine *engine, uint32_t worker)

@@ -49,6 +49,8 @@ POLICIES = {
     "shared": RC_BALANCE_SHARED,
     "source_ip": RC_BALANCE_SOURCE_IP,
     "weighted": RC_BALANCE_WEIGHTED,
+    "round_robin": RC_BALANCE_ROUND_ROBIN,
+    "least_connections": RC_BALANCE_LEAST_CONNECTIONS,
 }
 
 
@@ -244,6 +246,14 @@ cdef class Engine:
         """Which lane a new connection gets; before the first lane."""
         _check(rc_balance(self._alive(), POLICIES[policy]), "balance")
 
+    def balance_kernel(self):
+        """Have the kernel do it: None, or (what was refused, errno)."""
+        cdef const char *refused = NULL
+        cdef int result = rc_balance_kernel(self._alive(), &refused)
+        if result == 0:
+            return None
+        return (<bytes>refused).decode(), -result
+
     def steer(self, live, weights=None):
         """From now on new connections go to the lanes of these workers only, by
         weight: 1 where `weights` (worker: number) does not say."""
@@ -280,7 +290,8 @@ cdef class Engine:
         return _check(rc_hold(self._alive(), address, on), "hold")
 
     def lanes(self):
-        """(worker, address, chosen, queued, backlog, pressure, holders) of every lane."""
+        """(worker, address, chosen, queued, backlog, pressure, holders, connections or
+        None) of every lane."""
         cdef int count = _check(rc_lanes(self._alive(), NULL, 0), "lanes")
         cdef rc_lane_facts *facts = <rc_lane_facts *>PyMem_Malloc(
             (count + 1) * sizeof(rc_lane_facts))
@@ -291,7 +302,8 @@ cdef class Engine:
             count = rc_lanes(self._engine, facts, count)
             return [(facts[at].worker, (<bytes>facts[at].address).decode(),
                      bool(facts[at].chosen), facts[at].queued, facts[at].backlog,
-                     PRESSURES[facts[at].pressure], facts[at].holders)
+                     PRESSURES[facts[at].pressure], facts[at].holders,
+                     None if facts[at].connections < 0 else facts[at].connections)
                     for at in range(count)]
         finally:
             PyMem_Free(facts)

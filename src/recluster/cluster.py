@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import _engine, commands
+from . import _engine, balancing, commands
 from .control import Control, open_control
 from .doors import ClusterError, choose
 from .draining import Facts
@@ -86,6 +86,7 @@ class Cluster:
         self._signals: Signals | None = None
         self._control: Control | None = None
         self._spawner: Spawner | None = None
+        self._balance = ""
         self._on_fork: list[Callable[[], object]] = []
         self._may_fork = False  # the command line's privilege: its process is only a master
         self._watched: dict[int, Callable[[], object]] = {}
@@ -111,7 +112,7 @@ class Cluster:
         self._engine = _engine.Engine(subreaper)
         try:
             door = choose(self._engine, self.options.door, self._story.line)
-            self._engine.balance(self.options.balance)
+            self._balance = balancing.choose(self._engine, self.options, self._story.line)
             self._spawner = Spawner(self._engine, self._program, door, self._may_fork)
             self._spawner.on_fork += self._on_fork
             if signals or subreaper:

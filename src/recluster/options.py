@@ -17,7 +17,16 @@ from .cpus import usable_cpus
 
 READY_WHEN = ("listening", "started", "ready")
 DOORS = ("auto", "notify", "preload")
-BALANCES = ("auto", "reuseport", "shared", "source_ip", "weighted")
+BALANCES = (
+    "auto",
+    "reuseport",
+    "shared",
+    "source_ip",
+    "weighted",
+    "round_robin",
+    "least_connections",
+)
+BALANCED_BY = ("auto", "kernel")
 LOG_TOPICS = ("respawns",)
 
 
@@ -402,7 +411,8 @@ FIELDS = (
         "POLICY",
         "which worker gets a new connection: reuseport (any, at random), shared (whoever "
         "accepts first: one queue for all), source_ip (by the client's address, always the "
-        "same), weighted (at random, by weight), auto (the best that can be done here)",
+        "same), weighted (at random, by weight), round_robin (each in turn), least_connections "
+        "(who has the fewest), auto (the best that can be done here)",
     ),
     Field(
         "weights",
@@ -411,6 +421,15 @@ FIELDS = (
         "1 each",
         "SLOT=W,...",
         "with balance weighted: a slot's part of new connections against the others'; 0: none",
+    ),
+    Field(
+        "balance_by",
+        _one_of(*BALANCED_BY),
+        "auto",
+        "auto",
+        "HOW",
+        "who does round_robin and least_connections: kernel (eBPF; needs CAP_BPF, the second "
+        "CAP_NET_ADMIN too), auto (the best that is allowed here)",
     ),
     Field(
         "log",
@@ -484,6 +503,7 @@ class Options:
     door: str
     balance: str
     weights: dict[int, float] = field(hash=False)
+    balance_by: str
     log: dict[str, bool] = field(hash=False)
     args: tuple[str, ...]
     env: dict[str, str | None] = field(hash=False)

@@ -24,9 +24,10 @@ enum rc_event_kind {
 };
 enum rc_policy {
     RC_BALANCE_AUTO, RC_BALANCE_REUSEPORT, RC_BALANCE_SHARED, RC_BALANCE_SOURCE_IP,
-    RC_BALANCE_WEIGHTED, ...
+    RC_BALANCE_WEIGHTED, RC_BALANCE_ROUND_ROBIN, RC_BALANCE_LEAST_CONNECTIONS, ...
 };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
+int rc_balance_kernel(rc_engine *engine, const char **refused);
 enum rc_door_kind { RC_DOOR_NOTIFY, RC_DOOR_PRELOAD, ... };
 struct rc_event {
     enum rc_event_kind kind;
@@ -75,6 +76,7 @@ struct rc_lane_facts {
     int chosen, pressure;
     unsigned queued, backlog;
     char address[80];
+    int connections;
     ...;
 };
 struct rc_live { uint32_t worker; double weight; ...; };
@@ -131,10 +133,14 @@ struct rc_output { struct rc_event *events; size_t count, room; ...; };
 struct rc_lane {
     struct rc_source source;
     struct rc_worker *worker;
+    uint32_t number;
     bool deaf, chosen, by_leader;
     ...;
 };
-struct rc_group { struct rc_lane **lanes, *sink; unsigned count; ...; };
+struct rc_side { uint32_t workers, lanes, sink; uint32_t entry[...]; ...; };
+struct rc_plan { uint64_t version, cursor; struct rc_side side[2]; ...; };
+struct rc_kernel_plan { struct rc_plan *shared; int program; bool attached; ...; };
+struct rc_group { struct rc_lane **lanes, *sink; unsigned count; struct rc_kernel_plan plan; ...; };
 struct rc_engine {
     int epoll;
     int64_t sweep_at;
@@ -152,7 +158,6 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
 int rc_lanes_resteer(struct rc_engine *engine);
 int rc_lane_held(struct rc_lane *lane);
 bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
-void rc_lanes_refused(struct rc_answer *answer);
 int rc_notify_install(void);
 
 /* steering.c */
