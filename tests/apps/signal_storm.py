@@ -25,7 +25,7 @@ told = {"errors": [], "not listening": 0, "others listen": 0}
 bystander = socket.socket()  # never to listen; its number is used again all the time
 rounds = 0
 signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
-while rounds < 60 or (storm < 100 and rounds < 300):
+while rounds < 40 or (storm < 40 and rounds < 200):
     rounds += 1
     bystander.close()
     bystander = socket.socket()

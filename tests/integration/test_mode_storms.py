@@ -150,7 +150,7 @@ def test_signals_during_bind_and_listen(handler, apps):
     port = free_port()
     args = ("--workers", 2, *FAST, "signal_storm.py", port, handler)
     with Running(*args, cwd=apps) as running:
-        told = running.wait_each("message", 2)
+        told = running.wait_each("message", 2, timeout=60)
         for event in told.values():
             found = dict(event["message"])
             assert found.pop("storm") >= 20
