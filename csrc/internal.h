@@ -32,6 +32,7 @@ struct rc_grave {
 
 enum rc_source_kind {
     RC_SOURCE_TIMER,
+    RC_SOURCE_SWEEP,
     RC_SOURCE_SIGNALS,
     RC_SOURCE_WATCH,
     RC_SOURCE_GUARD,
@@ -182,6 +183,10 @@ struct rc_worker {
     bool dead;         /* its leader has been reaped */
     bool leaving;      /* exit status is known, the channel is being emptied */
     bool gone;
+    bool seen_waiting; /* its main thread, for connections (doing.c) */
+    bool inscrutable;  /* what it does cannot be seen here */
+    int doing_fd;      /* its /proc/PID/syscall, or -1 */
+    unsigned hung_lanes;
     unsigned pumped; /* the turn in which its channel was last read */
     int status;
     struct rc_pending pending[RC_PENDING_MAX];
@@ -192,6 +197,18 @@ struct rc_worker {
 
 /* ---- lanes, and what leads to them ------------------------------------------------ */
 
+/* What was seen of a lane; times in microseconds of CLOCK_MONOTONIC, 0: not. */
+struct rc_pressure {
+    unsigned queued;    /* at marked_at, or at the last look at a queue that stands still */
+    unsigned interval;  /* until the next look */
+    int64_t look_at;    /* the next look */
+    int64_t busy_at;    /* since when its worker is at work */
+    int64_t marked_at;  /* when its queue was last seen to be new or smaller */
+    int64_t sampled_at; /* the last look at its worker */
+    int64_t avoided_at; /* since when it is not chosen because it is congested */
+    bool busy, congested, hung;
+};
+
 struct rc_lane {
     struct rc_grave grave;
     struct rc_source source; /* our dup of the listening socket; events = 0, for HUP */
@@ -199,8 +216,10 @@ struct rc_lane {
     struct rc_worker *worker; /* NULL: the group's sink */
     uint64_t inode;
     unsigned backlog;
-    bool chosen;  /* the attached program may return it */
-    bool closing; /* caller asked for no new SYN */
+    struct rc_pressure pressure;
+    bool by_leader; /* listened on by the worker's leader, not by a child or a thread */
+    bool chosen;    /* the attached program may return it */
+    bool closing;   /* caller asked for no new SYN */
     bool removing;
 };
 
@@ -214,6 +233,9 @@ struct rc_group {
     int zero_index; /* -1: the port was asked for by number */
     struct rc_lane **lanes;
     struct rc_lane *sink; /* one of them, or NULL */
+    bool stale;           /* pressure has changed since the last choice */
+    bool refused;         /* the last choice could not be attached */
+    int64_t steered_at;
     unsigned count, room;
 };
 
@@ -271,14 +293,36 @@ void rc_lanes_refused(struct rc_answer *answer);
 struct rc_group *rc_group_find(struct rc_engine *engine, const struct rc_key *key);
 struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key);
 int rc_group_append(struct rc_group *group, struct rc_lane *lane);
-void rc_group_choose(struct rc_group *group);
+bool rc_group_choose(struct rc_group *group);
 int rc_group_steer(struct rc_group *group);
+int rc_group_refresh(struct rc_group *group);
+unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
 void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group);
 void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group);
 struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode);
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
 int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);
+
+/* congestion.c */
+void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
+void rc_lane_calm(struct rc_lane *lane);
+void rc_lane_chosen(struct rc_lane *lane, bool chosen);
+enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane);
+void rc_group_watch(struct rc_engine *engine, struct rc_group *group);
+void rc_lanes_sweep(struct rc_engine *engine);
+
+/* vigil.c */
+void rc_vigil_begin(struct rc_engine *engine, int64_t now);
+bool rc_vigil_goes_on(struct rc_engine *engine, unsigned lanes, int64_t now);
+
+/* doing.c */
+enum rc_doing {
+    RC_DOING_UNKNOWN,
+    RC_DOING_WAIT, /* for connections */
+    RC_DOING_WORK,
+};
+enum rc_doing rc_worker_doing(struct rc_worker *worker);
 
 /* steering.c */
 
@@ -334,6 +378,16 @@ struct rc_shim_caller {
     uid_t uid;
 };
 
+/* While requests take so long that it matters whether a worker is at work;
+ * microseconds. */
+struct rc_vigil {
+    int64_t until;      /* 0: no vigil */
+    int64_t sampled_at; /* all lanes, last */
+    int64_t stirred_at; /* when a worker last went to work */
+    int64_t counted_at; /* the connections of the whole network namespace: */
+    uint64_t opened;
+};
+
 struct rc_watch {
     struct rc_grave grave;
     struct rc_source source;
@@ -343,7 +397,9 @@ struct rc_watch {
 struct rc_engine {
     int epoll;
     unsigned flags;
-    struct rc_source timer, signals;
+    struct rc_source timer, sweep, signals;
+    int64_t sweep_at; /* the sweep timer, us; 0: not set */
+    struct rc_vigil vigil;
     sigset_t signal_set, mask_before;
     bool masked;
     bool orphans; /* a child that is not a worker may wait to be reaped */

@@ -23,13 +23,13 @@
 
 /* ---- steering a group ------------------------------------------------------ */
 
-enum level { NEVER, ORPHAN, LIVE };
+enum level { NEVER, ORPHAN, HUNG, CONGESTED, BUSY, FREE };
 
 static enum level lane_level(const struct rc_lane *lane)
 {
     if (!lane->worker || !lane->worker->live || lane->removing || lane->closing)
         return NEVER;
-    return lane->worker->dead ? ORPHAN : LIVE;
+    return lane->worker->dead ? ORPHAN : (enum level)(FREE - rc_lane_pressure(lane));
 }
 
 static unsigned lane_index(const struct rc_lane *lane)
@@ -40,17 +40,22 @@ static unsigned lane_index(const struct rc_lane *lane)
     return at;
 }
 
-void rc_group_choose(struct rc_group *group)
+/* Whether that differs from the last choice. */
+bool rc_group_choose(struct rc_group *group)
 {
     enum level best = NEVER;
+    bool changed = false;
     for (unsigned at = 0; at < group->count; at++) {
         enum level level = lane_level(group->lanes[at]);
         best = level > best ? level : best;
     }
     for (unsigned at = 0; at < group->count; at++) {
         struct rc_lane *lane = group->lanes[at];
-        lane->chosen = best != NEVER && lane_level(lane) == best;
+        bool before = lane->chosen;
+        rc_lane_chosen(lane, best != NEVER && lane_level(lane) == best);
+        changed |= lane->chosen != before;
     }
+    return changed;
 }
 
 /* Attaches a program over the chosen lanes below index `limit`; where there is
@@ -76,8 +81,21 @@ int rc_group_steer(struct rc_group *group)
 {
     if (group->count == 0)
         return 0;
-    rc_group_choose(group);
-    return group_attach(group, group->count, NULL);
+    (void)rc_group_choose(group);
+    int error = group_attach(group, group->count, NULL);
+    group->stale = false;
+    group->refused = error != 0;
+    return error;
+}
+
+/* After a change of pressure only: often the choice stays what it was. */
+int rc_group_refresh(struct rc_group *group)
+{
+    if (group->count == 0 || (!rc_group_choose(group) && !group->refused)) {
+        group->stale = false;
+        return 0;
+    }
+    return rc_group_steer(group);
 }
 
 int rc_lanes_resteer(struct rc_engine *engine)
@@ -86,6 +104,7 @@ int rc_lanes_resteer(struct rc_engine *engine)
     for (struct rc_group *group = engine->groups; group; group = group->next) {
         int error = rc_group_steer(group);
         first = first ? first : error;
+        rc_group_watch(engine, group);
     }
     return first;
 }
@@ -163,6 +182,7 @@ int rc_group_append(struct rc_group *group, struct rc_lane *lane)
 static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
+    rc_lane_calm(lane);
     group->lanes[lane_index(lane)] = group->lanes[group->count - 1];
     group->count--;
     if (group->sink == lane)
@@ -185,11 +205,11 @@ static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
     struct rc_group *group = lane->group;
     unsigned last = group->count - 1;
     lane->removing = true;
-    rc_group_choose(group);
+    (void)rc_group_choose(group);
     int error = group_attach(group, lane_index(lane) == last ? group->count : last, NULL);
     if (error) { /* no memory: with the old program a removal would be wrong */
         lane->removing = false;
-        rc_group_choose(group);
+        (void)rc_group_choose(group);
         return error;
     }
     (void)shutdown(lane->source.fd, SHUT_RDWR);
@@ -285,7 +305,7 @@ struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode)
 
 /* For a listener tcpi_unacked is the length of its accept queue and tcpi_sacked
  * its limit (tcp_get_info, net/ipv4/tcp.c). */
-static unsigned lane_queued(const struct rc_lane *lane, unsigned *limit)
+unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit)
 {
     struct tcp_info info;
     socklen_t length = sizeof info;
@@ -303,7 +323,7 @@ int rc_queued(rc_engine *engine, uint32_t id)
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++)
             if (lane_is_of(group->lanes[at], id))
-                queued += lane_queued(group->lanes[at], NULL);
+                queued += rc_lane_queued(group->lanes[at], NULL);
     return (int)queued;
 }
 
@@ -317,7 +337,8 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
                 continue;
             struct rc_lane_facts *facts = &out[count - 1];
             *facts = (struct rc_lane_facts){.worker = lane->worker->id, .chosen = lane->chosen};
-            facts->queued = lane_queued(lane, &facts->backlog);
+            facts->pressure = (int)rc_lane_pressure(lane);
+            facts->queued = rc_lane_queued(lane, &facts->backlog);
             rc_address_text(&group->key.address, facts->address, sizeof facts->address);
         }
     return (int)count;

@@ -71,6 +71,7 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
         goto fail;
     lane->source.fd = -1;
     lane->worker = call->worker;
+    lane->by_leader = call->pid == call->worker->pid;
     lane->inode = pending->inode;
     lane->backlog = backlog_for(call->backlog);
     error = rc_group_append(group, lane);
@@ -98,6 +99,7 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
     if (group->count == 1)
         rc_group_add_sink(engine, group);
     (void)rc_group_steer(group);
+    rc_group_watch(engine, group);
     return 0;
 fail:
     if (group)
@@ -135,7 +137,8 @@ static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_work
 /* The orphan, queue and all, takes the place of the successor's own socket. At
  * listen and not at bind: granian's parent binds a socket that never listens,
  * gunicorn skips listen on one that already does (SO_ACCEPTCONN). */
-static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer)
+static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
+                 struct rc_answer *answer)
 {
     int flags = fcntl(call->fd, F_GETFL);
     int error = lane_widen(lane, call->backlog);
@@ -146,8 +149,11 @@ static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_ans
     answer->adopted = lane;
     answer->previous = lane->worker;
     answer->replace = lane->source.fd;
+    rc_lane_calm(lane);
     lane->worker = call->worker;
+    lane->by_leader = call->pid == call->worker->pid;
     (void)rc_group_steer(lane->group);
+    rc_group_watch(engine, lane->group);
     return 0;
 }
 
@@ -172,7 +178,7 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struc
         return;
     }
     if (found && (orphan = orphan_for(engine, call->worker, &found->key)) != NULL) {
-        answer->result = adopt(call, orphan, answer);
+        answer->result = adopt(engine, call, orphan, answer);
         if (answer->result)
             return;
         rc_zero_listened(call->worker, found);

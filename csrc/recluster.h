@@ -26,8 +26,10 @@ enum rc_event_kind {
     RC_EVENT_LISTENING, /* text: "host:port", value: 1 for a lane, 0 for a private socket */
     RC_EVENT_MESSAGE,   /* text: one line of the worker's channel, without newline */
     RC_EVENT_GARBLED,   /* the worker sent a line that is too long; value: its limit */
-    RC_EVENT_EXIT, /* value: exit code, or -signal; the worker's last event but RC_EVENT_GONE */
-    RC_EVENT_GONE, /* nothing that came out of the worker runs any more */
+    RC_EVENT_EXIT,  /* value: exit code, or -signal; the worker's last event but RC_EVENT_GONE */
+    RC_EVENT_HUNG,  /* the worker was avoided for a second and still takes nothing; value: queued */
+    RC_EVENT_TAKES, /* it takes again */
+    RC_EVENT_GONE,  /* nothing that came out of the worker runs any more */
 };
 
 struct rc_event {
@@ -88,10 +90,17 @@ enum rc_policy {
 };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
 
-/* Lanes and steering. */
+/* Lanes and steering. Of its lanes, steering prefers those with the least: */
+enum rc_pressure_kind {
+    RC_FREE,
+    RC_BUSY,      /* the worker is at work (seen only under RC_BALANCE_AUTO) */
+    RC_CONGESTED, /* its queue stands still */
+    RC_HUNG,      /* and did so for a second without new ones */
+};
 struct rc_lane_facts {
     uint32_t worker;
     int chosen;       /* steering may choose it now */
+    int pressure;     /* enum rc_pressure_kind */
     unsigned queued;  /* connections that wait to be accepted */
     unsigned backlog; /* how many may */
     char address[80];

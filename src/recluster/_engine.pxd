@@ -18,6 +18,8 @@ cdef extern from "recluster.h" nogil:
         RC_EVENT_MESSAGE
         RC_EVENT_GARBLED
         RC_EVENT_EXIT
+        RC_EVENT_HUNG
+        RC_EVENT_TAKES
         RC_EVENT_GONE
 
     struct rc_event:
@@ -73,6 +75,7 @@ cdef extern from "recluster.h" nogil:
     struct rc_lane_facts:
         uint32_t worker
         int chosen
+        int pressure
         unsigned queued
         unsigned backlog
         char address[80]

@@ -34,6 +34,10 @@ MESSAGE = RC_EVENT_MESSAGE
 GARBLED = RC_EVENT_GARBLED
 EXIT = RC_EVENT_EXIT
 GONE = RC_EVENT_GONE
+HUNG = RC_EVENT_HUNG
+TAKES = RC_EVENT_TAKES
+
+PRESSURES = ("free", "busy", "congested", "hung")
 
 NOTIFY = RC_DOOR_NOTIFY
 PRELOAD = RC_DOOR_PRELOAD
@@ -246,7 +250,7 @@ cdef class Engine:
         return _check(rc_queued(self._alive(), worker), "TCP_INFO")
 
     def lanes(self):
-        """(worker, address, chosen, queued, backlog) of every lane."""
+        """(worker, address, chosen, queued, backlog, pressure) of every lane."""
         cdef int count = _check(rc_lanes(self._alive(), NULL, 0), "lanes")
         cdef rc_lane_facts *facts = <rc_lane_facts *>PyMem_Malloc(
             (count + 1) * sizeof(rc_lane_facts))
@@ -256,7 +260,8 @@ cdef class Engine:
         try:
             count = rc_lanes(self._engine, facts, count)
             return [(facts[at].worker, (<bytes>facts[at].address).decode(),
-                     bool(facts[at].chosen), facts[at].queued, facts[at].backlog)
+                     bool(facts[at].chosen), facts[at].queued, facts[at].backlog,
+                     PRESSURES[facts[at].pressure])
                     for at in range(count)]
         finally:
             PyMem_Free(facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import os
 import sys
@@ -156,6 +157,7 @@ def main(words: list[str] | None = None) -> int:
         return 2
     # A collection in a forked worker would write to every object's page, and
     # so copy what is shared with the master.
+    importlib.invalidate_caches()  # for all workers; the master imports nothing more
     gc.freeze()
     try:
         return cluster.run()

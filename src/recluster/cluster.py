@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import signal
 import threading
 import time
@@ -22,7 +21,7 @@ from . import _engine, commands
 from .control import Control, open_control
 from .doors import ClusterError, choose
 from .draining import Facts
-from .events import Callback, Emitter, Event
+from .events import NOTICED, Callback, Emitter, Event
 from .handle import ReloadHandle
 from .launch import Program, Target
 from .lifecycle import ENDED
@@ -40,6 +39,11 @@ if TYPE_CHECKING:  # not for the master: its forked workers would find them impo
 
 TURNS_PER_DISPATCH = 64
 PUT_OFF_MOST = 8
+
+
+def _random() -> float:
+    """Of [0, 1). Module `random` would have every forked worker seed it anew."""
+    return int.from_bytes(os.urandom(4), "big") / 2**32
 
 
 class Cluster:
@@ -72,7 +76,7 @@ class Cluster:
         self._program.check()
         self._story = Story(self.options, logger.info if logger else to_stderr)
         self._emitter = Emitter(self._report_callback)
-        self._population = Population(self.options, random.random)
+        self._population = Population(self.options, _random)
         self._workers: dict[int, Worker] = {}
         self._handles: dict[int, tuple[ReloadHandle, Callable[[ReloadHandle], object] | None]] = {}
         self._on_end: list[Callable[[], object]] = []
@@ -228,8 +232,8 @@ class Cluster:
         return sum(self.send(worker, message) for worker in self.workers())
 
     def on(self, event: str, callback: Callback) -> None:
-        """Call `callback` with an `Event` at each: online, listening, ready,
-        message, disconnect, exit, reload, end."""
+        """Call `callback` with an `Event` at each: online, listening, ready, hung,
+        takes, message, disconnect, exit, reload, end."""
         self._emitter.on(event, callback)
 
     def off(self, event: str, callback: Callback) -> None:
@@ -307,6 +311,8 @@ class Cluster:
         the clock, so a master that was stopped for a while does not take for
         late what has long arrived."""
         events = self._alive().wait(timeout)
+        if not events:
+            return False
         due = False
         for kind, key, value, text in events:
             if kind == _engine.DEADLINE:
@@ -325,7 +331,7 @@ class Cluster:
             self._put_off = 0
             self._population.tick(time.monotonic())
         self._work()
-        return bool(events)
+        return True
 
     def _happened(self, kind: int, key: int, value: int, text: bytes | None) -> None:
         now, people = time.monotonic(), self._population
@@ -345,6 +351,10 @@ class Cluster:
                 f"garbled {key}",
                 f"{self._workers[key]}: sent a line of more than {value} bytes; dropped",
             )
+        elif kind == _engine.HUNG:
+            people.hung(key, value, now)
+        elif kind == _engine.TAKES:
+            people.takes(key, now)
         elif kind == _engine.EXIT:
             people.exited(key, value, now)
         elif kind == _engine.GONE:
@@ -411,6 +421,8 @@ class Cluster:
             engine.send(command.worker, b'{"cmd": "disconnect"}')
         elif isinstance(command, commands.Leave):
             engine.signal(command.worker, self.options.stop_signal)
+        elif isinstance(command, commands.Abort):
+            engine.signal(command.worker, signal.SIGABRT)
         elif isinstance(command, commands.Kill):
             engine.kill(command.worker)
         elif isinstance(command, commands.Inspect):
@@ -481,7 +493,7 @@ class Cluster:
             details["signal"] = signal_name(details["signal"])
         if notice.name == "reload":
             self._finish_reload(details)
-        if notice.name in ("online", "listening", "ready", "disconnect", "exit", "reload"):
+        if notice.name in NOTICED:
             details.pop("was", None)
             details.pop("number", None)
             self._emit(notice.name, notice.worker, details)

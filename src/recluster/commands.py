@@ -43,6 +43,13 @@ class Leave:
 
 
 @dataclass(frozen=True)
+class Abort:
+    """Send SIGABRT: a Python worker writes its stack, and ends."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
 class Kill:
     worker: int
 
@@ -86,6 +93,7 @@ Command = (
     | Retired
     | Disconnect
     | Leave
+    | Abort
     | Kill
     | Inspect
     | Release

@@ -220,10 +220,10 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             state = "empty" if pause is None else f"next try in {_span(pause)}"
             rows.append((slot["slot"], None, None, state, None, None, None))
     lanes: list[tuple[object, ...]] = [
-        ("lane", "slot", "generation", "pid", "live", "queued", "backlog")
+        ("lane", "slot", "generation", "pid", "live", "queued", "backlog", "pressure")
     ]
     for lane in status["lanes"]:
-        keys = ("address", "slot", "generation", "pid", "live", "queued", "backlog")
+        keys = ("address", "slot", "generation", "pid", "live", "queued", "backlog", "pressure")
         lanes.append(tuple(lane[key] for key in keys))
     return [_plain(head), "", *table(rows), "", *(table(lanes) if lanes[1:] else ["no lanes"])]
 

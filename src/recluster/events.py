@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .view import Worker
 
-NAMES = ("online", "listening", "ready", "message", "disconnect", "exit", "reload", "end")
+NOTICED = ("online", "listening", "ready", "hung", "takes", "disconnect", "exit", "reload")
+NAMES = (*NOTICED, "message", "end")
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Event:
     """What a callback gets.
 
     `worker` is None for `reload` and `end`. `details` by event: listening:
-    `address`; ready: `seconds`; message: `message`; exit: `code` or `signal`
+    `address`; ready: `seconds`; hung (it takes no connections, though some
+    wait): `queued`; takes (again): `seconds`; message: `message`; exit: `code` or `signal`
     (a name, "SIGKILL"), `lived` (seconds), `next_try` (seconds or None), `error`
     (last line of its traceback, if known); reload: `ok`, `why`, `generation`,
     `seconds`, `verdicts`; end: `code`. Each is an attribute too: `event.address`.

@@ -141,6 +141,11 @@ class Program:
         """How a worker's environment differs from the master's."""
         return {**dict.fromkeys(NOT_FOR_WORKERS), **self._options.env}
 
+    @property
+    def dumps(self) -> bool:
+        """A hung worker is to write its stack when it gets SIGABRT (faulthandler)."""
+        return bool(self._options.hang_timeout)
+
     def check(self) -> None:
         """Raises OptionError when FILE, MODULE or COMMAND is not there."""
         self.target.check(self.cwd(), changed(os.environ, self.changes()))

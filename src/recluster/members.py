@@ -29,6 +29,7 @@ class Member:
     addresses: set[str] = field(default_factory=set)
     error: str | None = None  # the last line of its traceback, if it told
     overdue: bool = False
+    hung_since: float | None = None  # it takes no connections, though some wait
 
 
 @dataclass(eq=False)

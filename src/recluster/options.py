@@ -277,6 +277,15 @@ FIELDS = (
         "have been quiet this long; timeout: never before that",
     ),
     Field(
+        "hang_timeout",
+        _seconds_or_none,
+        None,
+        "none",
+        "S",
+        "a worker that takes no connections, though some wait and others get the new ones, is "
+        "ended after this long; a Python one writes its stack to stderr first",
+    ),
+    Field(
         "max_draining",
         _whole(1),
         3,
@@ -396,6 +405,7 @@ class Options:
     drain_settle: float
     drain_owes: float
     drain_quiet: float | None
+    hang_timeout: float | None
     max_draining: int
     shutdown_delay: float
     bake: float

@@ -134,6 +134,25 @@ class Population(Reloading):
             slot.spawn_at = max(now, member.born + self.options.respawn)
         self.tick(now)
 
+    def hung(self, worker: int, queued: int, now: float) -> None:
+        """It takes none of the connections that wait in its lane, though it got
+        no new ones for a second. (Steering avoids it as long as others do.)"""
+        member = self.members[worker]
+        if member.state is not State.SERVING:
+            return
+        member.hung_since = now
+        if self.options.hang_timeout:
+            member.deadline = now + self.options.hang_timeout
+        self._tell("hung", worker, queued=queued)
+
+    def takes(self, worker: int, now: float) -> None:
+        """It takes connections again."""
+        member = self.members[worker]
+        if member.state is not State.SERVING or member.hung_since is None:
+            return
+        self._tell("takes", worker, seconds=now - member.hung_since)
+        member.hung_since = member.deadline = None
+
     def failed(self, worker: int, error: str) -> None:
         """The worker told why it is about to end."""
         self.members[worker].error = error
@@ -173,7 +192,15 @@ class Population(Reloading):
         elif slot.previous is member:
             slot.previous = None
         rolled_back = None
-        if self.baking and member.generation == self.baking.generation and before is State.SERVING:
+        if (
+            self.baking
+            and member.generation == self.baking.generation
+            and before
+            in (
+                State.SERVING,
+                State.ABORTED,
+            )
+        ):
             rolled_back = self._boot_verdict(status, member, now, "")
         details["next_try"] = (
             max(0.0, slot.spawn_at - now) if slot.spawn_at is not None and why is None else None
@@ -298,6 +325,9 @@ class Population(Reloading):
             if self.reloading and slot.incoming is member:
                 self.reloading.verdicts[slot.index] = why
                 self._abandon_reload(f"worker {slot.index} {why}", now)
+        elif member.state is State.SERVING:
+            self._tell("overdue", member.id, why=f"hung for {self.options.hang_timeout:g} s; ended")
+            self._event(member, Event.HANG, now)
         elif member.state is State.DEAD:
             # Strays that left the process group hold its lanes; the end does
             # not wait for them.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .commands import (
+    Abort,
     Command,
     Disconnect,
     Ended,
@@ -29,6 +30,7 @@ from .options import Options
 LOOK_EVERY = 0.1  # seconds between two looks at a retired worker's queue
 LANE_GRACE = 1.0  # how long a ready worker may still open further addresses
 CANCEL_GRACE = 5.0  # what a worker that never served gets between TERM and KILL
+ABORT_GRACE = 2.0  # between SIGABRT and SIGKILL: to write the stack
 HURRY_GRACE = 10.0  # between stop signal and SIGKILL when too many generations drain
 
 
@@ -78,6 +80,9 @@ class Slots:
             member.look_at = None
             if not self.killing:
                 self._do(Leave(member.id))
+        elif act is Act.ABORT:
+            member.deadline = now + ABORT_GRACE
+            self._do(Abort(member.id))
         elif act is Act.KILL:
             member.deadline = member.look_at = None
             self._do(Kill(member.id))
@@ -119,9 +124,11 @@ class Slots:
         if members:
             self._do(Retired(tuple(member.id for member in members)))
         for member in members:
+            member.hung_since = None
             member.retired_at = now
             member.settle_until = now + settle
-            member.deadline = now + max(self.options.timeout, settle)
+            if member.state is not State.ABORTED:
+                member.deadline = now + max(self.options.timeout, settle)
             self._event(member, Event.RETIRE, now)
         self._limit_draining(now)
 
@@ -148,6 +155,8 @@ class Slots:
             self._event(new, Event.PROMOTE, now)
             slot.serving, slot.incoming, slot.spawn_at = new, None, None
             if before and keep:
+                if before.hung_since is not None:
+                    before.hung_since = before.deadline = None
                 self._event(before, Event.DEMOTE, now)
                 slot.previous = before
             elif before:
@@ -203,7 +212,8 @@ class Slots:
         for slot in self.slots.values():
             if slot.serving:
                 live.add(slot.serving.id)
-            live.update(member.id for member in slot.chain)
+            if slot.chain:
+                live.update(member.id for member in slot.chain)
             # A lane that appears in a slot without a worker is wanted at once,
             # where listening is what readiness means.
             eager = slot.incoming and not slot.serving and not self.reloading

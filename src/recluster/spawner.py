@@ -61,7 +61,9 @@ class Spawner:
             with contextlib.suppress(Exception):
                 stream.flush()
         program = self._program
-        forked = Forked(program.target, program.args, changes, program.cwd(), channel)
+        forked = Forked(
+            program.target, program.args, changes, program.cwd(), channel, program.dumps
+        )
         pid = self._engine.fork(key, self.door)
         if pid == 0:
             for close in self.on_fork:
@@ -71,6 +73,8 @@ class Spawner:
 
     def _exec(self, key: int, environ: dict[str, str]) -> int:
         words = self._program.command(environ)
+        if self._program.dumps:
+            environ.setdefault("PYTHONFAULTHANDLER", "1")
         if self.door == _engine.PRELOAD:
             environ["RECLUSTER_SHIM"] = self._engine.shim_address(key)
             others = environ.get("LD_PRELOAD")

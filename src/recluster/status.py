@@ -18,7 +18,7 @@ def _since(moment: float | None, now: float) -> float | None:
     return None if moment is None else round(now - moment, 3)
 
 
-def _by_address(lane: tuple[int, str, bool, int, int]) -> tuple[str, int]:
+def _by_address(lane: tuple[int, str, bool, int, int, str]) -> tuple[str, int]:
     return lane[1], lane[0]
 
 
@@ -55,7 +55,8 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
             }
         )
     lanes = []
-    for key, address, live, queued, backlog in sorted(cluster._alive().lanes(), key=_by_address):
+    found = sorted(cluster._alive().lanes(), key=_by_address)
+    for key, address, live, queued, backlog, pressure in found:
         holder = people.members.get(key)
         lanes.append(
             {
@@ -66,6 +67,7 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
                 "live": live,
                 "queued": queued,
                 "backlog": backlog,
+                "pressure": pressure,
             }
         )
     return {

@@ -98,6 +98,11 @@ class Story:
                 self._line(f"{who}: {exit_line(details)}")
         elif name == "disconnect":
             self._line(f"{who}: asks to be replaced")
+        elif name == "hung":
+            waits = "1 waits" if details["queued"] == 1 else f"{details['queued']} wait"
+            self._line(f"{who}: hangs: takes no connections, {waits}; others get the new ones")
+        elif name == "takes":
+            self._line(f"{who}: takes connections again after {seconds(details['seconds'])}")
         elif name == "overdue":
             self._line(f"{who}: {details['why']}")
         elif name == "relief":

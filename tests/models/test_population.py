@@ -46,7 +46,8 @@ class World(RuleBasedStateMachine):
         give_up=st.sampled_from([0, 3]),
         more=st.sampled_from(
             [{}, {}, {"bake": 2.0}, {"surge": 1}, {"surge": 2}, {"shutdown_delay": 3.0},
-             {"max_draining": 1}, {"drain_quiet": "timeout"}]
+             {"max_draining": 1}, {"drain_quiet": "timeout"}, {"hang_timeout": 2.0},
+             {"hang_timeout": 1.0, "bake": 3.0}]
         ),
     )  # fmt: skip
     def begin(self, workers, ready_when, timeout, give_up, more):
@@ -96,6 +97,9 @@ class World(RuleBasedStateMachine):
         elif isinstance(command, c.Leave):
             assert self.processes[command.worker].alive, "a signal to the dead"
             self.processes[command.worker].asked = True
+        elif isinstance(command, c.Abort):
+            assert self.processes[command.worker].alive, "a signal to the dead"
+            assert self.people.options.hang_timeout, "nobody asked for that"
         elif isinstance(command, c.Kill):
             assert self.processes[command.worker].alive, "a signal to the dead"
             self.processes[command.worker].killed = True
@@ -212,6 +216,16 @@ class World(RuleBasedStateMachine):
         self.queues[self.some(data, self.alive())] = 0
 
     @precondition(lambda self: self.alive())
+    @rule(data=st.data(), takes=st.booleans())
+    def hangs_or_takes(self, data, takes):
+        key = self.some(data, self.alive())
+        if takes:
+            self.people.takes(key, self.now)
+        else:
+            self.people.hung(key, 1, self.now)
+        self.obey()
+
+    @precondition(lambda self: self.alive())
     @rule(data=st.data(), status=st.sampled_from([0, 1, -9, -11]))
     def dies(self, data, status):
         key = self.some(data, self.alive())
@@ -287,7 +301,7 @@ class World(RuleBasedStateMachine):
         self.closing = self.closing or self.people.closing  # it gave up
         for slot in self.people.slots.values():
             if slot.serving:
-                assert slot.serving.state is State.SERVING
+                assert slot.serving.state in (State.SERVING, State.ABORTED)
                 assert slot.wanted
             if slot.incoming:
                 assert slot.incoming.state not in ENDED
@@ -356,6 +370,7 @@ class World(RuleBasedStateMachine):
     def behave(self):
         for key, process in list(self.processes.items()):
             if process.alive and not process.asked and not process.killed:
+                self.people.takes(key, self.now)
                 self.people.online(key, self.now)
                 for address in ADDRESSES:
                     self.people.listening(key, address, self.now)

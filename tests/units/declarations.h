@@ -19,7 +19,8 @@ typedef ... rc_engine;
 
 enum rc_event_kind {
     RC_EVENT_SIGNAL, RC_EVENT_DEADLINE, RC_EVENT_READABLE, RC_EVENT_DOOR, RC_EVENT_LISTENING,
-    RC_EVENT_MESSAGE, RC_EVENT_GARBLED, RC_EVENT_EXIT, RC_EVENT_GONE, ...
+    RC_EVENT_MESSAGE, RC_EVENT_GARBLED, RC_EVENT_EXIT, RC_EVENT_GONE,
+    RC_EVENT_HUNG, RC_EVENT_TAKES, ...
 };
 enum rc_policy { RC_BALANCE_AUTO, RC_BALANCE_REUSEPORT, ... };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
@@ -36,6 +37,7 @@ struct rc_event {
 /* engine */
 int rc_engine_new(rc_engine **out, unsigned flags);
 void rc_engine_free(rc_engine *engine);
+int rc_engine_fd(const rc_engine *engine);
 int rc_signals(rc_engine *engine, const int *numbers, size_t count);
 int rc_deadline(rc_engine *engine, int64_t at_ms);
 int rc_watch(rc_engine *engine, int fd);
@@ -61,9 +63,10 @@ int rc_worker_kill(rc_engine *engine, uint32_t worker);
 int rc_worker_send(rc_engine *engine, uint32_t worker, const char *line, size_t length);
 int rc_worker_release(rc_engine *engine, uint32_t worker);
 
+enum rc_pressure_kind { RC_FREE, RC_BUSY, RC_CONGESTED, RC_HUNG, ... };
 struct rc_lane_facts {
     uint32_t worker;
-    int chosen;
+    int chosen, pressure;
     unsigned queued, backlog;
     char address[80];
     ...;
@@ -96,7 +99,15 @@ int rc_guard_remove(const struct rc_guard *guard, pid_t group);
 void rc_guard_stop(struct rc_guard *guard, int epoll);
 
 struct sockaddr_in6 { ...; };
-struct rc_worker { uint32_t id; pid_t pid; bool live, dead; unsigned pendings; ...; };
+struct rc_worker {
+    uint32_t id;
+    pid_t pid;
+    bool live, dead, seen_waiting, inscrutable;
+    unsigned pendings, hung_lanes;
+    ...;
+};
+enum rc_doing { RC_DOING_UNKNOWN, RC_DOING_WAIT, RC_DOING_WORK, ... };
+enum rc_doing rc_worker_doing(struct rc_worker *worker);
 struct rc_call {
     struct rc_worker *worker;
     pid_t pid;
@@ -108,10 +119,16 @@ struct rc_call {
 };
 struct rc_answer { bool pass; int result, replace; bool owned; ...; };
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
-struct rc_lane { struct rc_source source; struct rc_worker *worker; bool chosen; ...; };
+struct rc_lane {
+    struct rc_source source;
+    struct rc_worker *worker;
+    bool chosen, by_leader;
+    ...;
+};
 struct rc_group { struct rc_lane **lanes, *sink; unsigned count; ...; };
 struct rc_engine {
     int epoll;
+    int64_t sweep_at;
     struct rc_guard guard;
     struct rc_group *groups;
     struct rc_output *output;

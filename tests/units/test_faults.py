@@ -276,7 +276,8 @@ def test_a_steering_that_fails_says_so(ffi, lib, trials, error):
             result = trial.attempt(lib.rc_steer, engine.pointer, [2], 1)
             for sock in lanes.values():
                 sock.close()
-            assert result in trial.errors, trial.fault.last
+            # That a lane cannot be watched costs a preference, not the steering.
+            assert result in trial.errors or trial.fault.last == "epoll_ctl"
 
 
 # ---- the channel -----------------------------------------------------------------------
