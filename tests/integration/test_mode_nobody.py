@@ -18,11 +18,13 @@ FAST = ("--respawn", 0, "--drain-settle", 0.2)
 # ---- one hangs -----------------------------------------------------------------------
 
 
-def how_many_wait(running, hung, count):
-    """Connections one after the other: (those that nobody answers, and, for each, how
-    many had been begun before it)."""
-    waiting, when = [], []
-    for number in range(count):
+def ask_until_avoided(running, hung, most=3000, enough=100):
+    """Connections one after the other until so many in a row are answered by somebody
+    else: (those that wait, how many there were in all)."""
+    waiting, count, row = [], 0, 0
+    while row < enough:
+        count += 1
+        assert count < most, f"{len(waiting)} of {count} went to the worker that hangs"
         connection = connect(running.port)
         send_request(connection)
         came = until(
@@ -34,13 +36,13 @@ def how_many_wait(running, hung, count):
         if isinstance(came, list):
             with connection:
                 assert read_answer(connection)["pid"] != hung
+            row += 1
         else:
             waiting.append(connection)
-            when.append(number)
-    return waiting, when
+            row = 0
+    return waiting, count
 
 
-@pytest.mark.xfail(strict=False, reason="congested and hung workers are not detected yet (issue 3)")
 @pytest.mark.parametrize("how", ["stopped", "blocked"])
 @pytest.mark.parametrize("end", ["resumes", "replaced"])
 def test_a_hung_worker_is_avoided(how, end, apps):
@@ -56,10 +58,10 @@ def test_a_hung_worker_is_avoided(how, end, apps):
             blocker = connect(running.port)
             send_request(blocker, "/block")
             hung = running.wait_for("message", message="blocks")["pid"]
-        waiting, when = how_many_wait(running, hung, 300)
-        # Half of 300 is what chance gives. Afterwards, and for good: none.
-        assert len(waiting) <= 40, len(waiting)
-        assert not [number for number in when if number >= 200]
+        # Chance would give it a half. What it gets comes before it is seen to stand still,
+        # and while the other one seems to as well.
+        waiting, count = ask_until_avoided(running, hung)
+        assert len(waiting) < count / 4, (len(waiting), count)
         if end == "resumes":
             if how == "stopped":
                 os.kill(hung, signal.SIGCONT)
