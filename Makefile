@@ -33,7 +33,14 @@ sanitize: ## the suite with the engine under ASan and UBSan
 	cd / && nm -D "$$($(PYTHON) -c 'import importlib.util as u; print(u.find_spec("recluster._engine").origin)')" | grep -q __asan_
 	$(ASAN) RECLUSTER_SANITIZE=1 $(PYTHON) -m pytest
 
+figures: ## measure how connections are accepted, into build/figures (two hours, a quiet machine)
+	mkdir -p build/figures
+	-$(PYTHON) bench/accept_cost.py --json build/figures/cost.json | tee build/figures/cost.txt
+	-$(PYTHON) bench/accept_designs.py --json build/figures/designs.json | tee build/figures/designs.txt
+	-$(PYTHON) -m recluster.bench --server http,threading,asyncio,uvloop,node --rounds 3 \
+		--json build/figures/policies.json --picture build/figures/policies.svg | tee build/figures/policies.txt
+
 clean: ## remove what was built
 	rm -rf build dist *.egg-info src/*.egg-info src/recluster/_engine.c src/recluster/*.so
 
-.PHONY: help venv build test lint format sanitize clean
+.PHONY: help venv build test lint format sanitize figures clean

@@ -39,10 +39,11 @@ static int64_t now_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+/* A shared lane is not: it is congested when all its workers are. */
 static bool watched(const struct rc_lane *lane)
 {
     return lane->worker && lane->worker->live && !lane->worker->dead && !lane->removing &&
-           !lane->closing;
+           !lane->closing && !lane->party && !lane->deaf;
 }
 
 /* ---- the timer --------------------------------------------------------------------- */
@@ -165,7 +166,7 @@ static void look(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
         look_in(engine, lane, now, STILL_US);
     } else if (now < pressure->marked_at + STILL_US) {
         look_in(engine, lane, now, (unsigned)(pressure->marked_at + STILL_US - now));
-    } else {
+    } else if (!rc_lane_is_deaf(engine, lane)) {
         stands_still(engine, lane, queued, now);
     }
 }
@@ -175,7 +176,7 @@ void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane)
 {
     int64_t now = now_us();
     (void)rc_source_arm(engine->epoll, &lane->source, 0);
-    if (!watched(lane))
+    if (!watched(lane) || rc_lane_is_deaf(engine, lane)) /* at once: a deaf lane traps clients */
         return;
     lane->pressure.queued = rc_lane_queued(lane, NULL);
     lane->pressure.marked_at = lane->pressure.queued ? now : 0;

@@ -77,8 +77,10 @@ static void free_memory(struct rc_engine *engine)
     while (engine->groups) {
         struct rc_group *group = engine->groups;
         engine->groups = group->next;
-        for (unsigned at = 0; at < group->count; at++)
+        for (unsigned at = 0; at < group->count; at++) {
+            rc_lane_unshare(group->lanes[at]);
             free(group->lanes[at]);
+        }
         free(group->lanes);
         free(group);
     }

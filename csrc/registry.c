@@ -6,6 +6,7 @@
 #include "internal.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id)
 {
@@ -22,6 +23,17 @@ void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker,
     if (output && output->count < output->room)
         output->events[output->count++] = (struct rc_event){
             .kind = kind, .worker = worker, .value = value, .text = text, .length = length};
+}
+
+/* The text must live until the next turn. */
+void rc_emit_address(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+                     const struct sockaddr_in6 *address)
+{
+    if (engine->text_count == sizeof engine->texts / sizeof engine->texts[0])
+        return;
+    char *text = engine->texts[engine->text_count++];
+    rc_address_text(address, text, sizeof engine->texts[0]);
+    rc_emit(engine, kind, worker, value, text, strlen(text));
 }
 
 void rc_bury(struct rc_engine *engine, void *memory)

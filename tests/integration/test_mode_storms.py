@@ -139,6 +139,8 @@ def test_term_while_a_reload_loses_a_worker(who, apps):
 # ---- signals to a worker -------------------------------------------------------------
 
 
+# Until the master has taken the notification the kernel lets any signal end the wait,
+# WAIT_KILLABLE_RECV or not (kernel/seccomp.c, should_sleep_killable); forked.py repeats.
 @pytest.mark.parametrize("handler", ["restart", "plain"])
 def test_signals_during_bind_and_listen(handler, apps):
     """Failure mode 33: no InterruptedError, and no socket listens but the one meant."""
