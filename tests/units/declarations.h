@@ -125,10 +125,12 @@ struct rc_call {
 };
 struct rc_answer { bool pass; int result, replace; bool owned; ...; };
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
+struct rc_pressure { unsigned interval; ...; };
 struct rc_lane {
     struct rc_source source;
     struct rc_worker *worker;
     bool chosen, by_leader;
+    struct rc_pressure pressure;
     ...;
 };
 struct rc_group { struct rc_lane **lanes, *sink; unsigned count; ...; };
