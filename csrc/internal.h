@@ -354,6 +354,7 @@ void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
 void rc_lane_calm(struct rc_lane *lane);
 void rc_lane_chosen(struct rc_lane *lane, bool chosen);
 enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane);
+bool rc_lane_stuck(const struct rc_lane *lane);
 void rc_group_watch(struct rc_engine *engine, struct rc_group *group);
 void rc_lanes_sweep(struct rc_engine *engine);
 

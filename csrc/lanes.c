@@ -25,20 +25,21 @@
 
 enum level { NEVER, ORPHAN, HUNG, CONGESTED, BUSY, FREE };
 
-/* By address a client comes to its slot whatever that does. And at work nobody is
- * avoided where parts were asked for: a canary's would be what chance makes it. */
+/* By address a client comes to its slot whatever that does. Where parts were asked
+ * for, they are exact, but for who is stuck: to prefer one worker or another from
+ * one moment to the next would make a canary's what chance makes it. */
 static enum level lane_level(const struct rc_lane *lane)
 {
     enum rc_level level = rc_lane_level(lane);
-    enum rc_pressure_kind pressure = rc_lane_pressure(lane);
+    const struct rc_group *group = lane->group;
     if (level == RC_LEVEL_LIVE && lane->deaf)
         level = RC_LEVEL_ORPHAN; /* it waits for a successor too */
     if (level != RC_LEVEL_LIVE)
-        return level == RC_LEVEL_ORPHAN && !lane->group->held ? ORPHAN : NEVER;
-    if (lane->group->policy == RC_BALANCE_SOURCE_IP ||
-        (lane->group->weighed && pressure == RC_BUSY))
+        return level == RC_LEVEL_ORPHAN && !group->held ? ORPHAN : NEVER;
+    bool exact = group->policy == RC_BALANCE_WEIGHTED || group->weighed;
+    if (group->policy == RC_BALANCE_SOURCE_IP || (exact && !rc_lane_stuck(lane)))
         return FREE;
-    return (enum level)(FREE - pressure);
+    return (enum level)(FREE - rc_lane_pressure(lane));
 }
 
 /* Whether the lanes' weights differ. */

@@ -130,11 +130,13 @@ struct rc_call {
 };
 struct rc_answer { bool pass; int result, replace; bool owned; ...; };
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
+struct rc_pressure { unsigned interval; ...; };
 struct rc_lane {
     struct rc_source source;
     struct rc_worker *worker;
     uint32_t number;
     bool deaf, chosen, by_leader;
+    struct rc_pressure pressure;
     ...;
 };
 struct rc_side { uint32_t workers, lanes, sink; uint32_t entry[...]; ...; };
