@@ -227,7 +227,8 @@ struct rc_lane {
     int descriptor;  /* as which descriptor, when it was last seen: where a look begins */
     uint32_t number; /* by which programs in the kernel know it; 0: not at all */
     unsigned backlog;
-    bool deaf; /* its worker lives, and no process of it has the lane any more */
+    int64_t arrives_until_ms; /* adopted, and perhaps still on its way in a message; 0: not */
+    bool deaf;                /* its worker lives, and no process of it has the lane any more */
     struct rc_pressure pressure;
     bool by_leader; /* listened on by the worker's leader, not by a child or a thread */
     bool chosen;    /* the attached program may return it */
@@ -330,6 +331,7 @@ int rc_lanes_resteer(struct rc_engine *engine);
 unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
 
 /* deaf.c */
+void rc_lane_arrives(struct rc_lane *lane);
 int rc_lane_held(struct rc_lane *lane);
 bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
 void rc_lane_shut_down(struct rc_engine *engine, const struct rc_lane *lane);

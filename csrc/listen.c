@@ -162,7 +162,7 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
     /* O_NONBLOCK as the new program wants it; but it belongs to the description,
      * and of that no other can be had for the same socket. So while others use
      * the lane it stays as they have set it: they run the same program. */
-    if (flags >= 0 && orphaned)
+    if (flags >= 0 && (orphaned || !lane->party))
         (void)fcntl(lane->source.fd, F_SETFL, flags);
     answer->adopted = lane;
     answer->previous = !lane->party ? lane->worker : held ? NULL : call->worker;
@@ -175,6 +175,7 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
     lane->pid = call->pid;
     lane->descriptor = call->number;
     lane->deaf = false;
+    rc_lane_arrives(lane);
     lane->by_leader = call->pid == call->worker->pid;
     (void)rc_group_steer(lane->group);
     rc_group_watch(engine, lane->group);
@@ -190,6 +191,7 @@ void rc_lanes_refused(struct rc_answer *answer)
     } else if (lane) {
         const struct rc_worker *heir = lane->worker;
         lane->worker = answer->previous;
+        lane->arrives_until_ms = 0;
         lane->deaf = !answer->previous->dead && answer->previous != heir;
     }
     answer->adopted = NULL;

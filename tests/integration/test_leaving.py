@@ -171,7 +171,8 @@ def test_uvicorn_s_quota_under_load(apps, loop):
         running.wait_each("ready", 3)
         with Load(running.port, clients=8) as load:
             for _ in range(6):
-                assert running.wait_for("exit")["code"] == 0
+                # By itself, or by the signal that it ends itself with again.
+                assert running.wait_for("exit")["signal"] in (None, "SIGTERM")
             load.more(100)
         check_losses(running, load)
         assert running.end() == 0

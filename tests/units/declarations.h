@@ -135,6 +135,7 @@ struct rc_lane {
     struct rc_source source;
     struct rc_worker *worker;
     uint32_t number;
+    int64_t arrives_until_ms;
     bool deaf, chosen, by_leader;
     struct rc_pressure pressure;
     ...;
