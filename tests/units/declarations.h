@@ -113,6 +113,8 @@ struct rc_call {
 struct rc_answer { bool pass; int result, replace; bool owned; ...; };
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
 struct rc_lane { struct rc_source source; struct rc_worker *worker; uint32_t number; bool chosen; ...; };
+struct rc_tally { uint32_t established; ...; };
+struct rc_kernel { struct rc_tally *tallies; ...; };
 struct rc_side { uint32_t workers, lanes, sink; uint32_t entry[...]; ...; };
 struct rc_plan { uint64_t version, cursor; struct rc_side side[2]; ...; };
 struct rc_kernel_plan { struct rc_plan *shared; int program; bool attached; ...; };
@@ -121,6 +123,7 @@ struct rc_engine {
     int epoll;
     struct rc_guard guard;
     struct rc_group *groups;
+    struct rc_kernel *kernel;
     struct rc_output *output;
     ...;
 };
