@@ -29,7 +29,7 @@ static bool in_its_place(const struct rc_lane *lane)
 {
     char path[64];
     struct stat facts;
-    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)lane->pid, lane->number);
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)lane->pid, lane->descriptor);
     return stat(path, &facts) == 0 && S_ISSOCK(facts.st_mode) && facts.st_ino == lane->inode;
 }
 
@@ -44,7 +44,7 @@ static int held_by_any(struct rc_lane *lane)
         error = rc_holders_mark(lane->worker->pid, &flows);
     if (!error && one.held) {
         lane->pid = one.holder;
-        lane->number = one.number;
+        lane->descriptor = one.number;
     }
     return error ? error : one.held;
 }

@@ -77,8 +77,10 @@ static void free_memory(struct rc_engine *engine)
     while (engine->groups) {
         struct rc_group *group = engine->groups;
         engine->groups = group->next;
-        for (unsigned at = 0; at < group->count; at++)
+        for (unsigned at = 0; at < group->count; at++) {
+            rc_lane_unshare(group->lanes[at]);
             free(group->lanes[at]);
+        }
         free(group->lanes);
         free(group);
     }
@@ -133,6 +135,7 @@ static void close_all(const struct rc_engine *engine)
  * copy it. */
 void rc_engine_abandon(rc_engine *engine)
 {
+    rc_kernel_close(engine);
     close_all(engine);
 }
 
@@ -153,6 +156,7 @@ void rc_engine_free(rc_engine *engine)
         pthread_sigmask(SIG_SETMASK, &engine->mask_before, NULL);
     if (engine->flags & RC_SUBREAPER)
         prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
+    rc_kernel_close(engine);
     close_all(engine);
     free_memory(engine);
 }

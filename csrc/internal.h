@@ -1,7 +1,7 @@
 /* internal.h - what the engine's files share. Not installed, not public.
  *
  * Direction of dependencies: engine -> spawn, doors (notify, shimdoor) -> bind,
- * listen -> pending, deaf, lanes -> steering, sockets; facts -> lanes, diag, holders.
+ * listen -> pending, deaf, lanes -> kernel, steering, sockets; facts -> lanes, diag, holders.
  * At the bottom, knowing nobody: channel, guard, loop, registry.
  */
 #ifndef RECLUSTER_INTERNAL_H
@@ -18,6 +18,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #define RC_CONTAINER(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
@@ -182,6 +183,9 @@ struct rc_worker {
     struct rc_channel channel;
     int child_channel; /* the child's end, until the fork */
     bool live;         /* the caller wants it steered to */
+    double weight;     /* its part of new connections, against the others' */
+    uint32_t slot;     /* what source_ip knows it by */
+    uint32_t party;    /* workers of one party share their lanes (sharing.c); 0: none */
     bool dead;         /* its leader has been reaped */
     bool leaving;      /* exit status is known, the channel is being emptied */
     bool gone;
@@ -216,9 +220,12 @@ struct rc_lane {
     struct rc_source source; /* our dup of the listening socket; events = 0, for HUP */
     struct rc_group *group;
     struct rc_worker *worker; /* NULL: the group's sink */
+    struct rc_share *others;  /* further holders of a shared lane */
+    uint32_t party;           /* not 0: the lane of all workers of that party */
     uint64_t inode;
-    pid_t pid;  /* who has it, */
-    int number; /* as which descriptor, when it was last seen: where a look begins */
+    pid_t pid;       /* who has it, */
+    int descriptor;  /* as which descriptor, when it was last seen: where a look begins */
+    uint32_t number; /* by which programs in the kernel know it; 0: not at all */
     unsigned backlog;
     int64_t arrives_until_ms; /* adopted, and perhaps still on its way in a message; 0: not */
     bool deaf;                /* its worker lives, and no process of it has the lane any more */
@@ -227,6 +234,14 @@ struct rc_lane {
     bool chosen;    /* the attached program may return it */
     bool closing;   /* caller asked for no new SYN */
     bool removing;
+};
+
+/* A group's program in the kernel and what it reads (kernel_plan.c). */
+struct rc_plan;
+struct rc_kernel_plan {
+    struct rc_plan *shared; /* NULL: there is none */
+    int program;            /* descriptor; of account only where `shared` is */
+    bool attached;
 };
 
 /* lanes[i] is at index i of the kernel's reuseport group: appended at listen,
@@ -239,11 +254,15 @@ struct rc_group {
     int zero_index; /* -1: the port was asked for by number */
     struct rc_lane **lanes;
     struct rc_lane *sink; /* one of them, or NULL */
-    bool stale;           /* pressure has changed since the last choice */
-    bool refused;         /* the last choice could not be attached */
+    enum rc_policy policy;
+    bool weighed; /* its lanes have different weights */
+    bool stale;   /* pressure has changed since the last choice */
+    bool refused; /* the last choice could not be attached */
     int64_t steered_at;
     unsigned count, room;
-    bool held; /* where only lanes without a holder are left, the sink is better */
+    bool held;                /* where only lanes without a holder are left, the sink is better */
+    struct rc_kernel *kernel; /* the engine's, or NULL */
+    struct rc_kernel_plan plan;
 };
 
 struct rc_engine;
@@ -265,7 +284,7 @@ struct rc_answer {
     int replace; /* a descriptor to put in place of theirs, or -1 */
     bool owned;  /* replace is the answer's own, to close after use */
     struct rc_lane *adopted;
-    struct rc_worker *previous;
+    struct rc_worker *previous; /* who had it; of a shared lane: who joins */
 };
 
 /* sockets.c */
@@ -317,11 +336,27 @@ int rc_lane_held(struct rc_lane *lane);
 bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
 void rc_lane_shut_down(struct rc_engine *engine, const struct rc_lane *lane);
 
+/* sharing.c */
+enum rc_level { RC_LEVEL_NEVER, RC_LEVEL_ORPHAN, RC_LEVEL_LIVE };
+enum rc_level rc_lane_level(const struct rc_lane *lane);
+double rc_lane_weight(const struct rc_lane *lane);
+bool rc_lane_held_by(const struct rc_lane *lane, const struct rc_worker *worker);
+bool rc_lane_has_others(const struct rc_lane *lane, const struct rc_worker *worker);
+bool rc_lane_all_dead(const struct rc_lane *lane);
+bool rc_lane_owed(const struct rc_lane *lane, const struct rc_worker *worker);
+unsigned rc_lane_holders(const struct rc_lane *lane);
+int rc_lane_join(struct rc_lane *lane, struct rc_worker *worker);
+bool rc_lane_leave(struct rc_lane *lane, const struct rc_worker *worker);
+void rc_lane_unshare(struct rc_lane *lane);
+struct rc_lane *rc_lane_of_party(struct rc_group *group, uint32_t party);
+bool rc_shares_live(const struct rc_engine *engine, const struct rc_worker *worker);
+
 /* congestion.c */
 void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
 void rc_lane_calm(struct rc_lane *lane);
 void rc_lane_chosen(struct rc_lane *lane, bool chosen);
 enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane);
+bool rc_lane_stuck(const struct rc_lane *lane);
 void rc_group_watch(struct rc_engine *engine, struct rc_group *group);
 void rc_lanes_sweep(struct rc_engine *engine);
 
@@ -337,29 +372,54 @@ enum rc_doing {
 };
 enum rc_doing rc_worker_doing(struct rc_worker *worker);
 
-/* steering.c */
+/* steering.c; the choice by weights in weighted.c, by address in sticky.c */
 
 struct sock_filter;
 enum { RC_PROGRAM_MAX = 4096 };
 struct rc_choice {
     unsigned index;  /* position in the group */
     uint32_t worker; /* equal numbers share one worker's part */
+    uint32_t slot;   /* for source_ip: equal numbers share one slot's part */
+    double weight;   /* the worker's part; where all are equal none need be given */
 };
+/* A program that is being written: no more than `room` of it is kept. */
+struct rc_text {
+    struct sock_filter *out;
+    unsigned length, room;
+};
+/* What the accumulator leads to, from `first` up to the next leaf's. */
+struct rc_leaf {
+    uint32_t first;
+    unsigned index;
+};
+void rc_text_add(struct rc_text *text, uint16_t code, uint32_t k);
+void rc_text_search(struct rc_text *text, const struct rc_leaf *leaves, unsigned count);
 int rc_steering_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                       unsigned room);
+int rc_weighted_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                      unsigned room);
+int rc_sticky_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                    unsigned room);
 /* Connections from this source port go to this index. */
 struct rc_detour {
     in_port_t port; /* host order */
     unsigned index;
 };
 enum { RC_DETOUR_LENGTH = 8 };
-int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count,
-                       const struct rc_detour *detour);
+int rc_steering_attach(int fd, enum rc_policy policy, const struct rc_choice *choices,
+                       unsigned count, const struct rc_detour *detour);
 
 /* sink.c */
 int rc_sink_listen(const struct rc_key *key, int lane);
 int rc_sink_client(const struct rc_key *key, in_port_t *port);
 int rc_sink_fill(int sink, int client, const struct rc_key *key);
+
+/* kernel.c, kernel_plan.c: steering by eBPF, where that is allowed */
+int rc_kernel_steer(struct rc_group *group);
+void rc_kernel_forget(struct rc_group *group, struct rc_lane *lane);
+void rc_kernel_plan_free(struct rc_kernel_plan *plan);
+void rc_kernel_close(struct rc_engine *engine);
+int rc_kernel_connections(const struct rc_lane *lane);
 
 /* ---- doors ------------------------------------------------------------------ */
 
@@ -415,6 +475,8 @@ struct rc_engine {
     struct rc_vigil vigil;
     sigset_t signal_set, mask_before;
     bool masked;
+    bool limited; /* RLIMIT_NOFILE was raised from: */
+    struct rlimit limit_before;
     bool orphans; /* a child that is not a worker may wait to be reaped */
     int64_t deadline_ms;
     bool hurried; /* the timer was set to now because lines wait in a buffer */
@@ -422,6 +484,7 @@ struct rc_engine {
     struct rc_worker *workers;
     struct rc_group *groups;
     enum rc_policy policy;
+    struct rc_kernel *kernel; /* NULL: no steering by eBPF */
     struct rc_watch *watches;
     struct rc_shim shim;
     struct rc_shim_caller *callers;
@@ -434,6 +497,7 @@ struct rc_engine {
     unsigned text_count;
 };
 
+void rc_descriptors_restore(const struct rc_engine *engine);
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
 void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
              const char *text, size_t length);

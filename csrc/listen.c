@@ -39,10 +39,10 @@ static void announce(struct rc_engine *engine, const struct rc_worker *worker,
  * and so the second lane is under the program from its first packet on. */
 static int listen_first(int fd, unsigned backlog, uint32_t worker)
 {
-    struct rc_choice only = {0, worker};
+    struct rc_choice only = {.worker = worker};
     int error = rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (!error)
-        error = rc_steering_attach(fd, &only, 1, NULL);
+        error = rc_steering_attach(fd, RC_BALANCE_AUTO, &only, 1, NULL);
     if (!error)
         error = rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 0);
     if (error)
@@ -66,10 +66,11 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
         goto fail;
     lane->source.fd = -1;
     lane->worker = call->worker;
+    lane->party = call->worker->party;
     lane->by_leader = call->pid == call->worker->pid;
     lane->inode = pending->inode;
     lane->pid = call->pid;
-    lane->number = call->number;
+    lane->descriptor = call->number;
     lane->backlog = backlog_for(call->backlog);
     error = rc_group_append(group, lane);
     if (error)
@@ -129,6 +130,11 @@ static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_work
          worker = rc_find(engine, worker->heir_of))
         for (unsigned at = 0; at < group->count; at++) {
             struct rc_lane *lane = group->lanes[at];
+            if (lane->party) { /* of one that goes deaf the others still take */
+                if (worker->dead && rc_lane_held_by(lane, worker) && rc_lane_all_dead(lane))
+                    return lane;
+                continue;
+            }
             if (lane->worker != worker)
                 continue;
             if (worker->dead || lane->deaf ||
@@ -139,25 +145,35 @@ static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_work
     return NULL;
 }
 
-/* The orphan, queue and all, takes the place of the successor's own socket. At
- * listen and not at bind: granian's parent binds a socket that never listens,
- * gunicorn skips listen on one that already does (SO_ACCEPTCONN). */
+/* The lane, queue and all, takes the place of the caller's own socket: an orphan,
+ * or the one its party shares. At listen and not at bind: granian's parent binds
+ * a socket that never listens, gunicorn skips listen on one that already does
+ * (SO_ACCEPTCONN). */
 static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
                  struct rc_answer *answer)
 {
     int flags = fcntl(call->fd, F_GETFL);
     int error = lane_widen(lane, call->backlog);
+    bool orphaned = rc_lane_all_dead(lane), held = rc_lane_held_by(lane, call->worker);
+    if (!error && lane->party)
+        error = rc_lane_join(lane, call->worker);
     if (error)
         return error;
-    if (flags >= 0) /* O_NONBLOCK as the new program wants it */
+    /* O_NONBLOCK as the new program wants it; but it belongs to the description,
+     * and of that no other can be had for the same socket. So while others use
+     * the lane it stays as they have set it: they run the same program. */
+    if (flags >= 0 && (orphaned || !lane->party))
         (void)fcntl(lane->source.fd, F_SETFL, flags);
     answer->adopted = lane;
-    answer->previous = lane->worker;
+    answer->previous = !lane->party ? lane->worker : held ? NULL : call->worker;
     answer->replace = lane->source.fd;
     rc_lane_calm(lane);
-    lane->worker = call->worker;
+    if (lane->party)
+        lane->party = call->worker->party ? call->worker->party : lane->party;
+    else
+        lane->worker = call->worker;
     lane->pid = call->pid;
-    lane->number = call->number;
+    lane->descriptor = call->number;
     lane->deaf = false;
     rc_lane_arrives(lane);
     lane->by_leader = call->pid == call->worker->pid;
@@ -169,19 +185,31 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
 /* The descriptor could not be put in place: the lane stays with its old owner. */
 void rc_lanes_refused(struct rc_answer *answer)
 {
-    if (answer->adopted) {
-        const struct rc_worker *heir = answer->adopted->worker;
-        answer->adopted->worker = answer->previous;
-        answer->adopted->arrives_until_ms = 0;
-        answer->adopted->deaf = !answer->previous->dead && answer->previous != heir;
+    struct rc_lane *lane = answer->adopted;
+    if (lane && lane->party) {
+        (void)rc_lane_leave(lane, answer->previous);
+    } else if (lane) {
+        const struct rc_worker *heir = lane->worker;
+        lane->worker = answer->previous;
+        lane->arrives_until_ms = 0;
+        lane->deaf = !answer->previous->dead && answer->previous != heir;
     }
     answer->adopted = NULL;
+}
+
+/* What this worker's listen on that address is answered with, or NULL. */
+static struct rc_lane *lane_for(struct rc_engine *engine, const struct rc_worker *worker,
+                                const struct rc_key *key)
+{
+    struct rc_group *group = worker->party ? rc_group_find(engine, key) : NULL;
+    struct rc_lane *shared = group ? rc_lane_of_party(group, worker->party) : NULL;
+    return shared ? shared : orphan_for(engine, worker, key);
 }
 
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer)
 {
     uint64_t inode = rc_socket_inode(call->fd);
-    struct rc_lane *lane = rc_lane_find(engine, inode), *orphan;
+    struct rc_lane *lane = rc_lane_find(engine, inode), *given;
     struct rc_pending *found = rc_pending_find(call->worker, inode);
     struct rc_pending pending;
 
@@ -190,8 +218,8 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struc
         answer->result = lane_widen(lane, call->backlog);
         return;
     }
-    if (found && (orphan = orphan_for(engine, call->worker, &found->key)) != NULL) {
-        answer->result = adopt(engine, call, orphan, answer);
+    if (found && (given = lane_for(engine, call->worker, &found->key)) != NULL) {
+        answer->result = adopt(engine, call, given, answer);
         if (answer->result)
             return;
         rc_zero_listened(call->worker, found);

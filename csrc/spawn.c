@@ -37,6 +37,7 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
         return -ENOMEM;
     worker->id = id;
     worker->heir_of = heir_of;
+    worker->weight = 1;
     worker->doing_fd = worker->process.fd = worker->door.fd = worker->channel_source.fd = -1;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
         int error = -errno;
@@ -55,6 +56,18 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
     worker->next = engine->workers;
     engine->workers = worker;
     *channel_fd = ends[1];
+    return 0;
+}
+
+int rc_worker_place(rc_engine *engine, uint32_t id, uint32_t slot, uint32_t party)
+{
+    struct rc_worker *worker = rc_find(engine, id);
+    if (!worker)
+        return -ESRCH;
+    if (slot >= RC_SLOTS_MAX)
+        return -EINVAL;
+    worker->slot = slot;
+    worker->party = party;
     return 0;
 }
 
@@ -207,8 +220,10 @@ static pid_t fork_by_id(struct rc_engine *engine, uint32_t id, struct rc_worker 
     return pid;
 }
 
-static void child_unmask(const struct rc_engine *engine, const sigset_t *before)
+/* Last: up to here the child may need numbers above the program's limit. */
+static void child_restore(const struct rc_engine *engine, const sigset_t *before)
 {
+    rc_descriptors_restore(engine);
     pthread_sigmask(SIG_SETMASK, engine->masked ? &engine->mask_before : before, NULL);
 }
 
@@ -222,7 +237,7 @@ pid_t rc_worker_fork(rc_engine *engine, uint32_t id, enum rc_door_kind door)
         if (error)
             child_die("open the door of", "a worker", -error);
         worker->child_channel = -1; /* the program's now */
-        child_unmask(engine, &before);
+        child_restore(engine, &before);
     }
     return pid;
 }
@@ -241,7 +256,7 @@ pid_t rc_worker_exec(rc_engine *engine, uint32_t id, enum rc_door_kind door,
             child_die("change to", program->cwd, errno);
         (void)fcntl(worker->child_channel, F_SETFD, 0);
         child_default_signals();
-        child_unmask(engine, &before);
+        child_restore(engine, &before);
         execve(program->path, program->argv, program->envp);
         child_die("run", program->path, errno);
     }

@@ -13,11 +13,11 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import _engine, commands
+from . import _engine, balancing, commands
 from .control import Control, open_control
 from .doors import ClusterError, choose
 from .draining import Facts
@@ -25,7 +25,7 @@ from .events import NOTICED, Callback, Emitter, Event
 from .handle import ReloadHandle
 from .launch import Program, Target
 from .lifecycle import ENDED
-from .options import Options
+from .options import OptionError, Options, canary_part, weights_of
 from .population import Population
 from .signals import Signals, catches
 from .socketfile import Refused
@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # not for the master: its forked workers would find them impo
 
 TURNS_PER_DISPATCH = 64
 PUT_OFF_MOST = 8
+SPAWNS_AT_A_TIME = 8
+DESCRIPTORS_EACH = 8  # of a worker, while it runs
 
 
 def _random() -> float:
@@ -84,6 +86,7 @@ class Cluster:
         self._signals: Signals | None = None
         self._control: Control | None = None
         self._spawner: Spawner | None = None
+        self._balance = ""
         self._on_fork: list[Callable[[], object]] = []
         self._may_fork = False  # the command line's privilege: its process is only a master
         self._watched: dict[int, Callable[[], object]] = {}
@@ -109,7 +112,7 @@ class Cluster:
         self._engine = _engine.Engine(subreaper)
         try:
             door = choose(self._engine, self.options.door, self._story.line)
-            self._engine.balance(self.options.balance)
+            self._balance = balancing.choose(self._engine, self.options, self._story.line)
             self._spawner = Spawner(self._engine, self._program, door, self._may_fork)
             self._spawner.on_fork += self._on_fork
             if signals or subreaper:
@@ -123,6 +126,7 @@ class Cluster:
         except BaseException:
             self._release()
             raise
+        self._make_room(self.options.workers)
         self._population.start(time.monotonic())
         self._work()
 
@@ -156,6 +160,13 @@ class Cluster:
             if self._engine is None or not self._turn(0):
                 return
 
+    def _make_room(self, workers: int) -> None:
+        """Descriptors for all generations that may run at a time."""
+        generations = self.options.max_draining + 2
+        wanted = 128 + workers * generations * DESCRIPTORS_EACH
+        if not self._alive().descriptors(wanted):
+            self._story.once("room", f"RLIMIT_NOFILE is low: up to {wanted} may be needed")
+
     def _drive(self, done: Callable[[], bool], timeout: float | None) -> bool:
         until = None if timeout is None else time.monotonic() + timeout
         while not done() and self._engine is not None:
@@ -167,21 +178,65 @@ class Cluster:
 
     # ---- what one can ask of it ----------------------------------------------------
 
-    def reload(self, callback: Callable[[ReloadHandle], object] | None = None) -> ReloadHandle:
+    def reload(
+        self,
+        callback: Callable[[ReloadHandle], object] | None = None,
+        *,
+        canary: float | None = None,
+    ) -> ReloadHandle:
         """Replace all workers by new ones of a new generation.
 
         Returns at once. New connections go to the new workers from one instant
         on, when all are ready; if one fails, nothing changes. `callback` gets
-        the handle when it is done.
+        the handle when it is done. With `canary` the new generation gets that
+        part of new connections, between 0 and 1, and the old one the rest, until
+        `promote` or `rollback`; a crash of a new worker rolls back. Raises
+        OptionError.
         """
+        part = None if canary is None else canary_part(canary)
+        if part is not None and self.options.surge:
+            raise OptionError("canary: it goes with surge 0 only")
         self._alive()
-        handle = ReloadHandle(self._drive)
-        number = self._population.reload(time.monotonic())
+        handle = ReloadHandle(self._drive, self._decide)
+        handle.number = self._population.reload(time.monotonic(), part)
         reloading = self._population.reloading
         handle.generation = reloading.generation if reloading else 0
-        self._handles[number] = (handle, callback)
+        self._handles[handle.number] = (handle, callback)
         self._work()
         return handle
+
+    def promote(self) -> None:
+        """Give the generation on probation (canary, bake) all connections. Raises
+        RuntimeError if there is none."""
+        self._decide("promote", None)
+
+    def rollback(self) -> None:
+        """Give the old generation all connections again. Raises RuntimeError if
+        there is no reload to take back."""
+        self._decide("rollback", None)
+
+    def _decide(self, what: str, handle: ReloadHandle | None) -> None:
+        self._alive()
+        decide = getattr(self._population, what)
+        why = decide(time.monotonic(), handle.number if handle else None)
+        if why:
+            raise RuntimeError(why)
+        self._work()
+
+    def weights(self, weights: Mapping[int, float]) -> None:
+        """With balance="weighted": give these slots these weights, from the next
+        connection on. Raises OptionError."""
+        if self.options.balance != "weighted":
+            raise OptionError(f"weights: they go with balance weighted, not {self.options.balance}")
+        try:
+            wanted = weights_of(weights)
+        except ValueError as error:
+            raise OptionError(f"weights: {weights!r} {error}") from None
+        self._alive()
+        why = self._population.weigh(wanted)
+        if why:
+            raise OptionError(f"weights: {why}")
+        self._work()
 
     def shutdown(self) -> None:
         """Gracefully: take no new connection, serve what waits, drain, end."""
@@ -205,7 +260,10 @@ class Cluster:
         """Have that many slots; the highest drain. Raises OptionError."""
         count = Options.make({"workers": workers}).workers
         self._alive()
-        self._population.scale(count, time.monotonic())
+        self._make_room(count)
+        why = self._population.scale(count, time.monotonic())
+        if why:
+            raise OptionError(f"workers: {count}: {why}")
         self._work()
 
     def workers(self) -> list[Worker]:
@@ -233,7 +291,7 @@ class Cluster:
 
     def on(self, event: str, callback: Callback) -> None:
         """Call `callback` with an `Event` at each: online, listening, ready, hung,
-        takes, deaf, message, disconnect, exit, hold, reload, end."""
+        takes, deaf, message, disconnect, exit, hold, canary, reload, end."""
         self._emitter.on(event, callback)
 
     def off(self, event: str, callback: Callback) -> None:
@@ -313,6 +371,19 @@ class Cluster:
         events = self._alive().wait(timeout)
         if not events:
             return False
+        due = self._hear(events)
+        if self._engine is None:
+            return True
+        # The clock last: alone, or after a few turns that were full of events.
+        self._put_off = self._put_off + 1 if due else self._put_off
+        if due and (len(events) == 1 or self._put_off > PUT_OFF_MOST):
+            self._put_off = 0
+            self._population.tick(time.monotonic())
+        self._work()
+        return True
+
+    def _hear(self, events: list[_engine.Event]) -> bool:
+        """Whether the deadline was among them."""
         due = False
         for kind, key, value, text in events:
             if kind == _engine.DEADLINE:
@@ -324,14 +395,8 @@ class Cluster:
             elif key in self._workers:
                 self._happened(kind, key, value, text)
             if self._engine is None:
-                return True
-        # The clock last: alone, or after a few turns that were full of events.
-        self._put_off = self._put_off + 1 if due else self._put_off
-        if due and (len(events) == 1 or self._put_off > PUT_OFF_MOST):
-            self._put_off = 0
-            self._population.tick(time.monotonic())
-        self._work()
-        return True
+                break
+        return due
 
     def _happened(self, kind: int, key: int, value: int, text: bytes | None) -> None:
         now, people = time.monotonic(), self._population
@@ -405,9 +470,13 @@ class Cluster:
         now = time.monotonic()
         if isinstance(command, commands.Spawn):
             self._spawn(command, now)
+            # The first of many stand in bind already. (A deadline that is heard
+            # here is set again after the commands.)
+            if command.worker % SPAWNS_AT_A_TIME == 0:
+                self._hear(engine.wait(0))
         elif isinstance(command, commands.Live):
             try:
-                engine.steer(command.workers)
+                engine.steer(command.workers, command.weights)
                 self._story.over("steer")
             except OSError as error:
                 self._story.once("steer", f"cannot steer: {error.strerror}; retrying")
@@ -503,12 +572,21 @@ class Cluster:
         self._story.tell(notice.name, str(worker or ""), details)
         if notice.name == "exit" and details["signal"] is not None:
             details["signal"] = signal_name(details["signal"])
+        if notice.name == "canary":
+            self._on_probation(details)
         if notice.name == "reload":
             self._finish_reload(details)
         if notice.name in NOTICED:
             details.pop("was", None)
             details.pop("number", None)
             self._emit(notice.name, notice.worker, details)
+
+    def _on_probation(self, details: dict[str, Any]) -> None:
+        handle, _ = self._handles.get(details["number"], (None, None))
+        if handle is not None:
+            handle.on_probation = True
+            if handle.on_serving is not None:
+                self._emitter.guarded(handle.on_serving, handle)
 
     def _finish_reload(self, details: dict[str, Any]) -> None:
         handle, callback = self._handles.pop(details["number"], (None, None))
@@ -557,8 +635,12 @@ class Cluster:
         elif number == signal.SIGQUIT:
             self.terminate()
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
-            count = sum(slot.wanted for slot in self._population.slots.values())
-            self.scale(max(1, count + (1 if number == signal.SIGTTIN else -1)))
+            slots = self._population.slots.values()
+            count = sum(slot.wanted and not slot.surplus for slot in slots)
+            try:
+                self.scale(max(1, count + (1 if number == signal.SIGTTIN else -1)))
+            except OptionError as error:
+                self._story.line(str(error))
         elif number == signal.SIGUSR1:
             self._pass_on(self.workers(), number)
 

@@ -12,13 +12,16 @@ class Spawn:
     slot: int
     generation: int
     heir_of: int
+    party: int = 0  # workers of one party share their lanes; 0: it has its own
 
 
 @dataclass(frozen=True)
 class Live:
-    """From now on exactly these workers' lanes get new connections."""
+    """From now on exactly these workers' lanes get new connections, by weight: 1
+    where `weights` does not say."""
 
     workers: frozenset[int]
+    weights: dict[int, float] = field(hash=False, default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -43,20 +43,26 @@ class Slot:
     previous: Member | None = None  # kept ready while the serving one bakes
     chain: list[Member] = field(default_factory=list)  # died here, not yet replaced
     spawn_at: float | None = None
+    surplus: bool = False  # goes at the cutover that is under way
 
 
 @dataclass
 class Reload:
-    """`batch`: slots whose new workers are on their way; `todo`: those after
-    them (a rolling reload); `switched`: those that have the new generation."""
+    """`batch`: slots whose new workers are on their way, `unborn` those of them
+    that are still to be spawned; `todo`: slots after them (a rolling reload);
+    `switched`: those that have the new generation; `canary`: the part of new
+    connections it gets on probation; `bake_until`: how long it is on probation,
+    None: until somebody decides."""
 
     generation: int
     began: float
     number: int
     verdicts: dict[int, str] = field(default_factory=dict)
     batch: set[int] = field(default_factory=set)
+    unborn: list[int] = field(default_factory=list)
     todo: list[int] = field(default_factory=list)
     switched: set[int] = field(default_factory=set)
     before: set[str] = field(default_factory=set)  # addresses of the old generation
     after: set[str] = field(default_factory=set)
-    bake_until: float = 0.0
+    canary: float | None = None
+    bake_until: float | None = None

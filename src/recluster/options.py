@@ -17,7 +17,16 @@ from .cpus import usable_cpus
 
 READY_WHEN = ("listening", "started", "ready")
 DOORS = ("auto", "notify", "preload")
-BALANCES = ("auto", "reuseport")
+BALANCES = (
+    "auto",
+    "reuseport",
+    "shared",
+    "source_ip",
+    "weighted",
+    "round_robin",
+    "least_connections",
+)
+BALANCED_BY = ("auto", "kernel")
 LOG_TOPICS = ("respawns",)
 
 
@@ -105,6 +114,43 @@ def _log(value: object) -> dict[str, bool]:
     return topics
 
 
+def weights_of(value: object) -> dict[int, float]:
+    """Slot -> weight, of a mapping or "0=3,1=0.5". Raises ValueError."""
+    if value is None:
+        return {}
+    pairs: list[tuple[Any, ...]]
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+    elif isinstance(value, str):
+        pairs = [tuple(part.split("=", 1)) for part in value.split(",")]
+    else:
+        raise ValueError("must be SLOT=WEIGHT, or a mapping")
+    found: dict[int, float] = {}
+    for pair in pairs:
+        try:
+            slot, weight = pair
+            if isinstance(slot, (float, bool)) or isinstance(weight, bool):
+                raise ValueError
+            slot, weight = int(slot), float(weight)
+        except (TypeError, ValueError):
+            raise ValueError("must be SLOT=WEIGHT, both numbers") from None
+        if not 0 <= slot < 65536 or not 0 <= weight <= 10**9:
+            raise ValueError("must be SLOT=WEIGHT, a slot and a number, 0 or more")
+        found[slot] = weight
+    return found
+
+
+def canary_part(value: object) -> float:
+    """The part of new connections that a canary gets. Raises OptionError."""
+    try:
+        part = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        part = 0.0
+    if isinstance(value, bool) or not 0 < part < 1:
+        raise OptionError(f"canary: {value!r} must be a number between 0 and 1")
+    return part
+
+
 def _args(value: object) -> tuple[str, ...]:
     if value is None:
         return ()
@@ -166,6 +212,10 @@ def default_timeout(environ: Mapping[str, str]) -> float:
     """1 s in development, where waiting annoys; an hour in production."""
     development = environ.get("RECLUSTER_ENV") == "development" or sys.flags.dev_mode
     return 1.0 if development else 3600.0
+
+
+def default_boots(environ: Mapping[str, str]) -> int:
+    return max(1, usable_cpus() // 2)
 
 
 @dataclass(frozen=True)
@@ -319,6 +369,15 @@ FIELDS = (
         "how many slots a reload replaces at a time; 0: all, with a cutover in one step",
     ),
     Field(
+        "boots",
+        _whole(1),
+        default_boots,
+        "half of the usable CPUs",
+        "N",
+        "how many new workers boot at a time in a reload; more of them take the CPUs from those "
+        "that serve",
+    ),
+    Field(
         "hold",
         _seconds_or_none,
         5.0,
@@ -350,8 +409,27 @@ FIELDS = (
         "auto",
         "auto",
         "POLICY",
-        "which worker gets a new connection: reuseport (any, at random), auto (the best that "
-        "can be done here)",
+        "which worker gets a new connection: reuseport (any, at random), shared (whoever "
+        "accepts first: one queue for all), source_ip (by the client's address, always the "
+        "same), weighted (at random, by weight), round_robin (each in turn), least_connections "
+        "(who has the fewest), auto (the best that can be done here)",
+    ),
+    Field(
+        "weights",
+        weights_of,
+        None,
+        "1 each",
+        "SLOT=W,...",
+        "with balance weighted: a slot's part of new connections against the others'; 0: none",
+    ),
+    Field(
+        "balance_by",
+        _one_of(*BALANCED_BY),
+        "auto",
+        "auto",
+        "HOW",
+        "who does round_robin and least_connections: kernel (eBPF; needs CAP_BPF, the second "
+        "CAP_NET_ADMIN too), auto (the best that is allowed here)",
     ),
     Field(
         "log",
@@ -419,10 +497,13 @@ class Options:
     shutdown_delay: float
     bake: float
     surge: int
+    boots: int
     hold: float | None
     stop_signal: int
     door: str
     balance: str
+    weights: dict[int, float] = field(hash=False)
+    balance_by: str
     log: dict[str, bool] = field(hash=False)
     args: tuple[str, ...]
     env: dict[str, str | None] = field(hash=False)
@@ -461,6 +542,15 @@ class Options:
             raise OptionError(
                 f"bake: {values['bake']:g} goes with surge 0 only: a rolling reload has no "
                 "old generation to go back to"
+            )
+        if values["weights"] and values["balance"] != "weighted":
+            raise OptionError(f"weights: they go with balance weighted, not {values['balance']}")
+        if not any(values["weights"].get(slot, 1) for slot in range(values["workers"])):
+            raise OptionError("weights: all are 0: nobody would get a connection")
+        if values["surge"] and values["balance"] == "shared":
+            raise OptionError(
+                f"surge: {values['surge']} does not go with balance shared: workers that share "
+                "a socket stop accepting together"
             )
         return cls(**values)
 

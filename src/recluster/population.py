@@ -33,12 +33,34 @@ class Population(Attendance):
         self.generation = self._last_generation = 1
         self._resize(self.options.workers, now)
 
-    def scale(self, count: int, now: float) -> None:
-        """Have that many slots; those above drain."""
+    def scale(self, count: int, now: float) -> str | None:
+        """Have that many slots; those above drain. Returns why not."""
         if self.closing:
-            return
+            return None
+        why = self.cannot_weigh(self.weights, count)
+        if why:
+            return why
+        if self.options.balance == "shared" and self.baking and self.baking.canary:
+            return "not while a canary is on probation: promote it or roll it back first"
         self._resize(count, now)
         self._advance(now)
+        return None
+
+    def weigh(self, weights: dict[int, float]) -> str | None:
+        """Give these slots these weights. Returns why not."""
+        together = {**self.weights, **weights}
+        wanted = sum(not slot.surplus for slot in self._wanted())
+        why = self.cannot_weigh(together, wanted)
+        if why is None and not self.closing:
+            self.weights = together
+            self._steer()
+        return why
+
+    @staticmethod
+    def cannot_weigh(weights: dict[int, float], count: int) -> str | None:
+        if any(weights.get(index, 1.0) for index in range(count)):
+            return None
+        return f"the weights of all {count} slots would be 0: nobody would get a connection"
 
     def shutdown(self, now: float, code: int = 0) -> None:
         """After `shutdown_delay`, drain all workers; then end with that exit code."""
@@ -53,13 +75,21 @@ class Population(Attendance):
             self._close(now, code)
 
     def _close(self, now: float, code: int) -> None:
-        if self.baking:
+        if self.reloading:  # begun during `shutdown_delay`
+            self._abandon_reload("the cluster is shutting down", now)
+        leaving = []
+        if self.baking and self.baking.canary:
+            undecided, self.baking = self.baking, None
+            leaving = [slot.previous for slot in self.slots.values() if slot.previous]
+            for slot in self.slots.values():
+                slot.previous = None
+            self._tell_reload(undecided, False, "the cluster is shutting down", now)
+        elif self.baking:
             self._baked(now)
         self._close_at = None
         self.closing = True
         self._code = code
         self._do(CloseLanes())
-        leaving = []
         for slot in self.slots.values():
             slot.wanted, slot.spawn_at = False, None
             self._drop_incoming(slot, now)
@@ -307,10 +337,10 @@ class Population(Attendance):
     def tick(self, now: float) -> None:
         if self._steer_at is not None and self._steer_at <= now:
             self._steer_at = None
-            self._do(Live(self._live))
+            self._do(Live(self._live, self._live_weights))
         if self._close_at is not None and self._close_at <= now:
             self._close(now, 0)
-        if self.baking and self.baking.bake_until <= now:
+        if self.baking and self.baking.bake_until is not None and self.baking.bake_until <= now:
             self._baked(now)
         for member in list(self.members.values()):
             if member.look_at is not None and member.look_at <= now:
@@ -355,16 +385,20 @@ class Population(Attendance):
             if slot is None:
                 backoff = Backoff(self.options.respawn, self.options.backoff)
                 slot = self.slots[index] = Slot(index, backoff, wanted=False)
-            if not slot.wanted:
+            if not slot.wanted or slot.surplus:
+                new, slot.surplus = not slot.surplus, False
                 slot.wanted = True
                 if self.reloading:
                     self.reloading.todo.append(index)
                     if not self.options.surge:
                         self._next_batch(self.reloading, now)
-                else:
+                elif new:
                     self._spawn(slot, self.generation, now)
-        for slot in list(self._wanted()):
-            if slot.index >= count:
+        shared, away = self.options.balance == "shared", []
+        for slot in self._kept():
+            if slot.index >= count and shared and slot.serving:
+                away.append(slot)
+            elif slot.index >= count:
                 slot.wanted, slot.spawn_at = False, None
                 self._drop_incoming(slot, now)
                 leaving = [member for member in (slot.serving, slot.previous) if member]
@@ -374,6 +408,7 @@ class Population(Attendance):
                 self._steer()
                 self._retire(leaving, now)
                 self._settle_chain(slot)
+        self._take_away(away, now)
 
     def _give_up_if_hopeless(self, now: float) -> None:
         most = self.options.give_up

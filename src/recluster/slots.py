@@ -48,7 +48,9 @@ class Slots:
         self.ever_ready = False
         self._random = random
         self._commands: list[Command] = []
+        self.weights: dict[int, float] = dict(options.weights)  # slot -> weight
         self._live: frozenset[int] = frozenset()
+        self._live_weights: dict[int, float] = {}
         self._steer_at: float | None = None
         self._close_at: float | None = None
         self._last_id = 0
@@ -115,7 +117,9 @@ class Slots:
             deadline=None if patience is None else now + patience,
         )
         self.members[member.id] = member
-        self._do(Spawn(member.id, slot.index, generation, heir_of))
+        # A relief worker takes what is left in one lane, and nothing that is new.
+        party = generation if self.options.balance == "shared" and not relief else 0
+        self._do(Spawn(member.id, slot.index, generation, heir_of, party))
         return member
 
     def _cancel(self, member: Member, now: float, event: Event) -> None:
@@ -149,10 +153,17 @@ class Slots:
                     member.deadline = max(member.settle_until, least)
                     self._event(member, Event.HURRY, now)
 
-    def _take_over(self, slots: list[Slot], now: float, keep: bool = False) -> None:
+    def _take_over(
+        self, slots: list[Slot], now: float, keep: bool = False, going: tuple[Slot, ...] = ()
+    ) -> None:
         """The incoming workers are live from one `Live` command on; the old ones
-        retire, or are kept ready."""
+        retire, or are kept (a canary's live, others ready). Slots that are `going`
+        end with it."""
         old = []
+        for slot in going:
+            old += [member for member in (slot.serving, slot.previous) if member]
+            slot.serving = slot.previous = slot.spawn_at = None
+            slot.wanted = slot.surplus = False
         for slot in slots:
             before, new = slot.serving, slot.incoming
             assert new is not None
@@ -160,15 +171,16 @@ class Slots:
             self._event(new, Event.PROMOTE, now)
             slot.serving, slot.incoming, slot.spawn_at = new, None, None
             if before and keep:
-                if before.hung_since is not None:
-                    before.hung_since = before.deadline = None
-                self._event(before, Event.DEMOTE, now)
+                if not (self.baking and self.baking.canary):
+                    if before.hung_since is not None:
+                        before.hung_since = before.deadline = None
+                    self._event(before, Event.DEMOTE, now)
                 slot.previous = before
             elif before:
                 old.append(before)
         self._steer()
         self._retire(old, now)
-        for slot in slots:
+        for slot in [*slots, *going]:
             self._settle_chain(slot)
 
     def _fits(self, member: Member, now: float) -> bool:
@@ -224,6 +236,8 @@ class Slots:
         for slot in self.slots.values():
             if slot.serving:
                 live.add(slot.serving.id)
+            if slot.previous and self.baking and self.baking.canary:
+                live.add(slot.previous.id)
             if slot.chain:
                 live.update(member.id for member in slot.chain)
             # A lane that appears in a slot without a worker is wanted at once,
@@ -231,9 +245,28 @@ class Slots:
             eager = slot.incoming and not slot.serving and not self.reloading
             if slot.incoming and eager and self.options.ready_when == "listening":
                 live.add(slot.incoming.id)
-        if live != self._live:
-            self._live = frozenset(live)
-            self._do(Live(self._live))
+        weights = self._weigh(live)
+        if live != self._live or weights != self._live_weights:
+            self._live, self._live_weights = frozenset(live), weights
+            self._do(Live(self._live, weights))
+
+    def _weigh(self, live: set[int]) -> dict[int, float]:
+        """Each worker's weight, if it is not 1: its slot's; beside a canary so
+        that the canary's add up to its part, the others' to the rest."""
+        members = [self.members[worker] for worker in sorted(live)]
+        weights = {member.id: self.weights.get(member.slot, 1.0) for member in members}
+        probation = self.baking
+        if probation and probation.canary:
+            sums = {True: 0.0, False: 0.0}
+            for member in members:
+                if member.state not in ENDED:
+                    sums[member.generation == probation.generation] += weights[member.id]
+            for member in members:
+                new = member.generation == probation.generation
+                if sums[True] and sums[False]:
+                    part = probation.canary if new else 1 - probation.canary
+                    weights[member.id] *= part / sums[new]
+        return {worker: weight for worker, weight in weights.items() if weight != 1}
 
     def _relieve(self, member: Member, queued: int, now: float) -> None:
         """A retired worker died and left connections waiting: somebody must

@@ -34,7 +34,7 @@ class Spawner:
         """The pid. Raises OSError when the kernel refuses a process, or the
         command is gone; Forked in a forked worker."""
         engine, changes = self._engine, self._program.changes()
-        channel = engine.new_worker(command.worker, command.heir_of)
+        channel = engine.new_worker(command.worker, command.heir_of, command.slot, command.party)
         changes["WORKER_ID"] = str(command.slot)
         changes["RECLUSTER_GENERATION"] = str(command.generation)
         changes["NODE_CHANNEL_FD"] = str(channel)

@@ -130,6 +130,11 @@ class Story:
                 f"generation {details['generation']} serves; the old one is kept for "
                 f"{seconds(details['seconds'])}"
             )
+        elif name == "canary":
+            self._line(
+                f"generation {details['generation']} is a canary: it gets {details['part']:.3g} "
+                "of new connections until promote or rollback"
+            )
         elif name == "hurried":
             self._line(
                 f"more than {details['most']} generations drain: generation "

@@ -131,7 +131,7 @@ def bind_again(port):
 class Running:
     """`python -m recluster ARGS` with its event stream; ended, whole, at exit."""
 
-    def __init__(self, *args, cwd, env=None, stdout=None):
+    def __init__(self, *args, cwd, env=None, stdout=None, preexec_fn=None):
         events, inherited = os.pipe()
         os.set_blocking(events, False)
         self._events, self._rest = events, b""
@@ -148,6 +148,7 @@ class Running:
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=self._stderr,
+            preexec_fn=preexec_fn,  # noqa: PLW1509
         )
         os.close(inherited)
         self.pidfd = Pidfd(self.process.pid)

@@ -33,7 +33,7 @@ def reload_under_load(running, meanwhile=lambda load: None):
 
 def test_slow_boot(server, apps):
     """Failure mode 20: an import that takes long ends well, and nobody is asked before."""
-    with Running(*FAST, "server.py", "0", "go", cwd=apps) as running:
+    with Running(*FAST, "--boots", 2, "server.py", "0", "go", cwd=apps) as running:
         running.wait_each("ready", 2)
         old = set(running.pids().values())
         for slot in range(2):

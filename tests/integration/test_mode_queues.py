@@ -85,7 +85,7 @@ def test_lanes_move_into_holes(apps):
     workers = 4
     for slot in range(workers):
         os.mkfifo(apps / f"go.{slot}")
-    options = ("--workers", workers, "--ready-when", "ready", *FAST)
+    options = ("--workers", workers, "--boots", workers, "--ready-when", "ready", *FAST)
     with Running(*options, "listens_then_ready.py", "0", "go", cwd=apps) as running:
         for slot in range(workers):
             let_go(apps / f"go.{slot}")

@@ -212,7 +212,7 @@ def held_reload(apps, workers=2):
     def release(slot):
         let_go(apps / f"go.{slot}")
 
-    options = ("--workers", workers, "--ready-when", "ready", *ROUGH)
+    options = ("--workers", workers, "--boots", workers, "--ready-when", "ready", *ROUGH)
     with Running(*options, "listens_then_ready.py", "0", "go", cwd=apps) as running:
         for slot in range(workers):
             release(slot)

@@ -37,6 +37,8 @@ class Process:
         self.half_open = self.owing = self.moved_at = 0
         self.connections = 0
         self.catches = True
+        # Its lane: the party's, or its own. That of a dead one it may adopt.
+        self.lane = f"party {spawn.party}" if spawn.party else spawn.worker
         self.listening = set()
         self.deaf = False  # nobody takes from its lanes
 
@@ -49,19 +51,24 @@ class World(RuleBasedStateMachine):
         give_up=st.sampled_from([0, 3]),
         more=st.sampled_from(
             [{}, {}, {"bake": 2.0}, {"surge": 1}, {"surge": 2}, {"shutdown_delay": 3.0},
+             {"boots": 1}, {"boots": 1, "surge": 3},
              {"max_draining": 1}, {"drain_quiet": "timeout"}, {"hang_timeout": 2.0},
              {"hang_timeout": 1.0, "bake": 3.0}, {"hold": 2.0}, {"hold": None}]
         ),
+        balance=st.sampled_from(["reuseport", "shared", "weighted"]),
     )  # fmt: skip
-    def begin(self, workers, ready_when, timeout, give_up, more):
+    def begin(self, workers, ready_when, timeout, give_up, more, balance):
+        balance = "reuseport" if "surge" in more else balance
         given = {
             "workers": workers, "ready_when": ready_when, "timeout": timeout, "give_up": give_up,
-            "ready_timeout": 20.0, **more,
+            "ready_timeout": 20.0, "balance": balance, **more,
         }  # fmt: skip
         self.people = p.Population(Options.make(given, {}), lambda: 0.5)
         self.now = 0.0
         self.processes = {}
-        self.queues = {}
+        self.queues = {}  # by lane
+        self.told = {}
+        self.canaries = set()
         self.live = frozenset()
         self.held = set()
         self.lost_since = {}
@@ -87,16 +94,17 @@ class World(RuleBasedStateMachine):
                 self.refused.add(command.worker)
                 return
             if self.people.closing:
-                assert command.heir_of in self.queues, "only a queue is a reason to spawn now"
+                assert command.heir_of in self.processes, "only a queue is a reason to spawn now"
             if self.refuse_spawns:
                 self.refuse_spawns -= 1
                 self.refused.add(command.worker)
                 self.people.spawn_failed(command.worker, "out of processes", self.now)
                 return
             self.processes[command.worker] = Process(command)
-            self.queues[command.worker] = 0
+            self.queues.setdefault(self.processes[command.worker].lane, 0)
         elif isinstance(command, c.Live):
             self.cut_over(command.workers)
+            self.weigh(command)
         elif command in map(c.Leave, self.refused) or command in map(c.Kill, self.refused):
             pass  # decided before it was known that there is no such process
         elif isinstance(command, c.Leave):
@@ -120,17 +128,33 @@ class World(RuleBasedStateMachine):
             assert process.gone or stray, "its lanes are still polled"
             assert not process.released
             process.released = True
-            self.queues[command.worker] = 0
+            if not self.holders(process.lane):
+                knew = self.told.get(command.worker) or self.people.killing
+                assert not self.queues[process.lane] or knew, "a queue that nobody knew of"
+                self.queues[process.lane] = 0
         elif isinstance(command, c.Notice):
             self.heard(command)
         elif isinstance(command, c.Ended):
             assert self.code is None
             self.code = command.code
 
+    def holders(self, lane):
+        return [k for k, x in self.processes.items() if x.lane == lane and not x.released]
+
+    def queued(self, key):
+        """As csrc/sharing.c counts."""
+        process = self.processes[key]
+        others = [k for k in self.holders(process.lane) if k != key]
+        alive = [k for k in others if self.processes[k].alive]
+        if process.alive:
+            return 0 if any(k in self.live for k in alive) else self.queues[process.lane]
+        return 0 if alive or min([key, *others]) != key else self.queues[process.lane]
+
     def facts(self, key):
         process = self.processes[key]
+        self.told[key] = self.queued(key)
         return Facts(
-            queued=self.queues[key],
+            queued=self.told[key],
             half_open=process.half_open,
             connections=process.connections,
             owing=process.owing,
@@ -149,11 +173,33 @@ class World(RuleBasedStateMachine):
                 assert slot.index not in reload.batch or slot.incoming.id != key
         self.live = workers
 
+    def weigh(self, command):
+        """The canary's weights make its part, and those of others the rest."""
+        assert command.weights.keys() <= command.workers
+        people, parts, slots = self.people, {True: 0, False: 0}, set()
+        probation = people.baking.generation if people.baking and people.baking.canary else None
+        for key in command.workers & self.processes.keys():
+            spawn = self.processes[key].spawn
+            if self.processes[key].alive:
+                parts[spawn.generation == probation] += command.weights.get(key, 1)
+                slots.add(spawn.slot)
+            if probation is None:
+                assert command.weights.get(key, 1) == people.weights.get(spawn.slot, 1)
+        if probation and all(parts.values()):
+            assert abs(parts[True] / sum(parts.values()) - people.baking.canary) < 1e-9
+
     def heard(self, notice):
         if notice.name == "exit":
             self.processes[notice.worker].exits += 1
+        if notice.name == "canary":
+            self.canaries.add(notice.details["number"])
         if notice.name == "reload":
             self.reloads.append(notice.details)
+            if notice.details["ok"] and notice.details["number"] in self.canaries:
+                alive = [k for k in self.live if self.processes[k].alive]
+                generations = {self.processes[k].spawn.generation for k in alive}
+                assert generations <= {notice.details["generation"]}
+                return
             surge = self.people.options.surge
             if notice.details["ok"] and not self.people.options.bake and not surge:
                 # promise 2: all at once
@@ -196,10 +242,15 @@ class World(RuleBasedStateMachine):
 
     def begins_to_listen(self, key, address):
         heir_of = self.processes[key].spawn.heir_of
-        while heir_of in self.queues:  # it adopts the queue of the dead and deaf before it
-            if not self.processes[heir_of].alive or self.processes[heir_of].deaf:
-                self.queues[key] += self.queues[heir_of]
-                self.queues[heir_of] = 0
+        while heir_of in self.processes:  # it adopts the queue of the dead and deaf before it
+            lane = self.processes[heir_of].lane
+            shared = isinstance(lane, str)
+            dead = not any(self.processes[k].alive for k in self.holders(lane))
+            if shared and dead and not self.processes[key].spawn.party:
+                self.processes[key].lane = lane
+            elif not shared and (not self.processes[heir_of].alive or self.processes[heir_of].deaf):
+                self.queues[key] += self.queues[lane]
+                self.queues[lane] = 0
             heir_of = self.processes[heir_of].spawn.heir_of
         self.processes[key].deaf = False
         self.processes[key].listening.add(address)
@@ -238,12 +289,13 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.live and not self.closing)
     @rule(data=st.data(), count=st.integers(1, 5))
     def clients_queue(self, data, count):
-        self.queues[self.some(data, self.live)] += count
+        self.queues[self.processes[self.some(data, self.live)].lane] += count
 
     @precondition(lambda self: any(not self.processes[key].deaf for key in self.alive()))
     @rule(data=st.data())
     def accepts(self, data):
-        self.queues[self.some(data, [k for k in self.alive() if not self.processes[k].deaf])] = 0
+        keys = [key for key in self.alive() if not self.processes[key].deaf]
+        self.queues[self.processes[self.some(data, keys)].lane] = 0
 
     @precondition(lambda self: self.alive())
     @rule(data=st.data(), takes=st.booleans())
@@ -302,12 +354,48 @@ class World(RuleBasedStateMachine):
         self.obey()
         assert before <= self.live
 
+    @rule(part=st.sampled_from([0.01, 0.1, 0.5]))
+    def reload_by_canary(self, part):
+        if not self.people.options.surge:
+            self.people.reload(self.now, part)
+            self.obey()
+
+    @rule()
+    def promote(self):
+        probation = self.people.baking
+        why = self.people.promote(self.now)
+        assert (why is None) == (probation is not None)
+        assert not self.people.baking
+        self.obey()
+
+    @rule()
+    def rollback(self):
+        under_way = self.people.reloading or self.people.baking
+        why = self.people.rollback(self.now)
+        assert (why is None) == (under_way is not None)
+        self.obey()
+
+    @rule(slot=st.integers(0, 4), weight=st.sampled_from([0, 1, 3]))
+    def weigh_a_slot(self, slot, weight):
+        if self.people.options.balance != "weighted":
+            return
+        before = dict(self.people.weights)
+        why = self.people.weigh({slot: float(weight)})
+        if why:
+            assert self.people.weights == before
+        self.obey()
+
     @rule(count=st.integers(1, 5))
     def scale(self, count):
-        self.people.scale(count, self.now)
+        refusing = self.refuse_spawns and self.people.options.balance == "shared"
+        why = self.people.scale(count, self.now)
         self.obey()
-        if not self.people.closing:
-            assert sum(slot.wanted for slot in self.people.slots.values()) == count
+        if refusing:
+            return  # it needs a reload, which has failed
+        slots = [slot for slot in self.people.slots.values() if slot.wanted]
+        if not self.people.closing and not why:
+            assert sum(not slot.surplus for slot in slots) == count
+            assert not any(slot.surplus for slot in slots) or self.people.reloading
 
     @rule()
     def shutdown(self):
@@ -338,8 +426,13 @@ class World(RuleBasedStateMachine):
                 assert slot.wanted
             if slot.previous:
                 assert self.people.baking
-                assert slot.previous.state is State.READY
-                assert slot.previous.id not in self.live
+                canary = self.people.baking.canary is not None
+                assert slot.previous.state in (
+                    (State.SERVING, State.ABORTED) if canary else (State.READY,)
+                )
+                assert (slot.previous.id in self.live) == canary
+            if slot.surplus:
+                assert self.people.reloading and not slot.incoming
             assert all(member.state in ENDED for member in slot.chain)
             if slot.wanted and not slot.serving and not self.closing:
                 coming = slot.incoming or slot.spawn_at is not None or self.people.reloading
@@ -384,7 +477,7 @@ class World(RuleBasedStateMachine):
         for key in self.live:
             member = self.people.members[key]
             slot = self.people.slots[member.slot]
-            assert slot.serving is member or slot.incoming is member or member in slot.chain
+            assert member in (slot.serving, slot.incoming, slot.previous, *slot.chain)
         serving = {slot.serving.id for slot in self.people.slots.values() if slot.serving}
         assert serving <= self.live
 
@@ -399,9 +492,10 @@ class World(RuleBasedStateMachine):
         or no successor would take it."""
         if not hasattr(self, "people") or self.people.killing:
             return
-        for key, queued in self.queues.items():
-            if queued and (not self.processes[key].alive or self.processes[key].deaf):
-                assert key in self.people.members, "nobody remembers this queue"
+        for lane, queued in self.queues.items():
+            if queued:
+                known = (key in self.people.members for key in self.holders(lane))
+                assert any(known), "nobody remembers this queue"
 
     # ---- and in the end -----------------------------------------------------------------
 
@@ -443,16 +537,17 @@ class World(RuleBasedStateMachine):
                 for address in ADDRESSES:
                     self.begins_to_listen(key, address)
                 self.people.said_ready(key, self.now)
-                self.queues[key] = 0
+                self.queues[process.lane] = 0
+                process.connections = process.owing = process.half_open = 0
             elif process.alive:
                 process.alive = False
                 self.people.exited(key, 0, self.now)
             elif not process.gone:
                 self.goes(key)
             self.obey()
-        for key, process in self.processes.items():
+        for process in self.processes.values():
             if not process.alive:
-                self.queues[key] = 0
+                self.queues[process.lane] = 0
 
 
 World.TestCase.settings = settings(
@@ -466,7 +561,7 @@ TestPopulation = World.TestCase
 
 
 def test_a_reload_that_fails_changes_nothing():
-    people = p.Population(Options.make({"workers": 2}, {}), lambda: 0.5)
+    people = p.Population(Options.make({"workers": 2, "boots": 2}, {}), lambda: 0.5)
     people.start(0.0)
     for key in (1, 2):
         people.online(key, 0.1)
@@ -732,3 +827,20 @@ def test_boots_that_fail_are_forgotten():
                     people.inspected(one.worker, Facts(), newest + 0.5)
         assert people.members.keys() <= {1, newest}
     assert newest > 20
+
+
+def test_so_many_boot_at_a_time():
+    """And when the last is ready all take over in one step."""
+    people = p.Population(Options.make({"workers": 3, "boots": 1}, {}), lambda: 0.5)
+    people.start(0.0)
+    for key in (1, 2, 3):
+        people.listening(key, "a:1", 0.1)
+    people.take()
+    people.reload(1.0)
+    for key, more in ((4, {5}), (5, {6}), (6, set())):
+        people.take()
+        people.listening(key, "a:1", 1.1)
+        found = people.take()
+        assert {one.worker for one in found if isinstance(one, c.Spawn)} == more
+        live = [one.workers for one in found if isinstance(one, c.Live)]
+        assert live == ([] if more else [frozenset({4, 5, 6})])

@@ -198,8 +198,18 @@ class Engine:
         assert self.listen(worker, sock)
         return sock
 
-    def steer(self, *live):
-        check(self.lib.rc_steer(self.pointer, list(live), len(live)), "rc_steer")
+    def steer(self, *live, **weights):
+        """Workers by number; their weights as w<number>=..."""
+        parts = [{"worker": one, "weight": weights.get(f"w{one}", 1)} for one in live]
+        array = self.ffi.new("struct rc_live[]", parts)
+        check(self.lib.rc_steer(self.pointer, array, len(parts)), "rc_steer")
+
+    def balance(self, name):
+        policy = getattr(self.lib, f"RC_BALANCE_{name.upper()}")
+        check(self.lib.rc_balance(self.pointer, policy), "rc_balance")
+
+    def place(self, number, slot=0, party=0):
+        check(self.lib.rc_worker_place(self.pointer, number, slot, party), "rc_worker_place")
 
     def bury(self, number):
         """The worker is dead and gone: its lanes are removed."""
