@@ -98,7 +98,6 @@ def is_accepted(port, seconds):
         return True
 
 
-@pytest.mark.xfail(strict=False, reason="there is no hold yet (issue 3, design.md section 5)")
 def test_a_group_without_a_worker_is_noticed(apps):
     """Failure mode 37: after 5 s a handshake is not accepted any more; before, all wait."""
     fails = 'if os.path.exists("broken"): sys.exit(1)\nVERSION ='
