@@ -718,3 +718,33 @@ def lanes_of_new_workers(engine, base):
         lanes[number] = engine.lane(number, address)
         address = lanes[base + 1].getsockname()
     return lanes, address
+
+
+def test_weights_that_differ_are_kept_by_a_classic_program(balanced, policy):
+    """As a canary's: turns know nothing of parts. Afterwards it is turns again."""
+    engine = balanced(policy)
+    lanes, address = lanes_of(engine, 3)
+    engine.steer(1, 2, 3, w1=0.98, w2=0.01, w3=0.01)
+    assert not attached(engine)
+    assert spread(lanes, address, 200)[1] > 150
+    engine.steer(1, 2, 3, w1=0)
+    assert spread(lanes, address, 20)[1] == 0
+    engine.steer(1, 2, 3)
+    assert attached(engine)
+    assert uneven(spread(lanes, address, 30)) <= 1
+    shut(lanes)
+
+
+def test_a_queue_that_stands_for_a_moment_takes_its_turn_away_from_nobody(robin):
+    """Congested is what others do not prefer; exact turns are given up only for stuck."""
+    lanes, address = lanes_of(robin, 3)
+    robin.steer(1, 2, 3)
+    clients = [connect(address) for _ in range(3)]
+    for _ in range(4):
+        robin.wait(10)  # looks at the queues
+    clients += [connect(address) for _ in range(3)]
+    for number in (1, 2, 3):
+        assert queue_of(lanes[number]) == 2, number
+    for client in clients:
+        client.close()
+    shut(lanes)
