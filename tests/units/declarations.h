@@ -130,7 +130,6 @@ struct rc_call {
 };
 struct rc_answer { bool pass; int result, replace; bool owned; ...; };
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
-<<<<<<< HEAD
 struct rc_pressure { unsigned interval; ...; };
 struct rc_lane {
     struct rc_source source;
@@ -141,11 +140,8 @@ struct rc_lane {
     struct rc_pressure pressure;
     ...;
 };
-=======
-struct rc_lane { struct rc_source source; struct rc_worker *worker; uint32_t number; bool chosen; ...; };
 struct rc_tally { uint32_t established; ...; };
 struct rc_kernel { struct rc_tally *tallies; ...; };
->>>>>>> kern
 struct rc_side { uint32_t workers, lanes, sink; uint32_t entry[...]; ...; };
 struct rc_plan { uint64_t version, cursor; struct rc_side side[2]; ...; };
 struct rc_kernel_plan { struct rc_plan *shared; int program; bool attached; ...; };
