@@ -15,6 +15,7 @@ import pytest
 from .harness import (
     Clock,
     Engine,
+    accept_all,
     arrivals,
     check,
     connect,
@@ -735,16 +736,28 @@ def test_weights_that_differ_are_kept_by_a_classic_program(balanced, policy):
     shut(lanes)
 
 
-def test_a_queue_that_stands_for_a_moment_takes_its_turn_away_from_nobody(robin):
-    """Congested is what others do not prefer; exact turns are given up only for stuck."""
-    lanes, address = lanes_of(robin, 3)
-    robin.steer(1, 2, 3)
+def test_a_queue_that_stands_for_a_moment_takes_its_turn_away_from_nobody(balanced, policy):
+    """Exact turns are given up only for who has stood still for a second."""
+    engine = balanced(policy)
+    lanes, address = lanes_of(engine, 3)
+    engine.steer(1, 2, 3)
     clients = [connect(address) for _ in range(3)]
-    for _ in range(4):
-        robin.wait(10)  # looks at the queues
-    clients += [connect(address) for _ in range(3)]
-    for number in (1, 2, 3):
-        assert queue_of(lanes[number]) == 2, number
+    first = {lane.worker.id: lane for lane in engine.struct.groups.lanes[0:4] if lane.worker}[1]
+
+    def look_until(condition):
+        engine.wait_until(lambda _: condition(first.pressure))
+
+    for number in (2, 3):
+        assert ready(lanes[number])
+        accept_all(lanes[number])
+    look_until(lambda pressure: pressure.congested)
+    assert [facts[1] for facts in engine.lanes()] == [True, True, True]
+    look_until(lambda pressure: pressure.interval >= 1_000_000)
+    assert [facts[1] for facts in engine.lanes()] == [False, True, True]
+    assert spread({2: lanes[2], 3: lanes[3]}, address, 4) == {2: 2, 3: 2}
+    assert len(accept_all(lanes[1])) == 1
+    engine.wait_until(lambda _: not first.pressure.congested)
+    assert attached(engine) and uneven(spread(lanes, address, 9)) <= 1
     for client in clients:
         client.close()
     shut(lanes)
