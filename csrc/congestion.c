@@ -277,10 +277,13 @@ enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane)
                                  : RC_FREE;
 }
 
-/* Congested for so long that it is no matter of a busy machine. */
+/* Congested for so long that it is no matter of a busy machine. Exact turns are not
+ * given up before a second: 2 CPUs with 20 runnable processes let a worker stand
+ * for 200 ms again and again. */
 bool rc_lane_stuck(const struct rc_lane *lane)
 {
-    return lane->pressure.congested && lane->pressure.interval > STUCK_US;
+    unsigned most = lane->group->kernel ? STILL_MOST_US - 1 : STUCK_US;
+    return lane->pressure.congested && lane->pressure.interval > most;
 }
 
 /* From the first choice that avoids it, a congested lane is on its way to hung. */

@@ -179,10 +179,11 @@ static bool same(const struct rc_side *a, const struct rc_side *b)
 }
 
 /* 0: the program is attached, and chooses among the chosen lanes from now on.
- * Else it does not, and classic BPF must (-ENOTSUP: this engine has no eBPF). */
+ * Else it does not, and classic BPF must (-ENOTSUP: this engine has no eBPF, or the
+ * weights differ, as with a canary: turns know nothing of parts). */
 int rc_kernel_steer(struct rc_group *group)
 {
-    if (!group->kernel)
+    if (!group->kernel || group->weighed)
         return -ENOTSUP;
     int error = take_plan(group);
     if (error)

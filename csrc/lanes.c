@@ -26,7 +26,7 @@
 enum level { NEVER, ORPHAN, HUNG, CONGESTED, BUSY, FREE };
 
 /* By address a client comes to its slot whatever that does. Where parts were asked
- * for, they are exact, but for who is stuck: to prefer one worker or another from
+ * for, or turns, they are exact, but for who is stuck: to prefer one worker or another from
  * one moment to the next would make a canary's what chance makes it. */
 static enum level lane_level(const struct rc_lane *lane)
 {
@@ -36,7 +36,7 @@ static enum level lane_level(const struct rc_lane *lane)
         level = RC_LEVEL_ORPHAN; /* it waits for a successor too */
     if (level != RC_LEVEL_LIVE)
         return level == RC_LEVEL_ORPHAN && !group->held ? ORPHAN : NEVER;
-    bool exact = group->policy == RC_BALANCE_WEIGHTED || group->weighed;
+    bool exact = group->policy == RC_BALANCE_WEIGHTED || group->weighed || group->kernel;
     if (group->policy == RC_BALANCE_SOURCE_IP || (exact && !rc_lane_stuck(lane)))
         return FREE;
     return (enum level)(FREE - rc_lane_pressure(lane));
@@ -227,6 +227,7 @@ static void lane_take_out(struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
     rc_lane_calm(lane);
+    rc_kernel_forget(group, lane);
     group->lanes[lane_index(lane)] = group->lanes[group->count - 1];
     group->count--;
 }
@@ -239,7 +240,6 @@ static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
     rc_lane_unshare(lane);
     if (group->sink == lane)
         group->sink = NULL;
-    rc_kernel_forget(group, lane);
     rc_source_shut(engine->epoll, &lane->source);
     (void)rc_group_steer(group);
     rc_bury(engine, lane);

@@ -130,7 +130,7 @@ struct rc_call {
 };
 struct rc_answer { bool pass; int result, replace; bool owned; ...; };
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
-struct rc_pressure { unsigned interval; ...; };
+struct rc_pressure { unsigned interval; bool congested; ...; };
 struct rc_lane {
     struct rc_source source;
     struct rc_worker *worker;

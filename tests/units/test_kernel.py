@@ -15,6 +15,7 @@ import pytest
 from .harness import (
     Clock,
     Engine,
+    accept_all,
     arrivals,
     check,
     connect,
@@ -718,3 +719,45 @@ def lanes_of_new_workers(engine, base):
         lanes[number] = engine.lane(number, address)
         address = lanes[base + 1].getsockname()
     return lanes, address
+
+
+def test_weights_that_differ_are_kept_by_a_classic_program(balanced, policy):
+    """As a canary's: turns know nothing of parts. Afterwards it is turns again."""
+    engine = balanced(policy)
+    lanes, address = lanes_of(engine, 3)
+    engine.steer(1, 2, 3, w1=0.98, w2=0.01, w3=0.01)
+    assert not attached(engine)
+    assert spread(lanes, address, 200)[1] > 150
+    engine.steer(1, 2, 3, w1=0)
+    assert spread(lanes, address, 20)[1] == 0
+    engine.steer(1, 2, 3)
+    assert attached(engine)
+    assert uneven(spread(lanes, address, 30)) <= 1
+    shut(lanes)
+
+
+def test_a_queue_that_stands_for_a_moment_takes_its_turn_away_from_nobody(balanced, policy):
+    """Exact turns are given up only for who has stood still for a second."""
+    engine = balanced(policy)
+    lanes, address = lanes_of(engine, 3)
+    engine.steer(1, 2, 3)
+    clients = [connect(address) for _ in range(3)]
+    first = {lane.worker.id: lane for lane in engine.struct.groups.lanes[0:4] if lane.worker}[1]
+
+    def look_until(condition):
+        engine.wait_until(lambda _: condition(first.pressure))
+
+    for number in (2, 3):
+        assert ready(lanes[number])
+        accept_all(lanes[number])
+    look_until(lambda pressure: pressure.congested)
+    assert [facts[1] for facts in engine.lanes()] == [True, True, True]
+    look_until(lambda pressure: pressure.interval >= 1_000_000)
+    assert [facts[1] for facts in engine.lanes()] == [False, True, True]
+    assert spread({2: lanes[2], 3: lanes[3]}, address, 4) == {2: 2, 3: 2}
+    assert len(accept_all(lanes[1])) == 1
+    engine.wait_until(lambda _: not first.pressure.congested)
+    assert attached(engine) and uneven(spread(lanes, address, 9)) <= 1
+    for client in clients:
+        client.close()
+    shut(lanes)
