@@ -85,7 +85,7 @@ def test_reload_waits_until_all_are_ready(command, apps):
 def test_listening_is_not_ready(apps):
     """Told to wait for the word, it does not take a listen for one."""
     os.mkfifo(apps / "go.0")
-    options = ("--workers", 1, "--ready-when", "ready", "--ready-timeout", 0.5, "--give-up", 1)
+    options = ("--workers", 1, "--ready-when", "ready", "--ready-timeout", 10, "--give-up", 1)
     with Running(*options, *LANGUAGES["python"], cwd=apps) as running:
         assert running.wait() == 1
         assert (running.count("listening"), running.count("ready")) == (1, 0)
