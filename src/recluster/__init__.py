@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .doors import ClusterError
     from .events import Event
     from .handle import ReloadHandle
-    from .options import OptionError, Options
+    from .checks import OptionError
+from .options import Options
     from .view import Worker
 
 __version__ = "0.1.0"

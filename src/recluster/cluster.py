@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _engine, balancing, commands
+from .checks import OptionError, canary_part, weights_of
 from .control import Control, open_control
 from .doors import ClusterError, choose
 from .draining import Facts
@@ -25,7 +26,7 @@ from .events import NOTICED, Callback, Emitter, Event
 from .handle import ReloadHandle
 from .launch import Program, Target
 from .lifecycle import ENDED
-from .options import OptionError, Options, canary_part, weights_of
+from .options import Options
 from .population import Population
 from .signals import Signals, catches
 from .socketfile import Refused

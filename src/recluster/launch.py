@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 from pathlib import Path
 
-from .options import OptionError, Options
+from .checks import OptionError
+from .options import Options
 
 SHIM = str(next(Path(__file__).parent.glob("_shim*.so"), ""))
 
