@@ -39,7 +39,9 @@ class Server:
         words = ["--", sys.executable, APP] if exec_ else [APP]
         # No privilege is to be used where there is one: dispatch is what is measured.
         self.master = Master(
-            [*words, str(self.port)], workers=workers, options=["--balance", balance]
+            [*words, str(self.port)],
+            workers=workers,
+            options=["--balance", balance, "--balance-by", "dispatch"],
         )
         self.master.wait_ready(60.0)
         self.pid = self.master.pid

@@ -26,6 +26,7 @@
 enum {
     STILL_US = 5000,         /* a queue that does not shrink for this long stands still */
     STILL_MOST_US = 1000000, /* between two looks at one that does */
+    STUCK_US = 100000,       /* one that did for longer belongs to a worker that is stuck */
     HUNG_US = 1000000,       /* avoided for this long, and still */
     SAMPLE_US = 1000,        /* between two looks at a free lane during a vigil */
     BUSY_SAMPLE_US = 4000,   /* and at one whose worker is at work */
@@ -144,6 +145,7 @@ static void stands_still(struct rc_engine *engine, struct rc_lane *lane, unsigne
     unsigned twice = pressure->interval * 2;
     pressure->queued = queued;
     set_congested(lane, true);
+    lane->group->stale |= twice > STUCK_US; /* for whom that makes the difference */
     if (pressure->avoided_at && now - pressure->avoided_at >= HUNG_US)
         set_hung(engine, lane, true);
     if (judged(engine, lane) && anyone_free(lane->group))
@@ -276,6 +278,15 @@ enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane)
            : pressure->congested ? RC_CONGESTED
            : pressure->busy      ? RC_BUSY
                                  : RC_FREE;
+}
+
+/* Congested for so long that it is no matter of a busy machine. Exact turns are not
+ * given up before a second: 2 CPUs with 20 runnable processes let a worker stand
+ * for 200 ms again and again. */
+bool rc_lane_stuck(const struct rc_lane *lane)
+{
+    unsigned most = lane->group->kernel ? STILL_MOST_US - 1 : STUCK_US;
+    return lane->pressure.congested && lane->pressure.interval > most;
 }
 
 /* From the first choice that avoids it, a congested lane is on its way to hung. */

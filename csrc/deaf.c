@@ -21,6 +21,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
+
+enum { ARRIVAL_MS = 5000 };
 
 /* In dispatch an end of a pair may lie in the place of the socket. */
 static uint64_t inode_of(const struct rc_lane *lane)
@@ -33,7 +36,7 @@ static bool in_its_place(const struct rc_lane *lane)
 {
     char path[64];
     struct stat facts;
-    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)lane->pid, lane->number);
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)lane->pid, lane->descriptor);
     return stat(path, &facts) == 0 && S_ISSOCK(facts.st_mode) && facts.st_ino == inode_of(lane);
 }
 
@@ -48,9 +51,23 @@ static int held_by_any(struct rc_lane *lane)
         error = rc_holders_mark(lane->worker->pid, &flows);
     if (!error && one.held) {
         lane->pid = one.holder;
-        lane->number = one.number;
+        lane->descriptor = one.number;
     }
     return error ? error : one.held;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* The shim gets an adopted lane in a message: until it has put it in place no
+ * process has it, and connections wait in it already. */
+void rc_lane_arrives(struct rc_lane *lane)
+{
+    lane->arrives_until_ms = now_ms() + ARRIVAL_MS;
 }
 
 /* 1: a process of its worker has it; 0: none has; -errno: it cannot be known. */
@@ -58,7 +75,10 @@ int rc_lane_held(struct rc_lane *lane)
 {
     if (!lane->worker || lane->worker->dead || lane->worker->pid <= 0)
         return -ESRCH;
-    return in_its_place(lane) ? 1 : held_by_any(lane);
+    int held = in_its_place(lane) ? 1 : held_by_any(lane);
+    if (held == 1)
+        lane->arrives_until_ms = 0;
+    return held == 0 && lane->arrives_until_ms > now_ms() ? -EAGAIN : held;
 }
 
 static int lanes_left(const struct rc_lane *given_up)

@@ -145,6 +145,7 @@ static void close_all(const struct rc_engine *engine)
  * copy it. */
 void rc_engine_abandon(rc_engine *engine)
 {
+    rc_kernel_close(engine);
     close_all(engine);
 }
 
@@ -165,6 +166,7 @@ void rc_engine_free(rc_engine *engine)
         pthread_sigmask(SIG_SETMASK, &engine->mask_before, NULL);
     if (engine->flags & RC_SUBREAPER)
         prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
+    rc_kernel_close(engine);
     close_all(engine);
     free_memory(engine);
 }

@@ -1,7 +1,7 @@
 /* internal.h - what the engine's files share. Not installed, not public.
  *
  * Direction of dependencies: engine -> spawn, doors (notify, shimdoor) -> bind,
- * listen -> pending, deaf, lanes -> steering, sockets; facts -> lanes, diag, holders.
+ * listen -> pending, deaf, lanes -> kernel, steering, sockets; facts -> lanes, diag, holders.
  * At the bottom, knowing nobody: channel, guard, loop, registry.
  */
 #ifndef RECLUSTER_INTERNAL_H
@@ -233,16 +233,26 @@ struct rc_lane {
     struct rc_share *others;  /* further holders of a shared lane */
     uint32_t party;           /* not 0: the lane of all workers of that party */
     uint64_t inode;
-    pid_t pid;  /* who has it, */
-    int number; /* as which descriptor, when it was last seen: where a look begins */
+    pid_t pid;       /* who has it, */
+    int descriptor;  /* as which descriptor, when it was last seen: where a look begins */
+    uint32_t number; /* by which programs in the kernel know it; 0: not at all */
     unsigned backlog;
-    bool deaf; /* its worker lives, and no process of it has the lane any more */
+    int64_t arrives_until_ms; /* adopted, and perhaps still on its way in a message; 0: not */
+    bool deaf;                /* its worker lives, and no process of it has the lane any more */
     struct rc_pressure pressure;
     bool by_leader; /* listened on by the worker's leader, not by a child or a thread */
     bool chosen;    /* the attached program may return it */
     bool closing;   /* caller asked for no new SYN */
     bool removing;
     struct rc_taker taker; /* in dispatch */
+};
+
+/* A group's program in the kernel and what it reads (kernel_plan.c). */
+struct rc_plan;
+struct rc_kernel_plan {
+    struct rc_plan *shared; /* NULL: there is none */
+    int program;            /* descriptor; of account only where `shared` is */
+    bool attached;
 };
 
 /* lanes[i] is at index i of the kernel's reuseport group: appended at listen,
@@ -264,7 +274,9 @@ struct rc_group {
     bool refused; /* the last choice could not be attached */
     int64_t steered_at;
     unsigned count, room;
-    bool held; /* where only lanes without a holder are left, the sink is better */
+    bool held;                /* where only lanes without a holder are left, the sink is better */
+    struct rc_kernel *kernel; /* the engine's, or NULL */
+    struct rc_kernel_plan plan;
 };
 
 struct rc_engine;
@@ -335,6 +347,7 @@ int rc_lanes_resteer(struct rc_engine *engine);
 unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
 
 /* deaf.c */
+void rc_lane_arrives(struct rc_lane *lane);
 int rc_lane_held(struct rc_lane *lane);
 bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
 void rc_lane_shut_down(struct rc_engine *engine, const struct rc_lane *lane);
@@ -359,6 +372,7 @@ void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
 void rc_lane_calm(struct rc_lane *lane);
 void rc_lane_chosen(struct rc_lane *lane, bool chosen);
 enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane);
+bool rc_lane_stuck(const struct rc_lane *lane);
 void rc_group_watch(struct rc_engine *engine, struct rc_group *group);
 void rc_lanes_sweep(struct rc_engine *engine);
 
@@ -418,6 +432,13 @@ void rc_reachable(const struct rc_key *key, struct sockaddr_in6 *to);
 int rc_sink_listen(const struct rc_key *key, int lane);
 int rc_sink_client(const struct rc_key *key, in_port_t *port);
 int rc_sink_fill(int sink, int client, const struct rc_key *key);
+
+/* kernel.c, kernel_plan.c: steering by eBPF, where that is allowed */
+int rc_kernel_steer(struct rc_group *group);
+void rc_kernel_forget(struct rc_group *group, struct rc_lane *lane);
+void rc_kernel_plan_free(struct rc_kernel_plan *plan);
+void rc_kernel_close(struct rc_engine *engine);
+int rc_kernel_connections(const struct rc_lane *lane);
 
 /* ---- doors ------------------------------------------------------------------ */
 
@@ -484,6 +505,7 @@ struct rc_engine {
     struct rc_worker *workers;
     struct rc_group *groups;
     enum rc_policy policy;
+    struct rc_kernel *kernel; /* NULL: no steering by eBPF */
     struct rc_watch *watches;
     struct rc_shim shim;
     struct rc_shim_caller *callers;

@@ -30,20 +30,21 @@ void rc_lane_init(struct rc_lane *lane)
     lane->source.fd = lane->taker.pair.fd = lane->taker.theirs = lane->taker.bell.fd = -1;
 }
 
-/* By address a client comes to its slot whatever that does. And at work nobody is
- * avoided where parts were asked for: a canary's would be what chance makes it. */
+/* By address a client comes to its slot whatever that does. Where parts were asked
+ * for, or turns, they are exact, but for who is stuck: to prefer one worker or another from
+ * one moment to the next would make a canary's what chance makes it. */
 static enum level lane_level(const struct rc_lane *lane)
 {
     enum rc_level level = rc_lane_level(lane);
-    enum rc_pressure_kind pressure = rc_lane_pressure(lane);
+    const struct rc_group *group = lane->group;
     if (level == RC_LEVEL_LIVE && lane->deaf)
         level = RC_LEVEL_ORPHAN; /* it waits for a successor too */
     if (level != RC_LEVEL_LIVE)
-        return level == RC_LEVEL_ORPHAN && !lane->group->held ? ORPHAN : NEVER;
-    if (lane->group->policy == RC_BALANCE_SOURCE_IP ||
-        (lane->group->weighed && pressure == RC_BUSY))
+        return level == RC_LEVEL_ORPHAN && !group->held ? ORPHAN : NEVER;
+    bool exact = group->policy == RC_BALANCE_WEIGHTED || group->weighed || group->kernel;
+    if (group->policy == RC_BALANCE_SOURCE_IP || (exact && !rc_lane_stuck(lane)))
         return FREE;
-    return (enum level)(FREE - pressure);
+    return (enum level)(FREE - rc_lane_pressure(lane));
 }
 
 /* Whether the lanes' weights differ. */
@@ -88,13 +89,15 @@ bool rc_group_choose(struct rc_group *group)
     return changed;
 }
 
-/* Attaches a program over the chosen lanes below index `limit`; where there is
- * none, over the sink: clients wait. */
-static int group_attach(const struct rc_group *group, unsigned limit,
-                        const struct rc_detour *detour)
+/* Steers to the chosen lanes: by eBPF where the engine has it, else by a classic
+ * program over those below index `limit`. Where there is none, to the sink:
+ * clients wait. */
+static int group_attach(struct rc_group *group, unsigned limit)
 {
-    if (group->front && !detour)
+    if (group->front)
         return rc_front_attach(group, limit);
+    if (rc_kernel_steer(group) == 0)
+        return 0;
     struct rc_choice *choices = calloc(group->count, sizeof *choices);
     unsigned count = 0;
     if (!choices)
@@ -107,9 +110,11 @@ static int group_attach(const struct rc_group *group, unsigned limit,
         }
     if (count == 0 && group->sink && lane_index(group->sink) < limit)
         choices[count++] = (struct rc_choice){.index = lane_index(group->sink)};
-    int error = count ? rc_steering_attach(group->lanes[0]->source.fd, group->policy, choices,
-                                           count, detour)
-                      : 0;
+    int error =
+        count ? rc_steering_attach(group->lanes[0]->source.fd, group->policy, choices, count, NULL)
+              : 0;
+    if (count && !error)
+        group->plan.attached = false;
     free(choices);
     return error;
 }
@@ -119,7 +124,7 @@ int rc_group_steer(struct rc_group *group)
     if (group->count == 0)
         return 0;
     (void)rc_group_choose(group);
-    int error = group_attach(group, group->count, NULL);
+    int error = group_attach(group, group->count);
     group->stale = false;
     group->refused = error != 0;
     return error;
@@ -164,17 +169,12 @@ int rc_steer(rc_engine *engine, const struct rc_live *live, size_t count)
     return error;
 }
 
-/* The two exact policies are the kernel's where it lets us, else dispatch's. */
 int rc_balance(rc_engine *engine, enum rc_policy policy)
 {
-    int error = 0;
-    if (engine->groups || engine->workers)
+    if (engine->groups)
         return -EBUSY;
-    if (policy == RC_BALANCE_ROUND_ROBIN || policy == RC_BALANCE_LEAST_CONNECTIONS)
-        error = rc_dispatch_open(engine, policy == RC_BALANCE_LEAST_CONNECTIONS);
-    if (!error)
-        engine->policy = policy;
-    return error;
+    engine->policy = policy;
+    return 0;
 }
 
 /* ---- groups ------------------------------------------------------------------ */
@@ -195,6 +195,7 @@ struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key
     group->key = *key;
     group->zero_index = -1;
     group->policy = engine->policy;
+    group->kernel = engine->kernel;
     group->next = engine->groups;
     engine->groups = group;
     return group;
@@ -209,6 +210,7 @@ void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group)
         link = &(*link)->next;
     *link = group->next;
     rc_hands_free(group);
+    rc_kernel_plan_free(&group->plan);
     free(group->lanes);
     rc_bury(engine, group);
 }
@@ -235,6 +237,7 @@ static void lane_take_out(struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
     rc_lane_calm(lane);
+    rc_kernel_forget(group, lane);
     group->lanes[lane_index(lane)] = group->lanes[group->count - 1];
     group->count--;
 }
@@ -277,7 +280,7 @@ static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
     unsigned last = group->count - 1;
     lane->removing = true;
     (void)rc_group_choose(group);
-    int error = group_attach(group, lane_index(lane) == last ? group->count : last, NULL);
+    int error = group_attach(group, lane_index(lane) == last ? group->count : last);
     if (error) { /* no memory: with the old program a removal would be wrong */
         lane->removing = false;
         (void)rc_group_choose(group);
@@ -452,6 +455,7 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
             facts->holders = rc_lane_holders(lane);
             facts->pressure = (int)rc_lane_pressure(lane);
             facts->queued = rc_lane_queued(lane, &facts->backlog);
+            facts->connections = rc_kernel_connections(lane);
             rc_address_text(&group->key.address, facts->address, sizeof facts->address);
         }
     return (int)count;

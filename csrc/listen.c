@@ -70,7 +70,7 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
     lane->by_leader = call->pid == call->worker->pid;
     lane->inode = pending->inode;
     lane->pid = call->pid;
-    lane->number = call->number;
+    lane->descriptor = call->number;
     lane->backlog = backlog_for(call->backlog);
     error = rc_group_append(group, lane);
     if (error)
@@ -186,7 +186,7 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
     /* O_NONBLOCK as the new program wants it; but it belongs to the description,
      * and of that no other can be had for the same socket. So while others use
      * the lane it stays as they have set it: they run the same program. */
-    if (flags >= 0 && orphaned)
+    if (flags >= 0 && (orphaned || !lane->party))
         (void)fcntl(lane->source.fd, F_SETFL, flags);
     answer->adopted = lane;
     answer->previous = !lane->party ? lane->worker : held ? NULL : call->worker;
@@ -199,8 +199,9 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
     else
         lane->worker = call->worker;
     lane->pid = call->pid;
-    lane->number = call->number;
+    lane->descriptor = call->number;
     lane->deaf = false;
+    rc_lane_arrives(lane);
     lane->by_leader = call->pid == call->worker->pid;
     (void)rc_group_steer(lane->group);
     rc_group_watch(engine, lane->group);
@@ -216,6 +217,7 @@ void rc_lanes_refused(struct rc_answer *answer)
     } else if (lane) {
         const struct rc_worker *heir = lane->worker;
         lane->worker = answer->previous;
+        lane->arrives_until_ms = 0;
         lane->deaf = !answer->previous->dead && answer->previous != heir;
     }
     answer->adopted = NULL;

@@ -210,6 +210,8 @@ static void decide(struct rc_engine *engine, int door, const struct seccomp_noti
         answer->result = put_in_place(door, notice->id, call, answer->replace);
         if (answer->result)
             rc_lanes_refused(answer);
+        else if (answer->adopted)
+            answer->adopted->arrives_until_ms = 0; /* it is there */
     }
 }
 

@@ -92,15 +92,20 @@ int rc_worker_release(rc_engine *engine, uint32_t worker); /* forget a dead one;
 /* Which lane a new connection gets; before the first lane. */
 enum rc_policy {
     RC_BALANCE_AUTO,
-    RC_BALANCE_REUSEPORT,   /* at random */
-    RC_BALANCE_SHARED,      /* at random; lanes are shared (rc_worker_place) */
-    RC_BALANCE_SOURCE_IP,   /* by the client's address, to the same slot each time */
-    RC_BALANCE_WEIGHTED,    /* at random, by weight */
-    RC_BALANCE_ROUND_ROBIN, /* each in turn */
+    RC_BALANCE_REUSEPORT, /* at random */
+    RC_BALANCE_SHARED,    /* at random; lanes are shared (rc_worker_place) */
+    RC_BALANCE_SOURCE_IP, /* by the client's address, to the same slot each time */
+    RC_BALANCE_WEIGHTED,  /* at random, by weight */
+    RC_BALANCE_ROUND_ROBIN,
     RC_BALANCE_LEAST_CONNECTIONS,
 };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
-const char *rc_balance_how(const rc_engine *engine); /* which implementation */
+/* The last two by eBPF (CAP_BPF; CAP_NET_ADMIN too for the second); on failure
+ * `refused` names what was. Or by dispatch, before the first worker: the master
+ * accepts, and hands out. With neither they are at random. */
+int rc_balance_kernel(rc_engine *engine, const char **refused);
+int rc_balance_dispatch(rc_engine *engine);
+const char *rc_balance_how(const rc_engine *engine); /* which way of dispatch is in use */
 
 /* In a worker: receives a connection in place of accept(2), where the master passes
  * them; the caller marked its backlog with RC_LISTEN_PASSES << 16. -EAGAIN: none. */
@@ -128,6 +133,7 @@ struct rc_lane_facts {
     unsigned queued;  /* connections that wait to be accepted */
     unsigned backlog; /* how many may */
     char address[80];
+    int connections; /* established and not closed by the worker; -1: nobody counts */
 };
 struct rc_live {
     uint32_t worker;

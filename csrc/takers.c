@@ -196,7 +196,7 @@ const char *rc_balance_how(const rc_engine *engine)
 {
     bool pairs = false, bells = false;
     if (!engine->dispatch.on)
-        return "steering";
+        return "";
     for (const struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++) {
             pairs |= group->lanes[at]->taker.pair.fd >= 0;
@@ -205,4 +205,12 @@ const char *rc_balance_how(const rc_engine *engine)
     if (pairs && bells)
         return "dispatch (SCM_RIGHTS; trapped accept)";
     return pairs ? "dispatch (SCM_RIGHTS)" : bells ? "dispatch (trapped accept)" : "dispatch";
+}
+
+/* Before the first worker: what is trapped of it is decided at its birth. */
+int rc_balance_dispatch(rc_engine *engine)
+{
+    if (engine->groups || engine->workers)
+        return -EBUSY;
+    return rc_dispatch_open(engine, engine->policy == RC_BALANCE_LEAST_CONNECTIONS);
 }

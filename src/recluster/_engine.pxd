@@ -79,6 +79,8 @@ cdef extern from "recluster.h" nogil:
         RC_BALANCE_LEAST_CONNECTIONS
 
     int rc_balance(rc_engine *engine, rc_policy policy)
+    int rc_balance_kernel(rc_engine *engine, const char **refused)
+    int rc_balance_dispatch(rc_engine *engine)
     const char *rc_balance_how(const rc_engine *engine)
 
     enum:
@@ -106,6 +108,7 @@ cdef extern from "recluster.h" nogil:
         unsigned queued
         unsigned backlog
         char address[80]
+        int connections
 
     int rc_steer(rc_engine *engine, const rc_live *live, size_t count)
     int rc_close_lanes(rc_engine *engine, uint32_t worker)

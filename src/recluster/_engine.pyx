@@ -269,8 +269,20 @@ cdef class Engine:
         """Which lane a new connection gets; before the first lane."""
         _check(rc_balance(self._alive(), POLICIES[policy]), "balance")
 
+    def balance_kernel(self):
+        """Have the kernel do it: None, or (what was refused, errno)."""
+        cdef const char *refused = NULL
+        cdef int result = rc_balance_kernel(self._alive(), &refused)
+        if result == 0:
+            return None
+        return (<bytes>refused).decode(), -result
+
+    def balance_dispatch(self):
+        """Have the master do it: accept, and hand out; before the first worker."""
+        _check(rc_balance_dispatch(self._alive()), "dispatch")
+
     def balance_how(self):
-        """Which implementation of the policy is in use."""
+        """Which way of dispatch is in use; "" without dispatch."""
         return (<bytes>rc_balance_how(self._alive())).decode()
 
     def steer(self, live, weights=None):
@@ -309,7 +321,8 @@ cdef class Engine:
         return _check(rc_hold(self._alive(), address, on), "hold")
 
     def lanes(self):
-        """(worker, address, chosen, queued, backlog, pressure, holders) of every lane."""
+        """(worker, address, chosen, queued, backlog, pressure, holders, connections or
+        None) of every lane."""
         cdef int count = _check(rc_lanes(self._alive(), NULL, 0), "lanes")
         cdef rc_lane_facts *facts = <rc_lane_facts *>PyMem_Malloc(
             (count + 1) * sizeof(rc_lane_facts))
@@ -320,7 +333,8 @@ cdef class Engine:
             count = rc_lanes(self._engine, facts, count)
             return [(facts[at].worker, (<bytes>facts[at].address).decode(),
                      bool(facts[at].chosen), facts[at].queued, facts[at].backlog,
-                     PRESSURES[facts[at].pressure], facts[at].holders)
+                     PRESSURES[facts[at].pressure], facts[at].holders,
+                     None if facts[at].connections < 0 else facts[at].connections)
                     for at in range(count)]
         finally:
             PyMem_Free(facts)

@@ -10,12 +10,13 @@ import os
 import sys
 from typing import Any, NoReturn
 
+from .checks import OptionError
 from .cluster import Cluster
 from .control import AUTO
 from .doors import ClusterError
 from .events import NAMES, Event
 from .forked import Forked, become
-from .options import FIELDS, OptionError
+from .options import FIELDS
 
 USAGE = """\
 python -m recluster [options] FILE.py [args...]

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import _engine, commands
+from . import _engine, balancing, commands
+from .checks import OptionError, canary_part, weights_of
 from .control import Control, open_control
 from .doors import ClusterError, choose
 from .draining import Facts
@@ -25,7 +26,7 @@ from .events import NOTICED, Callback, Emitter, Event
 from .handle import ReloadHandle
 from .launch import Program, Target
 from .lifecycle import ENDED
-from .options import OptionError, Options, canary_part, weights_of
+from .options import Options
 from .population import Population
 from .signals import Signals, catches
 from .socketfile import Refused
@@ -86,6 +87,7 @@ class Cluster:
         self._signals: Signals | None = None
         self._control: Control | None = None
         self._spawner: Spawner | None = None
+        self._balance = ""
         self._on_fork: list[Callable[[], object]] = []
         self._may_fork = False  # the command line's privilege: its process is only a master
         self._watched: dict[int, Callable[[], object]] = {}
@@ -111,7 +113,7 @@ class Cluster:
         self._engine = _engine.Engine(subreaper)
         try:
             door = choose(self._engine, self.options.door, self._story.line)
-            self._engine.balance(self.options.balance)
+            self._balance = balancing.choose(self._engine, self.options, self._story.line)
             self._spawner = Spawner(self._engine, self._program, door, self._may_fork)
             self._spawner.on_fork += self._on_fork
             if signals or subreaper:
@@ -409,8 +411,8 @@ class Cluster:
         elif kind == _engine.LISTENING:
             people.listening(key, (text or b"").decode(), now)
             how = self._alive().balance_how()
-            if how.startswith("dispatch"):
-                self._story.once("balance", f"balance: {self.options.balance} by {how}")
+            if how:
+                self._story.once("balance", f"new connections: {self.options.balance} by {how}")
         elif kind == _engine.DEAF:
             people.deaf(key, (text or b"").decode(), bool(value), now)
         elif kind == _engine.MESSAGE:

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .options import OptionError
+from .checks import OptionError
 from .socketfile import Refused, default_directory, inode_of, listen_at, make_directory
 from .status import status_of
 

@@ -196,7 +196,7 @@ def table(rows: list[tuple[object, ...]]) -> list[str]:
 
 def status_lines(status: dict[str, Any]) -> list[str]:
     head = f"master {status['pid']}: recluster {status['version']}, generation "
-    head += f"{status['generation']}, {status['door']} door, balance {status['balance']}"
+    head += f"{status['generation']}, {status['door']} door, {status['balance']}"
     weights = status["weights"]
     if weights:
         told = (f"{slot}={weights[slot]:g}" for slot in sorted(weights, key=int))
@@ -228,13 +228,11 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             pause = slot["next_try"]
             state = "empty" if pause is None else f"next try in {_span(pause)}"
             rows.append((slot["slot"], None, None, state, None, None, None))
-    lanes: list[tuple[object, ...]] = [
-        ("lane", "slot", "generation", "pid", "live", "queued", "backlog", "pressure")
-    ]
+    keys = ("address", "slot", "generation", "pid", "live", "queued", "backlog", "connections")
+    lanes: list[tuple[object, ...]] = [("lane", *keys[1:], "pressure")]
     for lane in status["lanes"]:
-        keys = ("address", "slot", "generation", "pid", "live", "queued", "backlog", "pressure")
         shared = {"slot": f"{lane['workers']} share it"} if lane["workers"] > 1 else {}
-        lanes.append(tuple({**lane, **shared}[key] for key in keys))
+        lanes.append(tuple({**lane, **shared}[key] for key in (*keys, "pressure")))
     return [_plain(head), "", *table(rows), "", *(table(lanes) if lanes[1:] else ["no lanes"])]
 
 

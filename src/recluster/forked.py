@@ -40,7 +40,7 @@ class Forked(BaseException):
         cwd: str,
         channel: int,
         dumps: bool,
-        passes: bool,
+        passes: bool = False,
     ) -> None:
         """Made by the master, before the fork: what it touches here the child
         need not copy."""

@@ -13,6 +13,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from .checks import (
+    OptionError,
+    control_path,
+    directory,
+    environment,
+    log_topics,
+    one_of,
+    quiet,
+    reason,
+    seconds,
+    seconds_or_none,
+    stop_signal,
+    weights_of,
+    whole,
+    words,
+)
 from .cpus import usable_cpus
 
 READY_WHEN = ("listening", "started", "ready")
@@ -26,174 +42,7 @@ BALANCES = (
     "round_robin",
     "least_connections",
 )
-LOG_TOPICS = ("respawns",)
-
-
-class OptionError(ValueError):
-    """An option has a value it cannot have; the message names both."""
-
-
-def _whole(least: int) -> Callable[[object], int]:
-    def check(value: object) -> int:
-        if isinstance(value, str):
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"must be a whole number of at least {least}")
-        return value
-
-    return check
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, str):
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("must be a number of seconds")
-    if not 0 <= value <= 10**9:
-        raise ValueError("must be a number of seconds, 0 or more")
-    return float(value)
-
-
-def _seconds_or_none(value: object) -> float | None:
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
-        return None
-    return _seconds(value)
-
-
-def _quiet(value: object) -> float | None:
-    """None stands for `timeout`."""
-    return None if value is None or value == "timeout" else _seconds(value)
-
-
-def _one_of(*choices: str) -> Callable[[object], str]:
-    def check(value: object) -> str:
-        if value not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}")
-        return str(value)
-
-    return check
-
-
-def _stop_signal(value: object) -> int:
-    """A number, or a name with or without SIG."""
-    try:
-        if isinstance(value, str) and not value.isdigit():
-            name = value.upper()
-            return int(signal.Signals[name if name.startswith("SIG") else f"SIG{name}"])
-        return int(signal.Signals(int(value)))  # type: ignore[call-overload]
-    except (KeyError, ValueError, TypeError):
-        raise ValueError("must be the name or number of a signal") from None
-
-
-def _truth(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = str(value).lower()
-    if word not in ("1", "0", "yes", "no", "true", "false", "on", "off"):
-        raise ValueError("must be yes or no")
-    return word in ("1", "yes", "true", "on")
-
-
-def _log(value: object) -> dict[str, bool]:
-    """A mapping, a truth value for all topics, or "topic=yes,topic=no"."""
-    topics = dict.fromkeys(LOG_TOPICS, True)
-    if value is None:
-        return topics
-    pairs: list[tuple[Any, ...]]
-    if isinstance(value, Mapping):
-        pairs = list(value.items())
-    elif isinstance(value, str) and "=" in value:
-        pairs = [tuple(part.split("=", 1)) for part in value.split(",")]
-    else:
-        return dict.fromkeys(LOG_TOPICS, _truth(value))
-    for topic, wanted in pairs:
-        if topic not in topics:
-            raise ValueError(f"has no topic {topic!r} (there is {', '.join(LOG_TOPICS)})")
-        topics[topic] = _truth(wanted)
-    return topics
-
-
-def weights_of(value: object) -> dict[int, float]:
-    """Slot -> weight, of a mapping or "0=3,1=0.5". Raises ValueError."""
-    if value is None:
-        return {}
-    pairs: list[tuple[Any, ...]]
-    if isinstance(value, Mapping):
-        pairs = list(value.items())
-    elif isinstance(value, str):
-        pairs = [tuple(part.split("=", 1)) for part in value.split(",")]
-    else:
-        raise ValueError("must be SLOT=WEIGHT, or a mapping")
-    found: dict[int, float] = {}
-    for pair in pairs:
-        try:
-            slot, weight = pair
-            if isinstance(slot, (float, bool)) or isinstance(weight, bool):
-                raise ValueError
-            slot, weight = int(slot), float(weight)
-        except (TypeError, ValueError):
-            raise ValueError("must be SLOT=WEIGHT, both numbers") from None
-        if not 0 <= slot < 65536 or not 0 <= weight <= 10**9:
-            raise ValueError("must be SLOT=WEIGHT, a slot and a number, 0 or more")
-        found[slot] = weight
-    return found
-
-
-def canary_part(value: object) -> float:
-    """The part of new connections that a canary gets. Raises OptionError."""
-    try:
-        part = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        part = 0.0
-    if isinstance(value, bool) or not 0 < part < 1:
-        raise OptionError(f"canary: {value!r} must be a number between 0 and 1")
-    return part
-
-
-def _args(value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
-        raise ValueError("must be a list of strings")
-    return tuple(os.fspath(item) for item in value)
-
-
-def _env(value: object) -> dict[str, str | None]:
-    """NAME -> value; None takes the variable away."""
-    if value is None:
-        return {}
-    pairs: list[tuple[Any, ...]]
-    if isinstance(value, Mapping):
-        pairs = list(value.items())
-    elif isinstance(value, str):
-        pairs = [tuple(value.split("=", 1))] if "=" in value else [(value, None)]
-    else:
-        pairs = [tuple(item.split("=", 1)) for item in value]  # type: ignore[attr-defined]
-    found: dict[str, str | None] = {}
-    for pair in pairs:
-        if len(pair) != 2 or not pair[0] or "=" in pair[0] or "\0" in f"{pair[0]}{pair[1]}":
-            raise ValueError("must be NAME=VALUE")
-        found[str(pair[0])] = None if pair[1] is None else str(pair[1])
-    return found
-
-
-def _cwd(value: object) -> str | None:
-    if value is None:
-        return None
-    path = os.fspath(value)  # type: ignore[call-overload]
-    if not os.path.isdir(path):
-        raise ValueError("is not a directory")
-    return str(path)
-
-
-def _control(value: object) -> str | None:
-    """A path, "auto" for the default one; None or "none": no socket."""
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
-        return None
-    path = os.fspath(value)  # type: ignore[call-overload]
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise ValueError("must be a path, auto or none")
-    return path
+BALANCED_BY = ("auto", "kernel", "dispatch")
 
 
 def default_workers(environ: Mapping[str, str]) -> int:
@@ -202,9 +51,9 @@ def default_workers(environ: Mapping[str, str]) -> int:
     if not wanted:
         return usable_cpus()
     try:
-        return _whole(1)(wanted)
+        return whole(1)(wanted)
     except ValueError as error:
-        raise OptionError(f"WEB_CONCURRENCY: {wanted!r}: {_reason(error)}") from None
+        raise OptionError(f"WEB_CONCURRENCY: {wanted!r}: {reason(error)}") from None
 
 
 def default_timeout(environ: Mapping[str, str]) -> float:
@@ -241,7 +90,7 @@ class Field:
 FIELDS = (
     Field(
         "workers",
-        _whole(1),
+        whole(1),
         default_workers,
         "`WEB_CONCURRENCY`, or usable CPUs",
         "N",
@@ -249,7 +98,7 @@ FIELDS = (
     ),
     Field(
         "timeout",
-        _seconds,
+        seconds,
         default_timeout,
         "3600 (1 in development)",
         "S",
@@ -258,7 +107,7 @@ FIELDS = (
     ),
     Field(
         "respawn",
-        _seconds,
+        seconds,
         1.0,
         "1",
         "S",
@@ -266,7 +115,7 @@ FIELDS = (
     ),
     Field(
         "backoff",
-        _seconds_or_none,
+        seconds_or_none,
         30.0,
         "30",
         "S",
@@ -275,7 +124,7 @@ FIELDS = (
     ),
     Field(
         "ready_when",
-        _one_of(*READY_WHEN),
+        one_of(*READY_WHEN),
         "listening",
         "listening",
         "WHEN",
@@ -284,7 +133,7 @@ FIELDS = (
     ),
     Field(
         "ready_timeout",
-        _seconds_or_none,
+        seconds_or_none,
         60.0,
         "60",
         "S",
@@ -292,7 +141,7 @@ FIELDS = (
     ),
     Field(
         "give_up",
-        _whole(0),
+        whole(0),
         10,
         "10",
         "N",
@@ -301,7 +150,7 @@ FIELDS = (
     ),
     Field(
         "drain_settle",
-        _seconds,
+        seconds,
         1.0,
         "1",
         "S",
@@ -309,7 +158,7 @@ FIELDS = (
     ),
     Field(
         "drain_owes",
-        _seconds,
+        seconds,
         10.0,
         "10",
         "S",
@@ -318,7 +167,7 @@ FIELDS = (
     ),
     Field(
         "drain_quiet",
-        _quiet,
+        quiet,
         5.0,
         "5",
         "S",
@@ -327,7 +176,7 @@ FIELDS = (
     ),
     Field(
         "hang_timeout",
-        _seconds_or_none,
+        seconds_or_none,
         None,
         "none",
         "S",
@@ -336,7 +185,7 @@ FIELDS = (
     ),
     Field(
         "max_draining",
-        _whole(1),
+        whole(1),
         3,
         "3",
         "N",
@@ -345,7 +194,7 @@ FIELDS = (
     ),
     Field(
         "shutdown_delay",
-        _seconds,
+        seconds,
         0.0,
         "0",
         "S",
@@ -353,7 +202,7 @@ FIELDS = (
     ),
     Field(
         "bake",
-        _seconds,
+        seconds,
         0.0,
         "0",
         "S",
@@ -361,7 +210,7 @@ FIELDS = (
     ),
     Field(
         "surge",
-        _whole(0),
+        whole(0),
         0,
         "0",
         "N",
@@ -369,7 +218,7 @@ FIELDS = (
     ),
     Field(
         "boots",
-        _whole(1),
+        whole(1),
         default_boots,
         "half of the usable CPUs",
         "N",
@@ -378,7 +227,7 @@ FIELDS = (
     ),
     Field(
         "hold",
-        _seconds_or_none,
+        seconds_or_none,
         5.0,
         "5",
         "S",
@@ -387,7 +236,7 @@ FIELDS = (
     ),
     Field(
         "stop_signal",
-        _stop_signal,
+        stop_signal,
         int(signal.SIGTERM),
         "TERM",
         "SIGNAL",
@@ -395,7 +244,7 @@ FIELDS = (
     ),
     Field(
         "door",
-        _one_of(*DOORS),
+        one_of(*DOORS),
         "auto",
         "auto",
         "DOOR",
@@ -404,14 +253,14 @@ FIELDS = (
     ),
     Field(
         "balance",
-        _one_of(*BALANCES),
+        one_of(*BALANCES),
         "auto",
         "auto",
         "POLICY",
         "which worker gets a new connection: reuseport (any, at random), shared (whoever "
         "accepts first: one queue for all), source_ip (by the client's address, always the "
-        "same), weighted (at random, by weight), round_robin (each in turn), "
-        "least_connections (who has the fewest open), auto (the best that can be done here)",
+        "same), weighted (at random, by weight), round_robin (each in turn), least_connections "
+        "(who has the fewest), auto (the best that can be done here)",
     ),
     Field(
         "weights",
@@ -422,17 +271,27 @@ FIELDS = (
         "with balance weighted: a slot's part of new connections against the others'; 0: none",
     ),
     Field(
+        "balance_by",
+        one_of(*BALANCED_BY),
+        "auto",
+        "auto",
+        "HOW",
+        "who does round_robin and least_connections: kernel (eBPF; needs CAP_BPF, the second "
+        "CAP_NET_ADMIN too), dispatch (the master hands connections out), auto (the kernel where "
+        "it allows that)",
+    ),
+    Field(
         "log",
-        _log,
+        log_topics,
         None,
         "respawns=yes",
         "TOPIC=YES",
         "what is logged beside readiness, reloads and trouble; no: none of the topics",
     ),
-    Field("args", _args, None, "none", "ARG", "arguments of FILE or MODULE"),
+    Field("args", words, None, "none", "ARG", "arguments of FILE or MODULE"),
     Field(
         "env",
-        _env,
+        environment,
         None,
         "none",
         "NAME=VALUE",
@@ -441,7 +300,7 @@ FIELDS = (
     ),
     Field(
         "cwd",
-        _cwd,
+        directory,
         None,
         "the master's",
         "DIR",
@@ -449,7 +308,7 @@ FIELDS = (
     ),
     Field(
         "control",
-        _control,
+        control_path,
         None,
         "auto (as a library: none)",
         "PATH",
@@ -457,15 +316,6 @@ FIELDS = (
         "$XDG_RUNTIME_DIR/recluster or /tmp/recluster-UID; none: no socket",
     ),
 )
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    if "invalid literal" in text:
-        return "must be a whole number"
-    if "could not convert" in text:
-        return "must be a number of seconds"
-    return text
 
 
 @dataclass(frozen=True)
@@ -493,6 +343,7 @@ class Options:
     door: str
     balance: str
     weights: dict[int, float] = field(hash=False)
+    balance_by: str
     log: dict[str, bool] = field(hash=False)
     args: tuple[str, ...]
     env: dict[str, str | None] = field(hash=False)
@@ -526,7 +377,7 @@ class Options:
             try:
                 values[one.name] = one.check(value)
             except (ValueError, TypeError) as error:
-                raise OptionError(f"{source}: {value!r} {_reason(error)}") from None
+                raise OptionError(f"{source}: {value!r} {reason(error)}") from None
         if values["bake"] and values["surge"]:
             raise OptionError(
                 f"bake: {values['bake']:g} goes with surge 0 only: a rolling reload has no "

@@ -286,7 +286,8 @@ class Population(Attendance):
         if member is None:
             return
         if member.state is State.SETTLING:
-            if facts.stranded and not self._relieved(member):
+            tried = member.relief >= RELIEF_TRIES
+            if facts.stranded and not tried and not self._relief_comes(member):
                 self._relieve(member, facts.stranded, now)
             if facts.queued:  # what it takes now, it has to answer
                 member.settle_until = max(member.settle_until, now + self.options.drain_settle)
@@ -300,7 +301,9 @@ class Population(Attendance):
             else:
                 member.look_at = now + LOOK_EVERY
         elif member.state is State.GONE:
-            if facts.queued and not self.killing and member.relief < RELIEF_TRIES:
+            if facts.queued and not self.killing and self._relief_comes(member):
+                pass  # begun while it lived, deaf; inspected again at its end
+            elif facts.queued and not self.killing and member.relief < RELIEF_TRIES:
                 self._relieve(member, facts.queued, now)
             else:
                 self._release(member)
@@ -308,9 +311,8 @@ class Population(Attendance):
                 if heir and heir.state is State.GONE and heir not in self.slots[heir.slot].chain:
                     self._do(Inspect(heir.id))
 
-    def _relieved(self, member: Member) -> bool:
-        """Somebody is on its way to its queue, or that has been tried enough."""
-        return member.relief >= RELIEF_TRIES or any(
+    def _relief_comes(self, member: Member) -> bool:
+        return any(
             other.relief and other.heir_of == member.id and other.state not in ENDED
             for other in self.members.values()
         )

@@ -61,7 +61,7 @@ class Spawner:
             with contextlib.suppress(Exception):
                 stream.flush()
         program = self._program
-        passes = self._engine.balance_how().startswith("dispatch")
+        passes = bool(self._engine.balance_how())
         forked = Forked(
             program.target, program.args, changes, program.cwd(), channel, program.dumps, passes
         )

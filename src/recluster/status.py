@@ -18,8 +18,17 @@ def _since(moment: float | None, now: float) -> float | None:
     return None if moment is None else round(now - moment, 3)
 
 
-def _by_address(lane: tuple[int, str, bool, int, int, str, int]) -> tuple[str, int]:
+Lane = tuple[int, str, bool, int, int, str, int, "int | None"]
+
+
+def _by_address(lane: Lane) -> tuple[str, int]:
     return lane[1], lane[0]
+
+
+def _balance_of(cluster: Cluster) -> str:
+    """In dispatch also how the workers are told, which their programs decide."""
+    how = cluster._alive().balance_how()
+    return f"{cluster.options.balance} by {how}" if how else cluster._balance
 
 
 def status_of(cluster: Cluster) -> dict[str, Any]:
@@ -29,7 +38,8 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
     once it is reaped, for the number may be somebody else's; its lanes stay
     until what waits in them is served. A lane that several workers share
     (`workers`) has no `slot` and no `pid`. `weights`: of slots, where one is not
-    1; `canary`: the generation on probation and its part, or None. `next_try` of
+    1; `connections` of a lane, queued ones included, are None where nobody counts
+    them; `canary`: the generation on probation and its part, or None. `next_try` of
     a slot: seconds until the next spawn there, if one is planned. Times are seconds.
     """
     now, people, known = time.monotonic(), cluster._population, cluster._workers
@@ -58,7 +68,7 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
         )
     lanes = []
     found = sorted(cluster._alive().lanes(), key=_by_address)
-    for key, address, live, queued, backlog, pressure, workers in found:
+    for key, address, live, queued, backlog, pressure, workers, connections in found:
         holder = people.members.get(key)
         one = holder if workers == 1 else None
         lanes.append(
@@ -72,6 +82,7 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
                 "queued": queued,
                 "backlog": backlog,
                 "pressure": pressure,
+                "connections": connections,
             }
         )
     canary = None
@@ -81,11 +92,10 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
         "pid": os.getpid(),
         "version": __version__,
         "door": NAMES[cluster._spawner.door] if cluster._spawner else None,
+        "balance": _balance_of(cluster),
         "generation": people.generation,
         "reloading": people.reloading.generation if people.reloading else None,
         "closing": people.closing,
-        "balance": cluster.options.balance,
-        "balanced_by": cluster._alive().balance_how(),
         "weights": {slot: people.weights[slot] for slot in sorted(people.weights)},
         "canary": canary,
         "slots": [slots[index] for index in sorted(slots)],

@@ -5,16 +5,19 @@ anything. If that says "leave" it closes its listener and exits, as a server tha
 """
 
 import os
+import select
 import sys
 
 from http_server import Handler, http
 
-server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
 go = f"{sys.argv[2]}.{os.environ['WORKER_ID']}"
-if os.path.exists(go):
-    with open(go) as fifo:
-        told = fifo.read()
-    if told == "leave":
+fifo = os.open(go, os.O_RDONLY | os.O_NONBLOCK) if os.path.exists(go) else None
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+if "NODE_CHANNEL_FD" in os.environ:
+    os.write(int(os.environ["NODE_CHANNEL_FD"]), b'"listens"\n')
+if fifo is not None:
+    select.select([fifo], [], [])
+    if os.read(fifo, 100) == b"leave":
         server.server_close()
         sys.exit()
 server.serve_forever()

@@ -1,6 +1,7 @@
-"""A child that left the worker's process group polls its listening socket: child_polls.py PORT.
+"""A child that left the worker's process group polls its listener: child_polls.py PORT LIFE.
 
-It takes what comes, ignores SIGTERM, and its pid is sent over the channel.
+It takes what comes, ignores SIGTERM, and ends when nobody holds the FIFO LIFE open for
+writing. Its pid is sent over the channel.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import sys
 
 from http_server import Handler, http
 
+life = os.open(sys.argv[2], os.O_RDONLY | os.O_NONBLOCK)
 server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
 child = os.fork()
 if child == 0:
@@ -20,9 +22,10 @@ if child == 0:
     server.socket.setblocking(False)
     polling = select.epoll()
     polling.register(server, select.EPOLLIN)
-    while True:
-        polling.poll()
+    polling.register(life, 0)  # EPOLLHUP is always told
+    while not any(fd == life for fd, _ in polling.poll()):
         with contextlib.suppress(OSError):
             server.socket.accept()[0].close()
+    os._exit(0)
 os.write(int(os.environ["NODE_CHANNEL_FD"]), json.dumps({"child": child}).encode() + b"\n")
 server.serve_forever()

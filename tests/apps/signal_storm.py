@@ -1,4 +1,4 @@
-"""Binds and listens a hundred times in a storm of signals: signal_storm.py PORT HANDLER.
+"""Binds and listens again and again in a storm of signals: signal_storm.py PORT HANDLER.
 
 Then serves on PORT. HANDLER is how SIGALRM is caught: `restart` (SA_RESTART, as asyncio
 does and most of C) or `plain` (without it, as signal.signal does). What came of it is
@@ -23,12 +23,14 @@ signal.signal(signal.SIGALRM, caught)
 signal.siginterrupt(signal.SIGALRM, sys.argv[2] == "plain")
 told = {"errors": [], "not listening": 0, "others listen": 0}
 bystander = socket.socket()  # never to listen; its number is used again all the time
-for _ in range(100):
+rounds = 0
+signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+while rounds < 40 or (storm < 40 and rounds < 200):
+    rounds += 1
     bystander.close()
     bystander = socket.socket()
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
     try:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -36,10 +38,9 @@ for _ in range(100):
         told["errors"].append(type(error).__name__)
     else:
         told["not listening"] += not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
     told["others listen"] += bystander.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     listener.close()
+signal.setitimer(signal.ITIMER_REAL, 0)
 listener = socket.socket()
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind(("127.0.0.1", int(sys.argv[1])))

@@ -60,6 +60,17 @@ def answers(port, count, ask=get):
     return [ask(port) for _ in range(count)]
 
 
+def all_answer(port, wanted, ask=get, by=("pid",), least=60, most=3000):
+    """Each of these answers, and nobody else does. Who is busy is avoided (balance),
+    so it may take more than chance would."""
+    seen, wanted, count = set(), {one if type(one) is tuple else (one,) for one in wanted}, 0
+    while seen < wanted or count < least:
+        facts = ask(port)
+        seen.add(tuple(facts[name] for name in by))
+        count += 1
+        assert seen <= wanted and count <= most, f"{seen} after {count}, not {wanted}"
+
+
 def ask_grpc(port):
     """One call on a connection of its own."""
     import grpc

@@ -21,7 +21,7 @@ from recluster import control, ctl, socketfile
 from recluster.control import open_control
 from recluster.options import Options
 
-FAST = ("--workers", 2, "--respawn", 0.1, "--timeout", 10, "--drain-settle", 0.1)
+FAST = ("--workers", 2, "--boots", 2, "--respawn", 0.1, "--timeout", 10, "--drain-settle", 0.1)
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
 

@@ -26,7 +26,8 @@ def hang(running, slot):
 
 
 @pytest.mark.core
-def test_5_hung_worker_is_avoided_until_it_takes(apps):
+def test_hung_worker_is_avoided_until_it_takes(apps):
+    """Failure mode 5: and gets connections again when it takes."""
     with Running("--workers", 3, *FAST, "asyncio_server.py", "0", cwd=apps) as running:
         running.wait_each("ready", 3)
         stop(running.pids()[0])

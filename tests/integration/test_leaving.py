@@ -51,10 +51,8 @@ def test_a_worker_that_closes_its_listener_is_replaced_first(apps, path, says, w
         assert load.failures() == []
         check_order(running, old, new)
         assert running.count("online") == workers + 1
-        current = set(running.pids().values())
-        assert {answer["pid"] for answer in answers(running.port, 60)} == current == {
-            new, *first - {old}
-        }  # fmt: skip
+        assert set(running.pids().values()) == {new, *first - {old}}
+        assert old not in {answer["pid"] for answer in answers(running.port, 20)}
         assert running.end() == 0
 
 
@@ -171,7 +169,8 @@ def test_uvicorn_s_quota_under_load(apps, loop):
         running.wait_each("ready", 3)
         with Load(running.port, clients=8) as load:
             for _ in range(6):
-                assert running.wait_for("exit")["code"] == 0
+                # By itself, or by the signal that it ends itself with again.
+                assert running.wait_for("exit")["signal"] in (None, "SIGTERM")
             load.more(100)
         check_losses(running, load)
         assert running.end() == 0

@@ -64,7 +64,7 @@ def test_nobody_is_served_before_anyone_is_ready(command, apps):
 def test_reload_waits_until_all_are_ready(command, apps):
     """Failure mode 4: new workers listen, beside old ones that serve."""
     file = next(apps / argument for argument in command if "server" in argument or "py" in argument)
-    with Running(*OPTIONS, *command, cwd=apps) as running:
+    with Running(*OPTIONS, "--boots", 2, *command, cwd=apps) as running:
         for slot in range(2):
             release(apps, slot)
         running.wait_each("ready", 2)
@@ -85,7 +85,7 @@ def test_reload_waits_until_all_are_ready(command, apps):
 def test_listening_is_not_ready(apps):
     """Told to wait for the word, it does not take a listen for one."""
     os.mkfifo(apps / "go.0")
-    options = ("--workers", 1, "--ready-when", "ready", "--ready-timeout", 0.5, "--give-up", 1)
+    options = ("--workers", 1, "--ready-when", "ready", "--ready-timeout", 10, "--give-up", 1)
     with Running(*options, *LANGUAGES["python"], cwd=apps) as running:
         assert running.wait() == 1
         assert (running.count("listening"), running.count("ready")) == (1, 0)

@@ -97,14 +97,14 @@ def test_closed_with_unread_bytes(stops, how, apps):
 
 def test_a_connection_in_use_is_not_closed_under_a_request(apps):
     """Failure mode 8: a server that would die of SIGTERM is not told while one is used."""
-    options = ("--workers", 1, *FAST, "--drain-quiet", 0.5)
+    options = ("--workers", 1, *FAST, "--drain-quiet", 2)
     with Running(*options, "slow_server.py", "0", cwd=apps) as running:
         old = running.wait_for("ready")["pid"]
         with KeepAlive(running.port) as client:
             assert client.ask()["pid"] == old
             assert running.reload()["ok"]
-            until(lambda: running.states()[old] == "draining")
-            enough = time.monotonic() + 3  # six times as long as would be quiet
+            until(lambda: client.ask() and running.states().get(old) == "draining")
+            enough = time.monotonic() + 6  # three times as long as would be quiet
             while time.monotonic() < enough:
                 assert client.ask()["pid"] == old
                 assert client.ask("/0.2")["pid"] == old

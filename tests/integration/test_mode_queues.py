@@ -42,6 +42,7 @@ def test_the_last_listener_is_closed(apps):
     os.mkfifo(apps / "go.0")
     with Running("--workers", 1, *FAST, "accepts_late.py", "0", "go", cwd=apps) as running:
         old = running.wait_for("ready")["pid"]
+        running.wait_for("message", pid=old)  # it has looked for its FIFO
         waiting = queue(running.port, 30)
         (apps / "go.0").rename(apps / "aside")
         assert running.reload()["ok"]  # the old worker has not taken one of them
@@ -128,5 +129,5 @@ def test_lanes_of_serving_workers_go(apps):
         assert load.failures() == []
         lanes = running.lanes().values()
         assert sorted(lane["slot"] for lane in lanes) == [0, 1, 2, 3]
-        assert all(lane["live"] for lane in lanes)
+        until(lambda: all(lane["live"] for lane in running.lanes().values()))  # none is busy
         assert running.end() == 0

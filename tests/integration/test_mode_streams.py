@@ -6,7 +6,7 @@ The numbers are those of the project's list of failure modes.
 import contextlib
 
 import pytest
-from clients import answers, connect
+from clients import all_answer, connect
 from harness import TERM, Running, edit, free_port, until
 
 # A tick on its way counts as owed: with a second of that it is told to stop soon.
@@ -66,10 +66,10 @@ def test_a_held_stream_delays_nobody_and_lives_on(name, apps):
         running.wait_each("ready", 3)
         old = running.pids()
         streams = [Stream(running.port, path) for _ in range(12)]
+        new = {("0", "2"), ("1", "2"), ("2", "2")}
         edit(apps / file, 'VERSION = "1"', 'VERSION = "2"')
         assert running.reload()["ok"]
-        now = {(a["worker"], a["version"]) for a in answers(running.port, 60)}
-        assert now == {("0", "2"), ("1", "2"), ("2", "2")}
+        all_answer(running.port, new, by=("worker", "version"))
 
         def told_to_stop():
             found = running.states()
@@ -79,8 +79,7 @@ def test_a_held_stream_delays_nobody_and_lives_on(name, apps):
         for stream in streams:
             stream.ticks(10)  # half a second
         assert set(old.values()) & set(running.states())
-        now = {(a["worker"], a["version"]) for a in answers(running.port, 60)}
-        assert now == {("0", "2"), ("1", "2"), ("2", "2")}
+        all_answer(running.port, new, by=("worker", "version"))
         for stream in streams:
             stream.close()
         exits = [running.wait_for("exit", pid=pid) for pid in old.values()]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from recluster import cli
+from recluster.checks import OptionError
 from recluster.cpus import cgroup_quota, usable_cpus
-from recluster.options import FIELDS, OptionError, Options
+from recluster.options import FIELDS, Options
 
 ROOT = Path(__file__).parents[2]
 

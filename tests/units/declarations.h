@@ -29,6 +29,8 @@ enum rc_policy {
 struct rc_connection { int fd, family; unsigned port; ...; };
 int rc_receive_connection(int fd, struct rc_connection *out);
 int rc_balance(rc_engine *engine, enum rc_policy policy);
+int rc_balance_kernel(rc_engine *engine, const char **refused);
+int rc_balance_dispatch(rc_engine *engine);
 enum rc_door_kind { RC_DOOR_NOTIFY, RC_DOOR_PRELOAD, ... };
 struct rc_event {
     enum rc_event_kind kind;
@@ -77,6 +79,7 @@ struct rc_lane_facts {
     int chosen, pressure;
     unsigned queued, backlog;
     char address[80];
+    int connections;
     ...;
 };
 struct rc_live { uint32_t worker; double weight; ...; };
@@ -133,15 +136,28 @@ struct rc_output { struct rc_event *events; size_t count, room; ...; };
 struct rc_key { ...; };
 struct rc_bell { int fd; in_port_t port; bool rung; ...; };
 struct rc_taker { struct rc_bell bell; bool offered, late; ...; };
+struct rc_pressure { unsigned interval; bool congested; ...; };
 struct rc_lane {
     struct rc_source source;
     struct rc_worker *worker;
+    uint32_t number;
+    int64_t arrives_until_ms;
     bool deaf, chosen, by_leader;
+    struct rc_pressure pressure;
     struct rc_taker taker;
     ...;
 };
+struct rc_tally { uint32_t established; ...; };
+struct rc_kernel { struct rc_tally *tallies; ...; };
+struct rc_side { uint32_t workers, lanes, sink; uint32_t entry[...]; ...; };
+struct rc_plan { uint64_t version, cursor; struct rc_side side[2]; ...; };
+struct rc_kernel_plan { struct rc_plan *shared; int program; bool attached; ...; };
 struct rc_group {
-    struct rc_key key; struct rc_lane **lanes, *sink, *front; unsigned count; ...;
+    struct rc_key key;
+    struct rc_lane **lanes, *sink, *front;
+    unsigned count;
+    struct rc_kernel_plan plan;
+    ...;
 };
 struct rc_hand { int fd; ...; };
 int rc_bell_ring(struct rc_bell *bell, const struct rc_key *key);
@@ -151,6 +167,7 @@ struct rc_engine {
     int64_t sweep_at;
     struct rc_guard guard;
     struct rc_group *groups;
+    struct rc_kernel *kernel;
     struct rc_output *output;
     unsigned text_count;
     ...;

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
@@ -123,6 +124,9 @@ WRAP(ssize_t, -1, process_vm_readv,
      (pid, here, here_count, there, there_count, flags))
 WRAP(void *, NULL, calloc, (size_t count, size_t size), (count, size))
 WRAP(void *, NULL, realloc, (void *memory, size_t size), (memory, size))
+WRAP(void *, MAP_FAILED, mmap,
+     (void *where, size_t length, int access, int flags, int fd, off_t offset),
+     (where, length, access, flags, fd, offset))
 WRAP(FILE *, NULL, fopen, (const char *path, const char *mode), (path, mode))
 
 /* Shutting a listener down cannot fail. */
@@ -179,6 +183,13 @@ UNCHECKED int __wrap_fcntl(int fd, int operation, ...)
 {
     WORDS(1, operation);
     return hit("fcntl", 0) ? -1 : __real_fcntl(fd, operation, word[0]);
+}
+
+int __real_open(const char *, int, ...);
+UNCHECKED int __wrap_open(const char *path, int flags, ...)
+{
+    WORDS(1, flags);
+    return hit("open", 0) ? -1 : __real_open(path, flags, word[0]);
 }
 
 int __real_ioctl(int, unsigned long, ...);

@@ -57,6 +57,40 @@ def test_5_a_lane_that_stands_still_is_avoided_until_it_takes(two):
     assert min(spread(lanes, lanes[1].getsockname(), 100).values()) > 0
 
 
+@pytest.mark.parametrize("weights", [{"w1": 3}, {"w2": 0.1}])
+def test_parts_that_were_asked_for_are_kept_until_a_worker_is_stuck(two, weights):
+    """Then it is avoided, told of when it hangs, and gets its part when it takes."""
+    engine, lanes, clients = two
+    engine.steer(1, 2, **weights)
+    fill(lanes, clients, 1)
+    engine.wait_until(lambda _: pressures(engine)[1] == engine.lib.RC_CONGESTED)
+    if engine.struct.groups.lanes[0].pressure.interval < 50000:  # the machine has not stood still
+        assert engine.lanes()[0][1] is True
+    engine.wait_until(lambda _: not engine.lanes()[0][1])
+    assert engine.struct.groups.lanes[0].pressure.interval > 100000
+    engine.wait_until(lambda _: pressures(engine)[1] == engine.lib.RC_HUNG, 20)
+    accept_all(lanes[1])
+    engine.wait_until(lambda _: engine.lanes()[0][1])
+    assert min(spread(lanes, lanes[1].getsockname(), 200).values()) > 0
+
+
+def test_by_address_nothing_is_avoided(new_engine):
+    engine = new_engine()
+    engine.balance("source_ip")
+    first = engine.lane(1)
+    lanes = {1: first, 2: engine.lane(2, first.getsockname())}
+    engine.place(1, 0)
+    engine.place(2, 1)
+    engine.steer(1, 2)
+    home = max(spread(lanes, first.getsockname(), 1).items(), key=lambda one: one[1])[0]
+    clients = [connect(first.getsockname()) for _ in range(3)]
+    engine.wait_until(lambda _: pressures(engine)[home] == engine.lib.RC_CONGESTED)
+    clients += [connect(first.getsockname()) for _ in range(10)]
+    assert queue_of(lanes[home]) == 13
+    for sock in (*clients, *lanes.values()):
+        sock.close()
+
+
 def test_where_all_stand_still_none_is_avoided(two):
     engine, lanes, clients = two
     fill(lanes, clients, 1, 2)

@@ -96,6 +96,7 @@ def hold(engine):
             return holder
 
         make.address = None
+        make.of = lambda worker: Holder(engine, worker, [])
         yield make
 
 
@@ -318,6 +319,33 @@ def test_a_worker_that_listens_again_gets_its_own_queue_back(engine, hold, clien
     assert len(engine.lanes()) == 2
     for sock in (again, another):
         sock.close()
+
+
+def test_an_adopted_lane_may_be_on_its_way_for_a_while(engine, hold, clients):
+    """In the shim's message no process has it; connections wait in it already."""
+    hold(1).do("drop()")
+    engine.steer(1, 2)
+    clients(hold.address, 2)
+    second = listener(engine, engine.worker(2, heir_of=1), hold.address)
+    worker = engine.lib.rc_find(engine.struct, 2)
+    holder = hold.of(worker)
+    second.close()
+    assert is_held(engine, 2) == -errno.EAGAIN
+    assert engine.lib.rc_deaf(engine.pointer, 2) == 0 and not lanes_of(engine, 2)[0].deaf
+    lanes_of(engine, 2)[0].arrives_until_ms = 1  # the while is over
+    assert is_held(engine, 2) == 0
+    holder.stop()
+
+
+def test_once_seen_it_has_arrived(engine, hold, clients):
+    hold(1).do("drop()")
+    engine.steer(1)
+    clients(hold.address, 1)
+    second = listener(engine, engine.worker(2, heir_of=1), hold.address)
+    engine.lib.rc_find(engine.struct, 2).pid = os.getpid()
+    assert is_held(engine, 2) == 1 and lanes_of(engine, 2)[0].arrives_until_ms == 0
+    second.close()
+    assert is_held(engine, 2) == 0
 
 
 @pytest.mark.parametrize("heir", [1, 2])

@@ -22,6 +22,7 @@ class Dispatch:
     def __init__(self, engine, policy=ROUND_ROBIN, workers=4, passes=True, family=socket.AF_INET):
         self.engine, self.lib, self.ffi = engine, engine.lib, engine.ffi
         check(self.lib.rc_balance(engine.pointer, getattr(self.lib, policy)), "rc_balance")
+        check(self.lib.rc_balance_dispatch(engine.pointer), "rc_balance_dispatch")
         self.host = "127.0.0.1" if family == socket.AF_INET else "::1"
         self.address, self.socks, self.passes = (self.host, 0), {}, passes
         for number in range(1, workers + 1):
@@ -143,6 +144,7 @@ def test_ipv6(engine):
 
 def test_the_front_has_the_listener_s_options(engine):
     assert engine.lib.rc_balance(engine.pointer, engine.lib.RC_BALANCE_ROUND_ROBIN) == 0
+    assert engine.lib.rc_balance_dispatch(engine.pointer) == 0
     worker, sock = engine.worker(1), stream(socket.AF_INET, socket.SO_REUSEADDR)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -333,10 +335,11 @@ def test_every_call_of_a_join_fails_once(ffi, lib, fault, fds, passes, workers):
 def test_a_policy_that_cannot_open(ffi, lib, fault, fds, policy, name):
     before = fds()
     with Engine(ffi, lib) as engine:
+        assert lib.rc_balance(engine.pointer, getattr(lib, policy)) == 0
         fault.arm(1, errno.EMFILE, name)
-        result = lib.rc_balance(engine.pointer, getattr(lib, policy))
+        result = lib.rc_balance_dispatch(engine.pointer)
         fired = fault.disarm()
         assert result == (-errno.EMFILE if fired else 0)
         assert fired or policy == ROUND_ROBIN
-        assert lib.rc_balance(engine.pointer, getattr(lib, policy)) == 0
+        assert lib.rc_balance_dispatch(engine.pointer) == 0
     assert fds() == before
