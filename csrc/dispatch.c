@@ -374,7 +374,7 @@ static bool is_overdue(struct rc_lane *lane, int64_t now)
     }
     if (now - taker->since_ms < PATIENCE_MS)
         return false;
-    if (!rc_thread_wants_cpu(thread, &ran) || now - taker->since_ms >= STARVED_MS)
+    if (!rc_wants_cpu(thread, !taker->acceptor, &ran) || now - taker->since_ms >= STARVED_MS)
         return true;
     if (!taker->ran_ns)
         taker->ran_ns = ran;

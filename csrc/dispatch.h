@@ -141,7 +141,7 @@ bool rc_accept_answer_held(struct rc_engine *engine, struct rc_lane *lane);
 void rc_accept_forget(struct rc_lane *lane);
 
 /* starved.c */
-bool rc_thread_wants_cpu(pid_t thread, uint64_t *ran_ns);
+bool rc_wants_cpu(pid_t thread, bool children, uint64_t *ran_ns);
 
 /* opens.c */
 int rc_opens_open(struct rc_engine *engine);
