@@ -170,7 +170,8 @@ class World(RuleBasedStateMachine):
             assert not process.released
             if reload:  # promise 3: nothing of a batch that is not complete
                 slot = self.people.slots[process.spawn.slot]
-                assert slot.index not in reload.batch or slot.incoming.id != key
+                incoming = slot.incoming.id if slot.incoming else None
+                assert slot.index not in reload.batch or incoming != key
         self.live = workers
 
     def weigh(self, command):
@@ -558,6 +559,7 @@ World.TestCase.settings = settings(
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 TestPopulation = World.TestCase
+TestPopulation.pytestmark = [pytest.mark.timeout(600)]  # much to try, beside other work
 
 
 def test_a_reload_that_fails_changes_nothing():
