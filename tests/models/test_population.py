@@ -170,7 +170,8 @@ class World(RuleBasedStateMachine):
             assert not process.released
             if reload:  # promise 3: nothing of a batch that is not complete
                 slot = self.people.slots[process.spawn.slot]
-                assert slot.index not in reload.batch or slot.incoming.id != key
+                new = slot.incoming  # None: it has not been its turn to boot (boots)
+                assert slot.index not in reload.batch or new is None or new.id != key
         self.live = workers
 
     def weigh(self, command):
