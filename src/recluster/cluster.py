@@ -383,16 +383,18 @@ class Cluster:
         self._work()
         return True
 
-    def _hear(self, events: list[_engine.Event]) -> bool:
-        """Whether the deadline was among them."""
+    def _hear(self, events: list[_engine.Event], nested: bool = False) -> bool:
+        """Whether the deadline was among them. `nested`: between two commands, where
+        whoever watches a descriptor may be the one that caused them."""
         due = False
         for kind, key, value, text in events:
             if kind == _engine.DEADLINE:
                 due = True
             elif kind == _engine.SIGNAL and self._signals:
                 self._signals.arrived(value)
-            elif kind == _engine.READABLE and value in self._watched:
-                self._watched[value]()
+            elif kind == _engine.READABLE:
+                if value in self._watched and not nested:  # else: it stays readable
+                    self._watched[value]()
             elif key in self._workers:
                 self._happened(kind, key, value, text)
             if self._engine is None:
@@ -474,7 +476,7 @@ class Cluster:
             # The first of many stand in bind already. (A deadline that is heard
             # here is set again after the commands.)
             if command.worker % SPAWNS_AT_A_TIME == 0:
-                self._hear(engine.wait(0))
+                self._hear(engine.wait(0), nested=True)
         elif isinstance(command, commands.Live):
             try:
                 engine.steer(command.workers, command.weights)
