@@ -265,6 +265,13 @@ struct rc_group {
     struct rc_kernel_plan plan;
 };
 
+/* Whether turns or counts were asked for by name: then they are kept to. In auto
+ * the kernel's count is one help of several, and who is congested is avoided. */
+static inline bool rc_group_exact(const struct rc_group *group)
+{
+    return group->kernel && group->policy != RC_BALANCE_AUTO;
+}
+
 struct rc_engine;
 
 /* One trapped bind or listen, however it came. */

@@ -100,8 +100,8 @@ enum rc_policy {
     RC_BALANCE_LEAST_CONNECTIONS,
 };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
-/* The last two by eBPF (CAP_BPF; CAP_NET_ADMIN too for the second); on failure
- * `refused` names what was. Without it they are at random. */
+/* The last two by eBPF (CAP_BPF; CAP_NET_ADMIN too for the second), and RC_BALANCE_AUTO
+ * as the second; on failure `refused` names what was. Without it they are at random. */
 int rc_balance_kernel(rc_engine *engine, const char **refused);
 
 /* Lanes and steering. Of its lanes, steering prefers those with the least: */
