@@ -24,13 +24,14 @@
 #include <unistd.h>
 
 enum {
-    STILL_US = 5000,         /* a queue that does not shrink for this long stands still */
-    STILL_MOST_US = 1000000, /* between two looks at one that does */
-    STUCK_US = 100000,       /* one that did for longer belongs to a worker that is stuck */
-    HUNG_US = 1000000,       /* avoided for this long, and still */
-    SAMPLE_US = 1000,        /* between two looks at a free lane during a vigil */
-    BUSY_SAMPLE_US = 4000,   /* and at one whose worker is at work */
-    STEER_US = 10,           /* the cost of a program, by the lane (72 us for 128) */
+    STILL_US = 5000,          /* a queue that does not shrink for this long stands still */
+    STILL_MOST_US = 1000000,  /* between two looks at one that does */
+    EXACT_STUCK_US = 5000000, /* where exact turns were asked for, which that ends */
+    STUCK_US = 100000,        /* one that did for longer belongs to a worker that is stuck */
+    HUNG_US = 1000000,        /* avoided for this long, and still */
+    SAMPLE_US = 1000,         /* between two looks at a free lane during a vigil */
+    BUSY_SAMPLE_US = 4000,    /* and at one whose worker is at work */
+    STEER_US = 10,            /* the cost of a program, by the lane (72 us for 128) */
 };
 
 static int64_t now_us(void)
@@ -285,8 +286,10 @@ enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane)
  * for 200 ms again and again. */
 bool rc_lane_stuck(const struct rc_lane *lane)
 {
-    unsigned most = lane->group->kernel ? STILL_MOST_US - 1 : STUCK_US;
-    return lane->pressure.congested && lane->pressure.interval > most;
+    const struct rc_pressure *pressure = &lane->pressure;
+    if (rc_group_exact(lane->group))
+        return pressure->congested && now_us() - pressure->marked_at >= EXACT_STUCK_US;
+    return pressure->congested && pressure->interval > STUCK_US;
 }
 
 /* From the first choice that avoids it, a congested lane is on its way to hung. */

@@ -100,9 +100,10 @@ enum rc_policy {
     RC_BALANCE_LEAST_CONNECTIONS,
 };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
-/* The last two by eBPF (CAP_BPF; CAP_NET_ADMIN too for the second); on failure
- * `refused` names what was. Or by dispatch, before the first worker: the master
- * accepts, and hands out. With neither they are at random. */
+/* The last two by eBPF (CAP_BPF; CAP_NET_ADMIN too for the second), and RC_BALANCE_AUTO
+ * as the second; on failure `refused` names what was. Or, but for AUTO, by dispatch,
+ * before the first worker: the master accepts, and hands out. With neither they are
+ * at random. */
 int rc_balance_kernel(rc_engine *engine, const char **refused);
 int rc_balance_dispatch(rc_engine *engine);
 const char *rc_balance_how(const rc_engine *engine); /* which way of dispatch is in use */
