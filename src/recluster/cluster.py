@@ -110,6 +110,7 @@ class Cluster:
             raise RuntimeError("the cluster was started before")
         self._engine = _engine.Engine(subreaper)
         try:
+            self._control = open_control(self, self._story.line)
             door = choose(self._engine, self.options.door, self._story.line)
             self._balance = balancing.choose(self._engine, self.options, self._story.line)
             self._spawner = Spawner(self._engine, self._program, door, self._may_fork)
@@ -120,7 +121,6 @@ class Cluster:
             if signals or subreaper:
                 meanings = Meanings(self, self._story.line)
                 self._signals = Signals(self, self._engine, meanings.act)
-            self._control = open_control(self, self._story.line)
             if self._control:
                 self._spawner.on_fork.append(self._control.abandon)
         except Refused as error:
