@@ -1,12 +1,14 @@
 /* bell.c - makes the listening socket of a worker readable, and unreadable again.
  *
  * Owns: a client socket of the master's with a port of its own, which the group's
- * program sends to this lane, and that program's part about bells. Ringing is a
+ * program sends to this lane, and that program. Ringing is a
  * connection that waits in the lane's queue; the worker wakes and calls accept,
  * which is trapped and answered with another connection (accept_door.c).
  *
  * Invariant: whatever else is found in a lane's queue is a client, for a stranger
  * may come from the same port of another address: it is handed out, never closed.
+ * New connections go to the front while any worker may be chosen, else to the sink; to
+ * a worker's lane only its bell.
  *
  * Over loopback the handshake is over before connect(2) has returned; where it is
  * not (packets go to another CPU), the bell rings a little later.
@@ -158,4 +160,27 @@ unsigned rc_bells_build(const struct rc_group *group, struct sock_filter *out, u
     }
     free(bells);
     return text.length <= room ? text.length : 0;
+}
+
+/* One program: bells to their lanes, all others to the front, or to the sink. */
+int rc_bells_attach(const struct rc_group *group, unsigned limit)
+{
+    struct sock_filter text[RC_PROGRAM_MAX];
+    unsigned front = group->count, sink = group->count;
+    bool open = false;
+    for (unsigned at = 0; at < group->count; at++) {
+        open |= group->lanes[at]->chosen;
+        if (group->lanes[at] == group->front)
+            front = at;
+        if (group->lanes[at] == group->sink)
+            sink = at;
+    }
+    unsigned index = open && front < limit ? front : sink < limit ? sink : front;
+    unsigned length = rc_bells_build(group, text, RC_PROGRAM_MAX - 1);
+    text[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, index);
+    struct sock_fprog program = {.len = (unsigned short)length, .filter = text};
+    if (setsockopt(group->lanes[0]->source.fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program,
+                   sizeof program) < 0)
+        return -errno;
+    return 0;
 }

@@ -3,7 +3,7 @@
  * Owns: when a lane is looked at, and what was seen: free, busy (its worker is
  * at work, so a new connection would wait), congested (its queue stands still),
  * hung (it was avoided for a second, and still does). Does not own the choice:
- * that is lanes.c's, which prefers the better and never refuses the worse while
+ * that is choosing.c, which prefers the better and never refuses the worse while
  * there is nothing else.
  *
  * A lane at rest costs nothing: it is armed in the epoll set, and is looked at
@@ -17,29 +17,18 @@
  */
 #include "internal.h"
 
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
-    STILL_US = 5000,          /* a queue that does not shrink for this long stands still */
-    STILL_MOST_US = 1000000,  /* between two looks at one that does */
-    EXACT_STUCK_US = 5000000, /* where exact turns were asked for, which that ends */
-    STUCK_US = 100000,        /* one that did for longer belongs to a worker that is stuck */
-    HUNG_US = 1000000,        /* avoided for this long, and still */
-    SAMPLE_US = 1000,         /* between two looks at a free lane during a vigil */
-    BUSY_SAMPLE_US = 4000,    /* and at one whose worker is at work */
-    STEER_US = 10,            /* the cost of a program, by the lane (72 us for 128) */
+    STILL_US = 5000,         /* a queue that does not shrink for this long stands still */
+    STILL_MOST_US = 1000000, /* between two looks at one that does */
+    HUNG_US = 1000000,       /* avoided for this long, and still */
+    SAMPLE_US = 1000,        /* between two looks at a free lane during a vigil */
+    BUSY_SAMPLE_US = 4000,   /* and at one whose worker is at work */
+    STEER_US = 10,           /* the cost of a program, by the lane (72 us for 128) */
 };
-
-static int64_t now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
 
 /* A shared lane is not: it is congested when all its workers are. Nor is one in
  * dispatch, where nothing is queued but a bell. */
@@ -146,7 +135,7 @@ static void stands_still(struct rc_engine *engine, struct rc_lane *lane, unsigne
     unsigned twice = pressure->interval * 2;
     pressure->queued = queued;
     set_congested(lane, true);
-    lane->group->stale |= twice > STUCK_US; /* for whom that makes the difference */
+    lane->group->stale |= twice > RC_STUCK_US; /* for whom that makes the difference */
     if (pressure->avoided_at && now - pressure->avoided_at >= HUNG_US)
         set_hung(engine, lane, true);
     if (judged(engine, lane) && anyone_free(lane->group))
@@ -178,7 +167,7 @@ static void look(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
 /* A connection waits in a lane that was at rest. */
 void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane)
 {
-    int64_t now = now_us();
+    int64_t now = rc_now_us();
     (void)rc_source_arm(engine->epoll, &lane->source, 0);
     if (!watched(lane) || rc_lane_is_deaf(engine, lane)) /* at once: a deaf lane traps clients */
         return;
@@ -229,7 +218,7 @@ void rc_lanes_sweep(struct rc_engine *engine)
     uint64_t times;
     if (read(engine->sweep.fd, &times, sizeof times) != sizeof times)
         return;
-    int64_t now = now_us();
+    int64_t now = rc_now_us();
     engine->sweep_at = 0;
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++) {
@@ -245,14 +234,6 @@ void rc_lanes_sweep(struct rc_engine *engine)
 }
 
 /* ---- for lanes.c -------------------------------------------------------------------------- */
-
-/* The lane is another's now, or nobody's: what was seen does not hold. */
-void rc_lane_calm(struct rc_lane *lane)
-{
-    if (lane->pressure.hung)
-        lane->worker->hung_lanes--;
-    memset(&lane->pressure, 0, sizeof lane->pressure);
-}
 
 /* After who is live has changed: lanes of live workers are watched, and only
  * they. */
@@ -270,34 +251,4 @@ void rc_group_watch(struct rc_engine *engine, struct rc_group *group)
             (void)rc_source_arm(engine->epoll, &lane->source, EPOLLIN);
         }
     }
-}
-
-enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane)
-{
-    const struct rc_pressure *pressure = &lane->pressure;
-    return pressure->hung        ? RC_HUNG
-           : pressure->congested ? RC_CONGESTED
-           : pressure->busy      ? RC_BUSY
-                                 : RC_FREE;
-}
-
-/* Congested for so long that it is no matter of a busy machine. Exact turns are not
- * given up before a second: 2 CPUs with 20 runnable processes let a worker stand
- * for 200 ms again and again. */
-bool rc_lane_stuck(const struct rc_lane *lane)
-{
-    const struct rc_pressure *pressure = &lane->pressure;
-    if (rc_group_exact(lane->group))
-        return pressure->congested && now_us() - pressure->marked_at >= EXACT_STUCK_US;
-    return pressure->congested && pressure->interval > STUCK_US;
-}
-
-/* From the first choice that avoids it, a congested lane is on its way to hung. */
-void rc_lane_chosen(struct rc_lane *lane, bool chosen)
-{
-    lane->chosen = chosen;
-    if (chosen || !lane->pressure.congested)
-        lane->pressure.avoided_at = 0;
-    else if (!lane->pressure.avoided_at)
-        lane->pressure.avoided_at = now_us();
 }

@@ -21,7 +21,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 enum { ARRIVAL_MS = 5000 };
 
@@ -56,18 +55,11 @@ static int held_by_any(struct rc_lane *lane)
     return error ? error : one.held;
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* The shim gets an adopted lane in a message: until it has put it in place no
  * process has it, and connections wait in it already. */
 void rc_lane_arrives(struct rc_lane *lane)
 {
-    lane->arrives_until_ms = now_ms() + ARRIVAL_MS;
+    lane->arrives_until_ms = rc_now_us() / 1000 + ARRIVAL_MS;
 }
 
 /* 1: a process of its worker has it; 0: none has; -errno: it cannot be known. */
@@ -78,7 +70,7 @@ int rc_lane_held(struct rc_lane *lane)
     int held = in_its_place(lane) ? 1 : held_by_any(lane);
     if (held == 1)
         lane->arrives_until_ms = 0;
-    return held == 0 && lane->arrives_until_ms > now_ms() ? -EAGAIN : held;
+    return held == 0 && lane->arrives_until_ms > rc_now_us() / 1000 ? -EAGAIN : held;
 }
 
 static int lanes_left(const struct rc_lane *given_up)
@@ -99,7 +91,8 @@ bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane)
     if (lane->deaf || engine->text_count == room || rc_lane_held(lane) != 0)
         return lane->deaf;
     lane->deaf = true;
-    rc_group_watch(engine, lane->group);
+    rc_lane_calm(lane); /* and it is not looked at any more */
+    (void)rc_source_arm(engine->epoll, &lane->source, 0);
     (void)rc_group_steer(lane->group); /* else the next Live does it */
     rc_emit_address(engine, RC_EVENT_DEAF, lane->worker->id, lanes_left(lane),
                     &lane->group->key.address);

@@ -1,19 +1,16 @@
 /* dispatch.c - who gets the next connection, where the master hands them out.
  *
  * Owns: the choice, back-pressure and patience. Does not own how a worker is told
- * (pass.c, bell.c), nor its accept (accept_door.c), nor the count of what is open
- * (opens.c).
+ * (pass.c, bell.c), nor its accept (accept_door.c), nor the connections (hands.c).
  *
  * Invariants:
  *  - a worker's lane has one offer at most: who has not taken its last connection
  *    gets no more. Where nobody can take, connections wait in the front's queue,
  *    in the kernel;
- *  - it is strict: the one whose turn it is is waited for, PATIENCE_MS long, and
+ *  - it is strict: the one whose turn it is is waited for, RC_PATIENCE_MS long, and
  *    while it only lacks a CPU up to STARVED_MS. Then it is late, its offer is taken
  *    back, and it is passed over until it accepts; what it missed it gets later, up
- *    to CATCH_UP connections of it;
- *  - a connection in the master's hand is there because a worker did not take it,
- *    and is the next to be given.
+ *    to CATCH_UP connections of it.
  */
 #include "internal.h"
 
@@ -22,24 +19,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
-enum {
-    PATIENCE_MS = 2,
-    BUSY_NS = 1000000,
-    STARVED_MS = 1000,
-    AGAIN_MS = 100,
-    CATCH_UP = 32,
-    AT_A_TIME = 64
-};
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
+enum { BUSY_NS = 1000000, STARVED_MS = 1000, CATCH_UP = 32, AT_A_TIME = 64 };
 
 /* ---- life ------------------------------------------------------------------- */
 
@@ -64,14 +46,6 @@ int rc_dispatch_open(struct rc_engine *engine, bool count)
     return error;
 }
 
-static void be_patient(struct rc_engine *engine, int ms)
-{
-    struct rc_dispatch *dispatch = &engine->dispatch;
-    struct itimerspec when = {.it_value.tv_nsec = (long)ms * 1000000};
-    if (!dispatch->patient)
-        dispatch->patient = timerfd_settime(dispatch->patience.fd, 0, &when, NULL) == 0;
-}
-
 /* ---- what waits -------------------------------------------------------------- */
 
 /* Is there a connection that no bell rings for? */
@@ -83,54 +57,6 @@ static bool anything_left(const struct rc_group *group)
     if (waiting > group->promised)
         return true;
     return waiting + rc_listener_queued(group->front->source.fd) > group->promised;
-}
-
-/* The next connection: 0, -EAGAIN, or -errno of accept(2). */
-int rc_dispatch_accept(struct rc_engine *engine, struct rc_group *group, struct rc_hand *out)
-{
-    struct rc_hand *hand = group->hand;
-    if (hand) {
-        *out = *hand;
-        group->hand = hand->next;
-        free(hand);
-        return 0;
-    }
-    *out = (struct rc_hand){.length = sizeof out->peer};
-    out->fd = group->front ? accept4(group->front->source.fd, (struct sockaddr *)&out->peer,
-                                     &out->length, SOCK_CLOEXEC)
-                           : -1;
-    if (out->fd >= 0)
-        return 0;
-    int error = group->front ? -errno : -EAGAIN;
-    if (error == -EINTR || error == -ECONNABORTED || error == -EPROTO)
-        error = -EAGAIN;
-    if (error != -EAGAIN) /* no descriptor or memory: no event tells when there is */
-        be_patient(engine, AGAIN_MS);
-    return error;
-}
-
-void rc_hands_free(struct rc_group *group)
-{
-    while (group->hand) {
-        struct rc_hand *hand = group->hand;
-        group->hand = hand->next;
-        close(hand->fd);
-        free(hand);
-    }
-}
-
-void rc_dispatch_return(struct rc_engine *engine, struct rc_group *group,
-                        const struct rc_hand *hand)
-{
-    struct rc_hand *kept = malloc(sizeof *kept);
-    if (!kept) { /* 48 bytes: the process is at its end anyway */
-        close(hand->fd);
-        return;
-    }
-    *kept = *hand;
-    kept->next = group->hand;
-    group->hand = kept;
-    be_patient(engine, PATIENCE_MS); /* somebody looks at it, whoever called */
 }
 
 /* ---- whose turn --------------------------------------------------------------- */
@@ -214,12 +140,6 @@ bool rc_dispatch_turn_of(struct rc_engine *engine, struct rc_lane *lane)
     return anything_left(lane->group);
 }
 
-void rc_dispatch_given(struct rc_engine *engine, struct rc_lane *lane, const struct rc_hand *hand)
-{
-    if (engine->dispatch.opens.source.fd >= 0)
-        rc_opens_add(engine, lane->worker, hand);
-}
-
 /* ---- offering ------------------------------------------------------------------- */
 
 /* A promise is an offer whose connection still lies in the front's queue. */
@@ -230,19 +150,7 @@ static void promise(struct rc_engine *engine, struct rc_lane *lane)
     lane->worker->given++;
     lane->worker->promised++;
     lane->group->promised++;
-    be_patient(engine, PATIENCE_MS);
-}
-
-/* The connection has been given after all, or goes to somebody else. */
-void rc_dispatch_settle(struct rc_lane *lane, bool given)
-{
-    if (!lane->taker.offered || lane->taker.pair.fd >= 0)
-        return;
-    lane->taker.offered = false;
-    lane->worker->promised--;
-    lane->group->promised--;
-    if (!given)
-        lane->worker->given--;
+    rc_dispatch_be_patient(engine, RC_PATIENCE_MS);
 }
 
 static int offer_by_pair(struct rc_engine *engine, struct rc_lane *lane)
@@ -262,7 +170,7 @@ static int offer_by_pair(struct rc_engine *engine, struct rc_lane *lane)
     lane->taker.offered = true;
     lane->taker.since_ms = 0;
     lane->worker->given++;
-    be_patient(engine, PATIENCE_MS);
+    rc_dispatch_be_patient(engine, RC_PATIENCE_MS);
     return 0;
 }
 
@@ -271,7 +179,7 @@ static void ring(struct rc_engine *engine, struct rc_lane *lane)
     if (rc_bell_ring(&lane->taker.bell, &lane->group->key) < 0) {
         rc_dispatch_settle(lane, false);
         lane->taker.late = true;
-        be_patient(engine, AGAIN_MS);
+        rc_dispatch_be_patient(engine, RC_AGAIN_MS);
     }
 }
 
@@ -295,7 +203,7 @@ static void wait_for(struct rc_engine *engine, struct rc_lane *lane)
     struct rc_taker *taker = &lane->taker;
     if (taker->pair.fd >= 0)
         (void)rc_source_arm(engine->epoll, &taker->pair, EPOLLOUT);
-    be_patient(engine, PATIENCE_MS);
+    rc_dispatch_be_patient(engine, RC_PATIENCE_MS);
 }
 
 /* Hands out what waits, as far as there are takers. Whoever makes a taker free, or
@@ -306,7 +214,7 @@ void rc_dispatch_run(struct rc_engine *engine, struct rc_group *group)
     if (!group->front)
         return;
     if (engine->dispatch.opens.count)
-        rc_opens_look(engine, now_ms());
+        rc_opens_look(engine, rc_now_us() / 1000);
     for (int most = AT_A_TIME; most > 0; most--) {
         struct rc_lane *lane = choose(engine, group, &blocked);
         if (!lane) {
@@ -330,36 +238,6 @@ void rc_dispatch_run_all(struct rc_engine *engine)
 
 /* ---- taking back ------------------------------------------------------------------ */
 
-/* 1 if it had not taken it: the connection is in our hand again. */
-bool rc_dispatch_withdraw(struct rc_engine *engine, struct rc_lane *lane)
-{
-    struct rc_taker *taker = &lane->taker;
-    struct rc_hand hand;
-    bool had = taker->offered;
-    if (taker->pair.fd < 0) {
-        rc_dispatch_settle(lane, false);
-        return had;
-    }
-    had = false;
-    while (rc_pass_receive(taker->theirs, &hand) == 0)
-        if (hand.fd >= 0) { /* else it was a nudge */
-            had = true;
-            lane->worker->given--;
-            rc_dispatch_return(engine, lane->group, &hand);
-        }
-    taker->offered = false;
-    return had;
-}
-
-/* Its bell does not ring any more; who else came to the lane is in our hand. */
-void rc_dispatch_silence(struct rc_engine *engine, struct rc_lane *lane)
-{
-    struct rc_hand stranger;
-    while (lane->taker.bell.fd >= 0 &&
-           rc_bell_silence(&lane->taker.bell, lane->source.fd, &stranger) > 0)
-        rc_dispatch_return(engine, lane->group, &stranger);
-}
-
 /* It has had its time, and not for want of a CPU: it sleeps elsewhere, or it has run
  * for a while since it was first looked at and has not come to accept. */
 static bool is_overdue(struct rc_lane *lane, int64_t now)
@@ -372,7 +250,7 @@ static bool is_overdue(struct rc_lane *lane, int64_t now)
         taker->ran_ns = 0;
         return false;
     }
-    if (now - taker->since_ms < PATIENCE_MS)
+    if (now - taker->since_ms < RC_PATIENCE_MS)
         return false;
     if (!rc_wants_cpu(thread, !taker->acceptor, &ran) || now - taker->since_ms >= STARVED_MS)
         return true;
@@ -409,7 +287,7 @@ void rc_dispatch_patience(struct rc_engine *engine)
     if (read(engine->dispatch.patience.fd, &times, sizeof times) != sizeof times)
         return;
     engine->dispatch.patient = false;
-    int64_t now = now_ms();
+    int64_t now = rc_now_us() / 1000;
     for (struct rc_group *group = engine->groups; group; group = group->next) {
         bool waiting = false;
         for (unsigned at = 0; group->front && at < group->count; at++) {
@@ -430,6 +308,6 @@ void rc_dispatch_patience(struct rc_engine *engine)
             forgive(group);
         rc_dispatch_run(engine, group);
         if (waiting)
-            be_patient(engine, PATIENCE_MS);
+            rc_dispatch_be_patient(engine, RC_PATIENCE_MS);
     }
 }

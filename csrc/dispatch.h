@@ -7,7 +7,7 @@
  * listening socket, or a bell (bell.c), a connection of ours that makes the
  * listening socket readable until its accept has been answered (accept_door.c).
  *
- * Direction: dispatch -> pass, bell, opens; accept_door -> dispatch; front -> bell.
+ * Direction: accept_door, takers -> dispatch -> held -> hands -> pass, bell, opens.
  */
 #ifndef RECLUSTER_DISPATCH_H
 #define RECLUSTER_DISPATCH_H
@@ -88,27 +88,17 @@ struct rc_dispatch {
     struct rc_opens opens;
 };
 
-/* dispatch.c */
-int rc_dispatch_open(struct rc_engine *engine, bool count);
-bool rc_dispatch_withdraw(struct rc_engine *engine, struct rc_lane *lane);
-void rc_dispatch_silence(struct rc_engine *engine, struct rc_lane *lane);
+/* accept_door.c */
+struct seccomp_notif;
+void rc_accept_prepare(int door);
+bool rc_accept_asked(struct rc_engine *engine, struct rc_worker *worker, int door,
+                     const struct seccomp_notif *notice);
 
 /* takers.c */
 int rc_dispatch_join(struct rc_engine *engine, struct rc_lane *lane, bool passes);
 void rc_dispatch_leave(struct rc_engine *engine, struct rc_lane *lane);
 void rc_dispatch_worker_ended(struct rc_engine *engine, struct rc_worker *worker);
-void rc_dispatch_run(struct rc_engine *engine, struct rc_group *group);
-void rc_dispatch_run_all(struct rc_engine *engine);
 void rc_dispatch_resteer(struct rc_engine *engine, bool any_live);
-void rc_dispatch_taken(struct rc_engine *engine, struct rc_lane *lane);
-void rc_dispatch_patience(struct rc_engine *engine);
-void rc_dispatch_settle(struct rc_lane *lane, bool given);
-bool rc_dispatch_turn_of(struct rc_engine *engine, struct rc_lane *lane);
-int rc_dispatch_accept(struct rc_engine *engine, struct rc_group *group, struct rc_hand *out);
-void rc_hands_free(struct rc_group *group);
-void rc_dispatch_return(struct rc_engine *engine, struct rc_group *group,
-                        const struct rc_hand *hand);
-void rc_dispatch_given(struct rc_engine *engine, struct rc_lane *lane, const struct rc_hand *hand);
 unsigned rc_dispatch_queued(const struct rc_lane *lane);
 void rc_dispatch_inherit(struct rc_engine *engine, const struct rc_worker *from,
                          struct rc_worker *to);
@@ -117,8 +107,40 @@ bool rc_dispatch_passes(int *backlog);
 
 /* front.c */
 int rc_front_new(struct rc_engine *engine, struct rc_group *group, int like, unsigned backlog);
-int rc_front_attach(const struct rc_group *group, unsigned limit);
 void rc_front_copy_options(int from, int to);
+
+/* dispatch.c */
+int rc_dispatch_open(struct rc_engine *engine, bool count);
+void rc_dispatch_run(struct rc_engine *engine, struct rc_group *group);
+void rc_dispatch_run_all(struct rc_engine *engine);
+void rc_dispatch_taken(struct rc_engine *engine, struct rc_lane *lane);
+void rc_dispatch_patience(struct rc_engine *engine);
+bool rc_dispatch_turn_of(struct rc_engine *engine, struct rc_lane *lane);
+
+/* held.c */
+bool rc_accept_answer_held(struct rc_engine *engine, struct rc_lane *lane);
+void rc_accept_forget(struct rc_lane *lane);
+void rc_held_refuse(int door, uint64_t id, int error);
+void rc_held_silence(struct rc_engine *engine, struct rc_lane *lane);
+int rc_held_give(struct rc_engine *engine, struct rc_lane *lane, int door,
+                 const struct rc_held *held, struct rc_hand *hand);
+int rc_held_keep(struct rc_lane *lane, const struct rc_held *held);
+
+/* hands.c */
+enum {
+    RC_PATIENCE_MS = 2, /* for one who was told to take a connection */
+    RC_AGAIN_MS = 100,  /* until a descriptor or memory may be free */
+};
+void rc_dispatch_be_patient(struct rc_engine *engine, int ms);
+int rc_dispatch_accept(struct rc_engine *engine, struct rc_group *group, struct rc_hand *out);
+int rc_dispatch_take(struct rc_engine *engine, struct rc_lane *lane, struct rc_hand *out);
+void rc_dispatch_return(struct rc_engine *engine, struct rc_group *group,
+                        const struct rc_hand *hand);
+void rc_dispatch_given(struct rc_engine *engine, struct rc_lane *lane, const struct rc_hand *hand);
+void rc_dispatch_settle(struct rc_lane *lane, bool given);
+bool rc_dispatch_withdraw(struct rc_engine *engine, struct rc_lane *lane);
+void rc_dispatch_silence(struct rc_engine *engine, struct rc_lane *lane);
+void rc_hands_free(struct rc_group *group);
 
 /* pass.c */
 int rc_pass_pair(const struct sockaddr_in6 *address, int *ours, int *theirs);
@@ -131,14 +153,7 @@ int rc_bell_new(const struct rc_key *key, struct rc_bell *bell);
 int rc_bell_ring(struct rc_bell *bell, const struct rc_key *key);
 int rc_bell_silence(struct rc_bell *bell, int lane, struct rc_hand *stranger);
 unsigned rc_bells_build(const struct rc_group *group, struct sock_filter *out, unsigned room);
-
-/* accept_door.c */
-struct seccomp_notif;
-void rc_accept_prepare(int door);
-bool rc_accept_asked(struct rc_engine *engine, struct rc_worker *worker, int door,
-                     const struct seccomp_notif *notice);
-bool rc_accept_answer_held(struct rc_engine *engine, struct rc_lane *lane);
-void rc_accept_forget(struct rc_lane *lane);
+int rc_bells_attach(const struct rc_group *group, unsigned limit);
 
 /* starved.c */
 bool rc_wants_cpu(pid_t thread, bool children, uint64_t *ran_ns);

@@ -1,11 +1,8 @@
 /* front.c - the lane of the master's that gets a group's connections in dispatch.
  *
- * Owns: making it, and the group's program while there is one. It has the options
- * of a worker's listening socket, for connections inherit them: without TCP_NODELAY
- * gunicorn's keep-alive took 43 ms a request instead of 1.
- *
- * Invariant: new connections go to the front while any worker may be chosen, else
- * to the sink; to a worker's lane only its bell.
+ * Owns: making it. It has the options of a worker's listening socket, for connections
+ * inherit them: without TCP_NODELAY gunicorn's keep-alive took 43 ms a request
+ * instead of 1.
  */
 #include "internal.h"
 
@@ -114,27 +111,4 @@ int rc_front_new(struct rc_engine *engine, struct rc_group *group, int like, uns
     }
     group->front = front;
     return rc_group_steer(group);
-}
-
-/* One program: bells to their lanes, all others to the front, or to the sink. */
-int rc_front_attach(const struct rc_group *group, unsigned limit)
-{
-    struct sock_filter text[RC_PROGRAM_MAX];
-    unsigned front = group->count, sink = group->count;
-    bool open = false;
-    for (unsigned at = 0; at < group->count; at++) {
-        open |= group->lanes[at]->chosen;
-        if (group->lanes[at] == group->front)
-            front = at;
-        if (group->lanes[at] == group->sink)
-            sink = at;
-    }
-    unsigned index = open && front < limit ? front : sink < limit ? sink : front;
-    unsigned length = rc_bells_build(group, text, RC_PROGRAM_MAX - 1);
-    text[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, index);
-    struct sock_fprog program = {.len = (unsigned short)length, .filter = text};
-    if (setsockopt(group->lanes[0]->source.fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program,
-                   sizeof program) < 0)
-        return -errno;
-    return 0;
 }

@@ -58,6 +58,7 @@ struct rc_source {
 
 #include "dispatch.h"
 
+int64_t rc_now_us(void);
 int rc_source_add(int epoll, struct rc_source *source, enum rc_source_kind kind, int fd,
                   uint32_t events);
 int rc_source_arm(int epoll, struct rc_source *source, uint32_t events);
@@ -336,22 +337,31 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 void rc_lanes_refused(struct rc_answer *answer);
 
-/* lanes.c */
-void rc_lane_init(struct rc_lane *lane);
-unsigned rc_listener_queued(int fd);
+/* groups.c */
 struct rc_group *rc_group_find(struct rc_engine *engine, const struct rc_key *key);
 struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key);
+void rc_lane_init(struct rc_lane *lane);
 int rc_group_append(struct rc_group *group, struct rc_lane *lane);
-bool rc_group_choose(struct rc_group *group);
-int rc_group_steer(struct rc_group *group);
-int rc_group_refresh(struct rc_group *group);
+struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode);
+
+/* descriptor.c */
+pid_t rc_process_of(pid_t thread);
+int rc_take_descriptor(const struct rc_worker *worker, pid_t process, int number);
+int rc_take_of_thread(const struct rc_worker *worker, pid_t thread, int number);
+
+/* lanes.c */
 void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group);
 void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group);
-struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode);
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
 int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);
-unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
+
+/* choosing.c */
+unsigned rc_lane_index(const struct rc_lane *lane);
+bool rc_group_choose(struct rc_group *group);
+int rc_group_attach(struct rc_group *group, unsigned limit);
+int rc_group_steer(struct rc_group *group);
+int rc_group_refresh(struct rc_group *group);
 
 /* deaf.c */
 void rc_lane_arrives(struct rc_lane *lane);
@@ -374,12 +384,17 @@ void rc_lane_unshare(struct rc_lane *lane);
 struct rc_lane *rc_lane_of_party(struct rc_group *group, uint32_t party);
 bool rc_shares_live(const struct rc_engine *engine, const struct rc_worker *worker);
 
-/* congestion.c */
-void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
-void rc_lane_calm(struct rc_lane *lane);
-void rc_lane_chosen(struct rc_lane *lane, bool chosen);
+/* pressure.c */
+enum { RC_STUCK_US = 100000 }; /* who stands still for longer does not only lack a CPU */
+unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
+unsigned rc_listener_queued(int fd);
 enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane);
 bool rc_lane_stuck(const struct rc_lane *lane);
+void rc_lane_chosen(struct rc_lane *lane, bool chosen);
+void rc_lane_calm(struct rc_lane *lane);
+
+/* congestion.c */
+void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
 void rc_group_watch(struct rc_engine *engine, struct rc_group *group);
 void rc_lanes_sweep(struct rc_engine *engine);
 
@@ -453,7 +468,6 @@ int rc_kernel_connections(const struct rc_lane *lane);
 enum rc_traps { RC_TRAP_BINDS, RC_TRAP_ACCEPTS };
 int rc_notify_install(enum rc_traps traps);
 int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker);
-int rc_notify_descriptor(const struct rc_worker *worker, pid_t thread, int number);
 
 struct rc_shim {
     struct rc_source port;

@@ -15,130 +15,10 @@
 #include "internal.h"
 
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
-
-/* ---- steering a group ------------------------------------------------------ */
-
-enum level { NEVER, ORPHAN, HUNG, CONGESTED, BUSY, FREE };
-
-void rc_lane_init(struct rc_lane *lane)
-{
-    lane->source.fd = lane->taker.pair.fd = lane->taker.theirs = lane->taker.bell.fd = -1;
-}
-
-/* By address a client comes to its slot whatever that does. Where parts were asked
- * for, or turns, they are exact, but for who is stuck: to prefer one worker or another from
- * one moment to the next would make a canary's what chance makes it. */
-static enum level lane_level(const struct rc_lane *lane)
-{
-    enum rc_level level = rc_lane_level(lane);
-    const struct rc_group *group = lane->group;
-    if (level == RC_LEVEL_LIVE && lane->deaf)
-        level = RC_LEVEL_ORPHAN; /* it waits for a successor too */
-    if (level != RC_LEVEL_LIVE)
-        return level == RC_LEVEL_ORPHAN && !group->held ? ORPHAN : NEVER;
-    bool exact = group->policy == RC_BALANCE_WEIGHTED || group->weighed || rc_group_exact(group);
-    if (group->policy == RC_BALANCE_SOURCE_IP || (exact && !rc_lane_stuck(lane)))
-        return FREE;
-    return (enum level)(FREE - rc_lane_pressure(lane));
-}
-
-/* Whether the lanes' weights differ. */
-static bool group_weighed(const struct rc_group *group)
-{
-    double first = 0;
-    for (unsigned at = 0; at < group->count; at++) {
-        if (rc_lane_level(group->lanes[at]) != RC_LEVEL_LIVE)
-            continue;
-        double weight = rc_lane_weight(group->lanes[at]);
-        if (first > 0 && (weight < first || weight > first))
-            return true;
-        first = weight;
-    }
-    return false;
-}
-
-static unsigned lane_index(const struct rc_lane *lane)
-{
-    unsigned at = 0;
-    while (lane->group->lanes[at] != lane)
-        at++;
-    return at;
-}
-
-/* Whether that differs from the last choice. */
-bool rc_group_choose(struct rc_group *group)
-{
-    enum level best = NEVER;
-    bool changed = false;
-    group->weighed = group_weighed(group);
-    for (unsigned at = 0; at < group->count; at++) {
-        enum level level = lane_level(group->lanes[at]);
-        best = level > best ? level : best;
-    }
-    for (unsigned at = 0; at < group->count; at++) {
-        struct rc_lane *lane = group->lanes[at];
-        bool before = lane->chosen;
-        rc_lane_chosen(lane, best != NEVER && lane_level(lane) == best);
-        changed |= lane->chosen != before;
-    }
-    return changed;
-}
-
-/* Steers to the chosen lanes: by eBPF where the engine has it, else by a classic
- * program over those below index `limit`. Where there is none, to the sink:
- * clients wait. */
-static int group_attach(struct rc_group *group, unsigned limit)
-{
-    if (group->front)
-        return rc_front_attach(group, limit);
-    if (rc_kernel_steer(group) == 0)
-        return 0;
-    struct rc_choice *choices = calloc(group->count, sizeof *choices);
-    unsigned count = 0;
-    if (!choices)
-        return -ENOMEM;
-    for (unsigned at = 0; at < group->count && at < limit; at++)
-        if (group->lanes[at]->chosen) {
-            const struct rc_worker *worker = group->lanes[at]->worker;
-            double weight = rc_lane_weight(group->lanes[at]);
-            choices[count++] = (struct rc_choice){at, worker->id, worker->slot, weight};
-        }
-    if (count == 0 && group->sink && lane_index(group->sink) < limit)
-        choices[count++] = (struct rc_choice){.index = lane_index(group->sink)};
-    int error =
-        count ? rc_steering_attach(group->lanes[0]->source.fd, group->policy, choices, count, NULL)
-              : 0;
-    if (count && !error)
-        group->plan.attached = false;
-    free(choices);
-    return error;
-}
-
-int rc_group_steer(struct rc_group *group)
-{
-    if (group->count == 0)
-        return 0;
-    (void)rc_group_choose(group);
-    int error = group_attach(group, group->count);
-    group->stale = false;
-    group->refused = error != 0;
-    return error;
-}
-
-/* After a change of pressure only: often the choice stays what it was. */
-int rc_group_refresh(struct rc_group *group)
-{
-    if (group->count == 0 || (!rc_group_choose(group) && !group->refused)) {
-        group->stale = false;
-        return 0;
-    }
-    return rc_group_steer(group);
-}
 
 int rc_lanes_resteer(struct rc_engine *engine)
 {
@@ -179,28 +59,6 @@ int rc_balance(rc_engine *engine, enum rc_policy policy)
 
 /* ---- groups ------------------------------------------------------------------ */
 
-struct rc_group *rc_group_find(struct rc_engine *engine, const struct rc_key *key)
-{
-    for (struct rc_group *group = engine->groups; group; group = group->next)
-        if (rc_same_place(&group->key, key))
-            return group;
-    return NULL;
-}
-
-struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key)
-{
-    struct rc_group *group = calloc(1, sizeof *group);
-    if (!group)
-        return NULL;
-    group->key = *key;
-    group->zero_index = -1;
-    group->policy = engine->policy;
-    group->kernel = engine->kernel;
-    group->next = engine->groups;
-    engine->groups = group;
-    return group;
-}
-
 void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group)
 {
     if (group->count)
@@ -217,28 +75,13 @@ void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group)
 
 /* ---- adding and removing lanes ------------------------------------------------ */
 
-int rc_group_append(struct rc_group *group, struct rc_lane *lane)
-{
-    if (group->count == group->room) {
-        unsigned room = group->room ? group->room * 2 : 8;
-        struct rc_lane **lanes = realloc(group->lanes, room * sizeof *lanes);
-        if (!lanes)
-            return -ENOMEM;
-        group->lanes = lanes;
-        group->room = room;
-    }
-    group->lanes[group->count++] = lane;
-    lane->group = group;
-    return 0;
-}
-
 /* As the kernel does: the last one moves into its place. */
 static void lane_take_out(struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
     rc_lane_calm(lane);
     rc_kernel_forget(group, lane);
-    group->lanes[lane_index(lane)] = group->lanes[group->count - 1];
+    group->lanes[rc_lane_index(lane)] = group->lanes[group->count - 1];
     group->count--;
 }
 
@@ -280,7 +123,7 @@ static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
     unsigned last = group->count - 1;
     lane->removing = true;
     (void)rc_group_choose(group);
-    int error = group_attach(group, lane_index(lane) == last ? group->count : last);
+    int error = rc_group_attach(group, rc_lane_index(lane) == last ? group->count : last);
     if (error) { /* no memory: with the old program a removal would be wrong */
         lane->removing = false;
         (void)rc_group_choose(group);
@@ -398,36 +241,7 @@ int rc_close_lanes(rc_engine *engine, uint32_t id)
     return first;
 }
 
-struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode)
-{
-    for (struct rc_group *group = inode ? engine->groups : NULL; group; group = group->next)
-        for (unsigned at = 0; at < group->count; at++)
-            if (group->lanes[at]->inode == inode || group->lanes[at]->taker.inode == inode)
-                return group->lanes[at];
-    return NULL;
-}
-
 /* ---- facts ------------------------------------------------------------------------------- */
-
-/* For a listener tcpi_unacked is the length of its accept queue and tcpi_sacked
- * its limit (tcp_get_info, net/ipv4/tcp.c). */
-unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit)
-{
-    struct tcp_info info;
-    socklen_t length = sizeof info;
-    memset(&info, 0, sizeof info);
-    if (getsockopt(lane->source.fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0)
-        return 0;
-    if (limit)
-        *limit = info.tcpi_sacked;
-    return info.tcpi_unacked;
-}
-
-unsigned rc_listener_queued(int fd)
-{
-    const struct rc_lane lane = {.source.fd = fd};
-    return rc_lane_queued(&lane, NULL);
-}
 
 int rc_queued(rc_engine *engine, uint32_t id)
 {

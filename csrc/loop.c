@@ -1,4 +1,4 @@
-/* loop.c - descriptors in the epoll set.
+/* loop.c - descriptors in the epoll set; and the clock.
  *
  * Owns: registration and removal. Does not own what happens on readiness.
  * Invariant: a descriptor leaves the epoll set before it is closed. epoll keys
@@ -11,7 +11,15 @@
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
+
+int64_t rc_now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
 
 void rc_close(int *fd)
 {

@@ -1,7 +1,7 @@
 /* notify.c - the door: bind(2) and listen(2) of a worker by seccomp notification.
  *
  * Owns: the filter, and one notification at a time. Does not own what a bind
- * means (lanes.c). Installed in the child before any user code; everything the
+ * means (bind.c, listen.c). Installed in the child before any user code; everything the
  * worker starts inherits it (seccomp_unotify(2)).
  *
  * Invariant: a notification is received, then its descriptor taken, then its
@@ -85,53 +85,6 @@ int rc_notify_install(enum rc_traps traps)
     return listener < 0 ? -errno : listener;
 }
 
-/* The notification names a thread; /proc knows its process. */
-static pid_t process_of(pid_t thread)
-{
-    char path[32], text[256];
-    snprintf(path, sizeof path, "/proc/%d/status", (int)thread);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT ? -ESRCH : -errno;
-    ssize_t got = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (got <= 0)
-        return -ESRCH;
-    text[got] = '\0';
-    const char *line = strstr(text, "\nTgid:");
-    int process = -1;
-    return line && sscanf(line, "\nTgid: %d", &process) == 1 ? process : -ESRCH;
-}
-
-static int take_descriptor(const struct rc_worker *worker, pid_t process, int number)
-{
-    int pidfd =
-        process == worker->pid ? worker->process.fd : (int)syscall(SYS_pidfd_open, process, 0);
-    if (pidfd < 0)
-        return -errno;
-    int fd = (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
-    int error = fd < 0 ? -errno : 0;
-    if (pidfd != worker->process.fd)
-        close(pidfd);
-    return error ? error : fd;
-}
-
-/* A duplicate of what a thread of the worker has at that number. */
-int rc_notify_descriptor(const struct rc_worker *worker, pid_t thread, int number)
-{
-    if (thread == worker->pid)
-        return take_descriptor(worker, thread, number);
-    int pidfd = (int)syscall(SYS_pidfd_open, thread, O_EXCL); /* PIDFD_THREAD, Linux 6.9 */
-    if (pidfd < 0) {
-        pid_t process = process_of(thread);
-        return process < 0 ? process : take_descriptor(worker, process, number);
-    }
-    int fd = (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
-    int error = fd < 0 ? -errno : 0;
-    close(pidfd);
-    return error ? error : fd;
-}
-
 static int read_address(pid_t process, uint64_t from, uint64_t length, struct rc_call *call)
 {
     socklen_t wanted = length < sizeof call->address ? (socklen_t)length : sizeof call->address;
@@ -183,10 +136,11 @@ static void decide(struct rc_engine *engine, int door, const struct seccomp_noti
 {
     bool is_bind = notice->data.nr == __NR_bind;
     call->pid = (pid_t)notice->pid == call->worker->pid ? call->worker->pid
-                                                        : process_of((pid_t)notice->pid);
+                                                        : rc_process_of((pid_t)notice->pid);
     call->number = (int)notice->data.args[0];
     call->backlog = (int)notice->data.args[1];
-    call->fd = call->pid < 0 ? call->pid : take_descriptor(call->worker, call->pid, call->number);
+    call->fd =
+        call->pid < 0 ? call->pid : rc_take_descriptor(call->worker, call->pid, call->number);
     if (call->fd == -EBADF || call->fd == -ESRCH)
         return; /* the kernel will say the same, or there is nobody to tell */
     if (call->fd < 0) {

@@ -1,0 +1,125 @@
+/* choosing.c - which lanes of a group new connections may go to, and saying so.
+ *
+ * Owns: the choice among a group's lanes, by who is live and who is preferred, and
+ * its attachment. Does not own what it is made from: levels (sharing.c), pressure
+ * (pressure.c), nor the programs (steering.c, kernel_plan.c, front.c).
+ *
+ * Invariant: the better kind of lane there is is chosen, and the worse never refused
+ * while there is nothing else.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum level { NEVER, ORPHAN, HUNG, CONGESTED, BUSY, FREE };
+
+/* By address a client comes to its slot whatever that does. Where parts were asked
+ * for, or turns, they are exact, but for who is stuck: to prefer one worker or another from
+ * one moment to the next would make a canary's what chance makes it. */
+static enum level lane_level(const struct rc_lane *lane)
+{
+    enum rc_level level = rc_lane_level(lane);
+    const struct rc_group *group = lane->group;
+    if (level == RC_LEVEL_LIVE && lane->deaf)
+        level = RC_LEVEL_ORPHAN; /* it waits for a successor too */
+    if (level != RC_LEVEL_LIVE)
+        return level == RC_LEVEL_ORPHAN && !group->held ? ORPHAN : NEVER;
+    bool exact = group->policy == RC_BALANCE_WEIGHTED || group->weighed || rc_group_exact(group);
+    if (group->policy == RC_BALANCE_SOURCE_IP || (exact && !rc_lane_stuck(lane)))
+        return FREE;
+    return (enum level)(FREE - rc_lane_pressure(lane));
+}
+
+/* Whether the lanes' weights differ. */
+static bool group_weighed(const struct rc_group *group)
+{
+    double first = 0;
+    for (unsigned at = 0; at < group->count; at++) {
+        if (rc_lane_level(group->lanes[at]) != RC_LEVEL_LIVE)
+            continue;
+        double weight = rc_lane_weight(group->lanes[at]);
+        if (first > 0 && (weight < first || weight > first))
+            return true;
+        first = weight;
+    }
+    return false;
+}
+
+unsigned rc_lane_index(const struct rc_lane *lane)
+{
+    unsigned at = 0;
+    while (lane->group->lanes[at] != lane)
+        at++;
+    return at;
+}
+
+/* Whether that differs from the last choice. */
+bool rc_group_choose(struct rc_group *group)
+{
+    enum level best = NEVER;
+    bool changed = false;
+    group->weighed = group_weighed(group);
+    for (unsigned at = 0; at < group->count; at++) {
+        enum level level = lane_level(group->lanes[at]);
+        best = level > best ? level : best;
+    }
+    for (unsigned at = 0; at < group->count; at++) {
+        struct rc_lane *lane = group->lanes[at];
+        bool before = lane->chosen;
+        rc_lane_chosen(lane, best != NEVER && lane_level(lane) == best);
+        changed |= lane->chosen != before;
+    }
+    return changed;
+}
+
+/* Steers to the chosen lanes: by eBPF where the engine has it, else by a classic
+ * program over those below index `limit`. Where there is none, to the sink:
+ * clients wait. */
+int rc_group_attach(struct rc_group *group, unsigned limit)
+{
+    if (group->front)
+        return rc_bells_attach(group, limit);
+    if (rc_kernel_steer(group) == 0)
+        return 0;
+    struct rc_choice *choices = calloc(group->count, sizeof *choices);
+    unsigned count = 0;
+    if (!choices)
+        return -ENOMEM;
+    for (unsigned at = 0; at < group->count && at < limit; at++)
+        if (group->lanes[at]->chosen) {
+            const struct rc_worker *worker = group->lanes[at]->worker;
+            double weight = rc_lane_weight(group->lanes[at]);
+            choices[count++] = (struct rc_choice){at, worker->id, worker->slot, weight};
+        }
+    if (count == 0 && group->sink && rc_lane_index(group->sink) < limit)
+        choices[count++] = (struct rc_choice){.index = rc_lane_index(group->sink)};
+    int error =
+        count ? rc_steering_attach(group->lanes[0]->source.fd, group->policy, choices, count, NULL)
+              : 0;
+    if (count && !error)
+        group->plan.attached = false;
+    free(choices);
+    return error;
+}
+
+int rc_group_steer(struct rc_group *group)
+{
+    if (group->count == 0)
+        return 0;
+    (void)rc_group_choose(group);
+    int error = rc_group_attach(group, group->count);
+    group->stale = false;
+    group->refused = error != 0;
+    return error;
+}
+
+/* After a change of pressure only: often the choice stays what it was. */
+int rc_group_refresh(struct rc_group *group)
+{
+    if (group->count == 0 || (!rc_group_choose(group) && !group->refused)) {
+        group->stale = false;
+        return 0;
+    }
+    return rc_group_steer(group);
+}

@@ -1,0 +1,68 @@
+/* pressure.c - what is known of a lane: its queue, and its worker's state by it.
+ *
+ * Owns: the reading of rc_pressure. What is in it is seen by congestion.c.
+ */
+#include "internal.h"
+
+#include <netinet/tcp.h>
+#include <string.h>
+
+enum { EXACT_STUCK_US = 5000000 }; /* where exact turns were asked for, which that ends */
+
+/* For a listener tcpi_unacked is the length of its accept queue and tcpi_sacked
+ * its limit (tcp_get_info, net/ipv4/tcp.c). */
+unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit)
+{
+    struct tcp_info info;
+    socklen_t length = sizeof info;
+    memset(&info, 0, sizeof info);
+    if (getsockopt(lane->source.fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0)
+        return 0;
+    if (limit)
+        *limit = info.tcpi_sacked;
+    return info.tcpi_unacked;
+}
+
+unsigned rc_listener_queued(int fd)
+{
+    const struct rc_lane lane = {.source.fd = fd};
+    return rc_lane_queued(&lane, NULL);
+}
+
+/* The lane is another's now, or nobody's: what was seen does not hold. */
+void rc_lane_calm(struct rc_lane *lane)
+{
+    if (lane->pressure.hung)
+        lane->worker->hung_lanes--;
+    memset(&lane->pressure, 0, sizeof lane->pressure);
+}
+
+enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane)
+{
+    const struct rc_pressure *pressure = &lane->pressure;
+    return pressure->hung        ? RC_HUNG
+           : pressure->congested ? RC_CONGESTED
+           : pressure->busy      ? RC_BUSY
+                                 : RC_FREE;
+}
+
+/* Congested for so long that it is no matter of a busy machine. Exact turns are not
+ * given up before a second: 2 CPUs with 20 runnable processes let a worker stand
+ * for 200 ms again and again. */
+bool rc_lane_stuck(const struct rc_lane *lane)
+{
+    const struct rc_pressure *pressure = &lane->pressure;
+    if (rc_group_exact(lane->group))
+        return pressure->congested && rc_now_us() - pressure->marked_at >= EXACT_STUCK_US;
+    return pressure->congested && pressure->interval > RC_STUCK_US;
+}
+
+/* From the first choice that avoids it, a congested lane is on its way to hung. */
+void rc_lane_chosen(struct rc_lane *lane, bool chosen)
+{
+    lane->chosen = chosen;
+    if (chosen || !lane->pressure.congested)
+        lane->pressure.avoided_at = 0;
+    else if (!lane->pressure.avoided_at)
+        lane->pressure.avoided_at = rc_now_us();
+}
