@@ -90,12 +90,15 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
     *answer = (struct rc_answer){.replace = -1};
     answer->pass = true;
     if ((domain != AF_INET && domain != AF_INET6) ||
-        rc_socket_get(call->fd, SOL_SOCKET, SO_TYPE) != SOCK_STREAM ||
-        (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP))
+        (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP && protocol != IPPROTO_UDP))
         return;
     if (rc_address_canonical(&call->address, call->length, &address) < 0 ||
         address.sin6_family != domain)
         return; /* the kernel knows best what is wrong with it */
+    if (protocol == IPPROTO_UDP) {
+        rc_udp_bind(engine, call, &address, answer);
+        return;
+    }
     if (address.sin6_port == 0 && rc_socket_get(call->fd, SOL_SOCKET, SO_REUSEADDR) <= 0 &&
         rc_socket_get(call->fd, SOL_SOCKET, SO_REUSEPORT) <= 0)
         return; /* a client's socket, or one that asked for a port of its own */

@@ -82,7 +82,7 @@ static struct rc_retirement *retirement_new(struct rc_engine *engine, const uint
         return NULL;
     retirement->users = 1;
     for (struct rc_group *group = engine->groups; group; group = group->next)
-        if (has_lane(group, workers, count))
+        if (group->key.type == SOCK_STREAM && has_lane(group, workers, count))
             retirement->places[retirement->count++] = group->key;
     return retirement;
 }

@@ -147,6 +147,7 @@ struct rc_key {
     struct sockaddr_in6 address; /* a sockaddr_in lies in it zero-padded */
     int v6only;
     int device;
+    int type; /* SOCK_STREAM, SOCK_DGRAM */
     uid_t uid;
 };
 
@@ -172,6 +173,7 @@ struct rc_worker {
     struct rc_grave grave;
     struct rc_worker *next;
     uint32_t id, heir_of;
+    uint32_t seat; /* the same for whoever replaces it: see udpflow.c */
     pid_t pid;
     struct rc_source process; /* pidfd */
     struct rc_source channel_source;
@@ -198,6 +200,8 @@ struct rc_lane {
     struct rc_group *group;
     struct rc_worker *worker; /* NULL: the group's sink */
     uint64_t inode;
+    pid_t pid;  /* who listened, */
+    int number; /* on which of its descriptors: where a look begins */
     unsigned backlog;
     bool chosen;  /* the attached program may return it */
     bool closing; /* caller asked for no new SYN */
@@ -249,9 +253,11 @@ int rc_address_canonical(const struct sockaddr_in6 *from, socklen_t length,
 socklen_t rc_address_length(const struct sockaddr_in6 *address);
 void rc_address_text(const struct sockaddr_in6 *address, char *out, size_t room);
 int rc_key_of(int fd, const struct sockaddr_in6 *address, struct rc_key *key);
+void rc_key_text(const struct rc_key *key, char *out, size_t room);
 bool rc_same_place(const struct rc_key *a, const struct rc_key *b);
 
 /* pending.c */
+bool rc_descriptor_is(pid_t pid, int fd, uint64_t inode);
 void rc_pending_add(struct rc_worker *worker, const struct rc_pending *pending);
 void rc_pending_delete(struct rc_worker *worker, unsigned at);
 struct rc_pending *rc_pending_find(struct rc_worker *worker, uint64_t inode);
@@ -266,6 +272,21 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 void rc_lanes_refused(struct rc_answer *answer);
+unsigned rc_backlog_for(int asked);
+struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *worker,
+                              const struct rc_key *key);
+int rc_adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer);
+
+/* udp.c, udpflow.c */
+struct rc_choice;
+struct sock_filter;
+void rc_udp_bind(struct rc_engine *engine, const struct rc_call *call,
+                 const struct sockaddr_in6 *address, struct rc_answer *answer);
+bool rc_udp_connected(int fd);
+bool rc_socket_readable(int fd);
+int rc_udp_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                 unsigned room);
+int rc_udp_attach(int fd, const struct rc_choice *choices, unsigned count);
 
 /* lanes.c */
 struct rc_group *rc_group_find(struct rc_engine *engine, const struct rc_key *key);
@@ -277,6 +298,7 @@ void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group);
 void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group);
 struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode);
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
+int rc_lane_remove(struct rc_engine *engine, struct rc_lane *lane);
 int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);
 
@@ -361,13 +383,15 @@ struct rc_engine {
     uint32_t diag_asked; /* number of the last question */
     unsigned turn;
     struct rc_output *output; /* where events go while rc_wait runs */
-    char texts[64][80];       /* addresses of this turn's listening events */
+    char texts[64][128];      /* addresses of this turn's listening events */
     unsigned text_count;
 };
 
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
 void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
              const char *text, size_t length);
+void rc_announce(struct rc_engine *engine, const struct rc_worker *worker, const char *address,
+                 bool lane);
 void rc_bury(struct rc_engine *engine, void *memory); /* begins with a grave */
 void rc_free_graves(struct rc_engine *engine);
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);

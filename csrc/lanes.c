@@ -29,6 +29,8 @@ static enum level lane_level(const struct rc_lane *lane)
 {
     if (!lane->worker || !lane->worker->live || lane->removing || lane->closing)
         return NEVER;
+    if (lane->group->key.type == SOCK_DGRAM && rc_udp_connected(lane->source.fd))
+        return NEVER;
     return lane->worker->dead ? ORPHAN : LIVE;
 }
 
@@ -53,6 +55,12 @@ void rc_group_choose(struct rc_group *group)
     }
 }
 
+static struct rc_choice choice_of(const struct rc_group *group, unsigned at)
+{
+    const struct rc_worker *worker = group->lanes[at]->worker;
+    return (struct rc_choice){at, group->key.type == SOCK_DGRAM ? worker->seat : worker->id};
+}
+
 /* Attaches a program over the chosen lanes below index `limit`; where there is
  * none, over the sink: clients wait. */
 static int group_attach(const struct rc_group *group, unsigned limit,
@@ -60,14 +68,17 @@ static int group_attach(const struct rc_group *group, unsigned limit,
 {
     struct rc_choice *choices = calloc(group->count, sizeof *choices);
     unsigned count = 0;
+    int lane = group->lanes[0]->source.fd;
     if (!choices)
         return -ENOMEM;
     for (unsigned at = 0; at < group->count && at < limit; at++)
         if (group->lanes[at]->chosen)
-            choices[count++] = (struct rc_choice){at, group->lanes[at]->worker->id};
+            choices[count++] = choice_of(group, at);
     if (count == 0 && group->sink && lane_index(group->sink) < limit)
         choices[count++] = (struct rc_choice){lane_index(group->sink), 0};
-    int error = count ? rc_steering_attach(group->lanes[0]->source.fd, choices, count, detour) : 0;
+    int error = count == 0                      ? 0
+                : group->key.type == SOCK_DGRAM ? rc_udp_attach(lane, choices, count)
+                                                : rc_steering_attach(lane, choices, count, detour);
     free(choices);
     return error;
 }
@@ -180,7 +191,7 @@ static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
  * before and after at once, so the moving one is not chosen meanwhile. Where it
  * is the only one that may be, the sink is: a SYN that meets the move is dropped
  * and comes again, it never reaches a wrong lane. */
-static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
+int rc_lane_remove(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
     unsigned last = group->count - 1;
@@ -247,7 +258,7 @@ int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker)
         next = group->next; /* the group goes with its last lane */
         for (unsigned at = group->count; at-- > 0;)
             if (group->lanes[at]->worker == worker) {
-                int error = lane_remove(engine, group->lanes[at]);
+                int error = rc_lane_remove(engine, group->lanes[at]);
                 first = first ? first : error;
             }
     }
@@ -290,6 +301,8 @@ static unsigned lane_queued(const struct rc_lane *lane, unsigned *limit)
     struct tcp_info info;
     socklen_t length = sizeof info;
     memset(&info, 0, sizeof info);
+    if (lane->group->key.type == SOCK_DGRAM) /* what a dead one left promises nothing */
+        return !lane->worker->dead && rc_socket_readable(lane->source.fd);
     if (getsockopt(lane->source.fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0)
         return 0;
     if (limit)
@@ -318,7 +331,7 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
             struct rc_lane_facts *facts = &out[count - 1];
             *facts = (struct rc_lane_facts){.worker = lane->worker->id, .chosen = lane->chosen};
             facts->queued = lane_queued(lane, &facts->backlog);
-            rc_address_text(&group->key.address, facts->address, sizeof facts->address);
+            rc_key_text(&group->key, facts->address, sizeof facts->address);
         }
     return (int)count;
 }

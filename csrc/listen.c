@@ -14,7 +14,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-static unsigned backlog_for(int asked)
+unsigned rc_backlog_for(int asked)
 {
     static const unsigned enough = 1024;
     unsigned most = 4096, wanted = asked < 0 ? UINT32_MAX : (unsigned)asked;
@@ -31,11 +31,9 @@ static unsigned backlog_for(int asked)
 static void announce(struct rc_engine *engine, const struct rc_worker *worker,
                      const struct sockaddr_in6 *address, bool lane)
 {
-    if (engine->text_count == sizeof engine->texts / sizeof engine->texts[0])
-        return;
-    char *text = engine->texts[engine->text_count++];
-    rc_address_text(address, text, sizeof engine->texts[0]);
-    rc_emit(engine, RC_EVENT_LISTENING, worker->id, lane, text, strlen(text));
+    char text[128];
+    rc_address_text(address, text, sizeof text);
+    rc_announce(engine, worker, text, lane);
 }
 
 /* The kernel calls listen(2) on our dup. The first lane of a group listens with
@@ -72,7 +70,9 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
     lane->source.fd = -1;
     lane->worker = call->worker;
     lane->inode = pending->inode;
-    lane->backlog = backlog_for(call->backlog);
+    lane->pid = call->pid;
+    lane->number = call->number;
+    lane->backlog = rc_backlog_for(call->backlog);
     error = rc_group_append(group, lane);
     if (error)
         goto fail;
@@ -110,7 +110,7 @@ fail:
 /* The backlog is the description's, and may only grow: any listen(2) sets it. */
 static int lane_widen(struct rc_lane *lane, int asked)
 {
-    unsigned backlog = backlog_for(asked);
+    unsigned backlog = rc_backlog_for(asked);
     if (backlog <= lane->backlog)
         return 0;
     if (listen(lane->source.fd, (int)backlog) < 0)
@@ -120,8 +120,8 @@ static int lane_widen(struct rc_lane *lane, int asked)
 }
 
 /* A lane of the same address whose worker died, and to which `worker` is heir. */
-static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_worker *worker,
-                                  const struct rc_key *key)
+struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *worker,
+                              const struct rc_key *key)
 {
     struct rc_group *group = rc_group_find(engine, key);
     struct rc_worker *dead = rc_find(engine, worker->heir_of);
@@ -135,10 +135,10 @@ static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_work
 /* The orphan, queue and all, takes the place of the successor's own socket. At
  * listen and not at bind: granian's parent binds a socket that never listens,
  * gunicorn skips listen on one that already does (SO_ACCEPTCONN). */
-static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer)
+int rc_adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer)
 {
     int flags = fcntl(call->fd, F_GETFL);
-    int error = lane_widen(lane, call->backlog);
+    int error = lane->backlog ? lane_widen(lane, call->backlog) : 0; /* 0: it is UDP */
     if (error)
         return error;
     if (flags >= 0) /* O_NONBLOCK as the new program wants it */
@@ -147,6 +147,8 @@ static int adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_ans
     answer->previous = lane->worker;
     answer->replace = lane->source.fd;
     lane->worker = call->worker;
+    lane->pid = call->pid;
+    lane->number = call->number;
     (void)rc_group_steer(lane->group);
     return 0;
 }
@@ -171,8 +173,8 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struc
         answer->result = lane_widen(lane, call->backlog);
         return;
     }
-    if (found && (orphan = orphan_for(engine, call->worker, &found->key)) != NULL) {
-        answer->result = adopt(call, orphan, answer);
+    if (found && (orphan = rc_orphan_for(engine, call->worker, &found->key)) != NULL) {
+        answer->result = rc_adopt(call, orphan, answer);
         if (answer->result)
             return;
         rc_zero_listened(call->worker, found);

@@ -10,13 +10,18 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Whether the descriptor a bind was made on is still the same socket. */
-static bool pending_open(const struct rc_pending *pending)
+/* Whether that number in that process still is that socket. */
+bool rc_descriptor_is(pid_t pid, int fd, uint64_t inode)
 {
     char path[64];
     struct stat facts;
-    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pending->pid, pending->fd);
-    return stat(path, &facts) == 0 && facts.st_ino == pending->inode;
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, fd);
+    return stat(path, &facts) == 0 && facts.st_ino == inode;
+}
+
+static bool pending_open(const struct rc_pending *pending)
+{
+    return rc_descriptor_is(pending->pid, pending->fd, pending->inode);
 }
 
 void rc_pending_delete(struct rc_worker *worker, unsigned at)

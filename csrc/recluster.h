@@ -94,7 +94,7 @@ struct rc_lane_facts {
     int chosen;       /* steering may choose it now */
     unsigned queued;  /* connections that wait to be accepted */
     unsigned backlog; /* how many may */
-    char address[80];
+    char address[128];
 };
 int rc_steer(rc_engine *engine, const uint32_t *live, size_t count);
 int rc_close_lanes(rc_engine *engine, uint32_t worker); /* take no new SYN; finish the rest */

@@ -5,7 +5,9 @@
  */
 #include "internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id)
 {
@@ -22,6 +24,17 @@ void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker,
     if (output && output->count < output->room)
         output->events[output->count++] = (struct rc_event){
             .kind = kind, .worker = worker, .value = value, .text = text, .length = length};
+}
+
+/* The worker listens there. */
+void rc_announce(struct rc_engine *engine, const struct rc_worker *worker, const char *address,
+                 bool lane)
+{
+    if (engine->text_count == sizeof engine->texts / sizeof engine->texts[0])
+        return;
+    char *text = engine->texts[engine->text_count++];
+    snprintf(text, sizeof engine->texts[0], "%s", address);
+    rc_emit(engine, RC_EVENT_LISTENING, worker->id, lane, text, strlen(text));
 }
 
 void rc_bury(struct rc_engine *engine, void *memory)

@@ -37,6 +37,8 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
         return -ENOMEM;
     worker->id = id;
     worker->heir_of = heir_of;
+    const struct rc_worker *before = rc_find(engine, heir_of);
+    worker->seat = before ? before->seat : id;
     worker->process.fd = worker->door.fd = worker->channel_source.fd = -1;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
         int error = -errno;

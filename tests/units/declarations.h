@@ -65,7 +65,7 @@ struct rc_lane_facts {
     uint32_t worker;
     int chosen;
     unsigned queued, backlog;
-    char address[80];
+    char address[128];
     ...;
 };
 int rc_steer(rc_engine *engine, const uint32_t *live, size_t count);
@@ -130,6 +130,8 @@ struct rc_choice { unsigned index; uint32_t worker; ...; };
 int rc_steering_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                       unsigned room);
 struct rc_detour { in_port_t port; unsigned index; ...; };
+int rc_udp_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                 unsigned room);
 int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count,
                        const struct rc_detour *detour);
 

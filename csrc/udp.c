@@ -1,0 +1,172 @@
+/* udp.c - what a bind(2) of a UDP socket becomes: a lane, at once.
+ *
+ * Owns the decision. There is no listen: the bind makes the lane, and where a
+ * predecessor has died, its socket is put in place, with what waits in it.
+ *
+ * Invariant: what a client does is not touched. Port 0, multicast and broadcast
+ * addresses are the kernel's alone; many processes may want those.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool for_many(const struct sockaddr_in6 *address)
+{
+    if (address->sin6_family == AF_INET6)
+        return address->sin6_addr.s6_addr[0] == 0xff;
+    in_addr_t host = ((const struct sockaddr_in *)(const void *)address)->sin_addr.s_addr;
+    return IN_MULTICAST(ntohl(host)) || host == INADDR_BROADCAST;
+}
+
+/* Something can be read, a datagram of no bytes too. */
+bool rc_socket_readable(int fd)
+{
+    struct pollfd one = {.fd = fd, .events = POLLIN};
+    return poll(&one, 1, 0) == 1 && (one.revents & POLLIN);
+}
+
+/* A server may give each peer a socket of its own, on the same port: bound with
+ * SO_REUSEPORT, then connected. The kernel finds it by its peer. */
+bool rc_udp_connected(int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t length = sizeof peer;
+    return getpeername(fd, (struct sockaddr *)&peer, &length) == 0;
+}
+
+/* The kernel's group has to be there before anybody may join: attached before
+ * the bind, it is made for a socket that is not in the tables yet. After that
+ * SO_REUSEPORT is off for the bind, which is exclusive, as in bind.c. */
+static int bind_first(int fd, const struct sockaddr_in6 *address, uint32_t seat)
+{
+    struct rc_choice only = {0, seat};
+    int error = rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (!error)
+        error = rc_udp_attach(fd, &only, 1);
+    if (!error)
+        error = rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 0);
+    if (!error && bind(fd, (const struct sockaddr *)address, rc_address_length(address)) < 0)
+        error = -errno;
+    return error ? error : rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+}
+
+static int bind_next(int fd, const struct sockaddr_in6 *address)
+{
+    int error = rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (!error && bind(fd, (const struct sockaddr *)address, rc_address_length(address)) < 0)
+        error = -errno;
+    return error;
+}
+
+static int lane_new(struct rc_engine *engine, const struct rc_call *call, const struct rc_key *key)
+{
+    struct rc_group *group = rc_group_find(engine, key);
+    struct rc_lane *lane = calloc(1, sizeof *lane);
+    int fd = fcntl(call->fd, F_DUPFD_CLOEXEC, 3);
+    int error = fd < 0 ? -errno : -ENOMEM;
+    if (!group)
+        group = rc_group_new(engine, key);
+    if (!lane || !group || fd < 0)
+        goto fail;
+    lane->source.fd = -1;
+    lane->worker = call->worker;
+    lane->pid = call->pid;
+    lane->number = call->number;
+    lane->inode = rc_socket_inode(fd);
+    error = rc_group_append(group, lane);
+    if (error)
+        goto fail;
+    int reuse = rc_socket_get(fd, SOL_SOCKET, SO_REUSEPORT) > 0;
+    error = group->count == 1 ? bind_first(fd, &key->address, call->worker->seat)
+                              : bind_next(fd, &key->address);
+    if (error) {
+        (void)rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, reuse);
+        group->count--;
+        goto fail;
+    }
+    /* Not in the epoll set: an unhashed UDP socket hangs up on nobody. */
+    lane->source.fd = fd;
+    (void)rc_group_steer(group);
+    return 0;
+fail:
+    if (group)
+        rc_group_free_if_empty(engine, group);
+    rc_close(&fd);
+    free(lane);
+    return error;
+}
+
+/* 1 if a process of that group, or a descendant of one, has the socket. */
+static int inode_held(pid_t group, uint64_t inode)
+{
+    struct rc_flow one = {.inode = (uint32_t)inode};
+    struct rc_flows flows = {.all = &one, .count = 1};
+    int error = rc_holders_mark(group, &flows);
+    return error ? error : one.held;
+}
+
+/* A process that opens and closes the port again and again leaves no lane
+ * behind each time: the kernel knows which are still open. */
+static void forget_closed(struct rc_engine *engine, const struct rc_call *call,
+                          const struct rc_key *key)
+{
+    struct rc_group *group = rc_group_find(engine, key);
+    for (unsigned at = group ? group->count : 0; at-- > 0;) {
+        struct rc_lane *lane = group->lanes[at];
+        bool last = group->count == 1; /* then the group goes with it */
+        if (lane->worker != call->worker || lane->pid != call->pid ||
+            rc_descriptor_is(lane->pid, lane->number, lane->inode) ||
+            inode_held(call->worker->pid, lane->inode) != 0)
+            continue;
+        if (rc_lane_remove(engine, lane) == 0 && last)
+            return;
+    }
+}
+
+static bool asked_again(const struct rc_call *call, const struct rc_lane *lane,
+                        const struct rc_key *key)
+{
+    return lane && lane->worker == call->worker && rc_same_place(&lane->group->key, key);
+}
+
+void rc_udp_bind(struct rc_engine *engine, const struct rc_call *call,
+                 const struct sockaddr_in6 *address, struct rc_answer *answer)
+{
+    struct rc_key key;
+    struct sockaddr_in6 bound;
+    if (address->sin6_port == 0 || for_many(address) || rc_key_of(call->fd, address, &key) < 0)
+        return;
+    /* A bind that was answered, but whose answer a signal took away (before
+     * Linux 5.19), comes again. To one that is bound otherwise the kernel says so. */
+    if (asked_again(call, rc_lane_find(engine, rc_socket_inode(call->fd)), &key)) {
+        answer->pass = false;
+        return;
+    }
+    int error = rc_socket_name(call->fd, &bound);
+    if (!error && bound.sin6_port)
+        return;
+    answer->pass = false;
+    answer->result = error;
+    if (error)
+        return;
+    forget_closed(engine, call, &key);
+    struct rc_group *group = rc_group_find(engine, &key);
+    struct rc_lane *orphan = rc_orphan_for(engine, call->worker, &key);
+    if (group && group->key.uid != key.uid &&
+        fchown(call->fd, group->key.uid, (gid_t)-1) == 0) /* siblings must be of one user */
+        key.uid = group->key.uid;
+    if (orphan)
+        answer->result = rc_adopt(call, orphan, answer);
+    else
+        answer->result = lane_new(engine, call, &key);
+    if (answer->result == 0) {
+        char text[128];
+        rc_key_text(&key, text, sizeof text);
+        rc_announce(engine, call->worker, text, true);
+    }
+}
