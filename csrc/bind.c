@@ -89,6 +89,10 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
 
     *answer = (struct rc_answer){.replace = -1};
     answer->pass = true;
+    if (domain == AF_UNIX) {
+        rc_unix_bind(engine, call, answer);
+        return;
+    }
     if ((domain != AF_INET && domain != AF_INET6) ||
         (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP && protocol != IPPROTO_UDP))
         return;

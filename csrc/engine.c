@@ -34,7 +34,7 @@ int rc_engine_new(rc_engine **out, unsigned flags)
         return -ENOMEM;
     engine->flags = flags;
     engine->deadline_ms = -1;
-    engine->timer.fd = engine->signals.fd = engine->guard.source.fd = -1;
+    engine->timer.fd = engine->signals.fd = engine->guard.source.fd = engine->unix_watch.fd = -1;
     engine->shim.port.fd = engine->guard.pipe = engine->diag = -1;
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
     int error = engine->epoll < 0 ? -errno : 0;
@@ -109,12 +109,14 @@ static void close_all(struct rc_engine *engine)
     rc_close(&engine->guard.source.fd);
     rc_close(&engine->guard.pipe);
     rc_close(&engine->shim.port.fd);
+    rc_close(&engine->unix_watch.fd);
     rc_close(&engine->diag);
     rc_close(&engine->epoll);
 }
 
 void rc_engine_abandon(rc_engine *engine)
 {
+    rc_unix_free(engine, true);
     close_all(engine);
     free_memory(engine);
 }
@@ -136,6 +138,7 @@ void rc_engine_free(rc_engine *engine)
         pthread_sigmask(SIG_SETMASK, &engine->mask_before, NULL);
     if (engine->flags & RC_SUBREAPER)
         prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
+    rc_unix_free(engine, false);
     close_all(engine);
     free_memory(engine);
 }
@@ -389,6 +392,9 @@ static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_
         break;
     case RC_SOURCE_SHIM_CALL:
         rc_shim_call(engine, source);
+        break;
+    case RC_SOURCE_UNIX:
+        rc_unix_noticed(engine);
         break;
     }
 }

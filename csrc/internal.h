@@ -19,6 +19,8 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
 
 #define RC_CONTAINER(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
 
@@ -41,6 +43,7 @@ enum rc_source_kind {
     RC_SOURCE_LANE,
     RC_SOURCE_SHIM_PORT,
     RC_SOURCE_SHIM_CALL,
+    RC_SOURCE_UNIX,
 };
 
 /* A descriptor in the epoll set, embedded in what owns it. fd is -1 when shut. */
@@ -173,6 +176,8 @@ struct rc_worker {
     struct rc_grave grave;
     struct rc_worker *next;
     uint32_t id, heir_of;
+    unsigned generation; /* those of one share the AF_UNIX listeners */
+    struct timespec born; /* CLOCK_REALTIME */
     uint32_t seat; /* the same for whoever replaces it: see udpflow.c */
     pid_t pid;
     struct rc_source process; /* pidfd */
@@ -232,8 +237,11 @@ struct rc_call {
     struct sockaddr_in6 address;
     socklen_t length;
     int backlog;
+    struct sockaddr_un path; /* instead of address, for AF_UNIX */
+    socklen_t path_length;
 };
 
+struct rc_unix_lane;
 struct rc_answer {
     bool pass;   /* let the kernel do it as if nobody had looked */
     int result;  /* 0 or -errno */
@@ -241,6 +249,8 @@ struct rc_answer {
     bool owned;  /* replace is the answer's own, to close after use */
     struct rc_lane *adopted;
     struct rc_worker *previous;
+    struct rc_unix_lane *joined; /* AF_UNIX: by joiner, who was not in it before */
+    struct rc_worker *joiner;
 };
 
 /* sockets.c */
@@ -276,6 +286,24 @@ unsigned rc_backlog_for(int asked);
 struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *worker,
                               const struct rc_key *key);
 int rc_adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer);
+
+/* unix.c, unixdoor.c, unixplace.c: AF_UNIX listeners */
+enum { RC_NETLINK_LENGTH = 12 };
+void rc_unix_bind(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
+bool rc_unix_listen(struct rc_engine *engine, const struct rc_call *call,
+                    struct rc_answer *answer);
+void rc_unix_refused(const struct rc_answer *answer);
+int rc_unix_resteer(struct rc_engine *engine);
+void rc_unix_close(struct rc_engine *engine);
+void rc_unix_noticed(struct rc_engine *engine);
+bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid_t pid, int at,
+                   const char *path);
+void rc_unix_exited(struct rc_engine *engine, const struct rc_worker *worker);
+void rc_unix_drop(struct rc_engine *engine, const struct rc_worker *worker);
+unsigned rc_unix_queued(const struct rc_engine *engine, const struct rc_worker *worker);
+size_t rc_unix_lanes(const struct rc_engine *engine, struct rc_lane_facts *out, size_t room,
+                     size_t count);
+void rc_unix_free(struct rc_engine *engine, bool forked);
 
 /* udp.c, udpflow.c */
 struct rc_choice;
@@ -328,7 +356,7 @@ int rc_sink_fill(int sink, int client, const struct rc_key *key);
 
 /* ---- doors ------------------------------------------------------------------ */
 
-int rc_notify_install(void);
+int rc_notify_install(bool unlinks);
 int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker);
 
 struct rc_shim {
@@ -374,6 +402,9 @@ struct rc_engine {
     struct rc_guard guard;
     struct rc_worker *workers;
     struct rc_group *groups;
+    struct rc_unix_group *unixes;
+    struct rc_source unix_watch; /* inotify, or -1 */
+    bool expects_paths;          /* workers will bind AF_UNIX paths */
     enum rc_policy policy;
     struct rc_watch *watches;
     struct rc_shim shim;

@@ -98,7 +98,8 @@ int rc_lanes_resteer(struct rc_engine *engine)
         int error = rc_group_steer(group);
         first = first ? first : error;
     }
-    return first;
+    int error = rc_unix_resteer(engine);
+    return first ? first : error;
 }
 
 int rc_steer(rc_engine *engine, const uint32_t *live, size_t count)
@@ -254,6 +255,7 @@ void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group)
 int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker)
 {
     int first = 0;
+    rc_unix_drop(engine, worker);
     for (struct rc_group *group = engine->groups, *next; group; group = next) {
         next = group->next; /* the group goes with its last lane */
         for (unsigned at = group->count; at-- > 0;)
@@ -280,6 +282,8 @@ int rc_close_lanes(rc_engine *engine, uint32_t id)
         int error = rc_group_steer(group);
         first = first ? first : error;
     }
+    if (id == 0)
+        rc_unix_close(engine);
     return first;
 }
 
@@ -317,7 +321,8 @@ int rc_queued(rc_engine *engine, uint32_t id)
         for (unsigned at = 0; at < group->count; at++)
             if (lane_is_of(group->lanes[at], id))
                 queued += lane_queued(group->lanes[at], NULL);
-    return (int)queued;
+    const struct rc_worker *worker = rc_find(engine, id);
+    return (int)(queued + (worker ? rc_unix_queued(engine, worker) : 0));
 }
 
 int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
@@ -333,5 +338,5 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
             facts->queued = lane_queued(lane, &facts->backlog);
             rc_key_text(&group->key, facts->address, sizeof facts->address);
         }
-    return (int)count;
+    return (int)rc_unix_lanes(engine, out, room, count);
 }

@@ -159,6 +159,8 @@ void rc_lanes_refused(struct rc_answer *answer)
     if (answer->adopted)
         answer->adopted->worker = answer->previous;
     answer->adopted = NULL;
+    rc_unix_refused(answer);
+    answer->joined = NULL;
 }
 
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer)
@@ -169,6 +171,8 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struc
     struct rc_pending pending;
 
     *answer = (struct rc_answer){.replace = -1};
+    if (rc_unix_listen(engine, call, answer))
+        return;
     if (lane) { /* a second call, or a process that shares the socket */
         answer->result = lane_widen(lane, call->backlog);
         return;

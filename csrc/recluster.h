@@ -61,10 +61,12 @@ int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout
  * was refused. rc_shim_address gives the value of RECLUSTER_SHIM for a worker. */
 int rc_door_probe(const char **refused);
 int rc_shim_open(rc_engine *engine);
+int rc_expect_paths(rc_engine *engine); /* workers will listen on AF_UNIX paths: see to unlink(2) */
 int rc_shim_address(const rc_engine *engine, uint32_t worker, char *out, size_t room);
 
 /* Workers. rc_worker_new makes the channel (the child's end keeps its number
- * over the fork); then one of rc_worker_fork or rc_worker_exec. */
+ * over the fork); rc_worker_generation, for those of one generation share what
+ * cannot be one lane each; then one of rc_worker_fork or rc_worker_exec. */
 struct rc_program {
     const char *path;
     char *const *argv;
@@ -72,6 +74,7 @@ struct rc_program {
     const char *cwd; /* NULL: the master's */
 };
 int rc_worker_new(rc_engine *engine, uint32_t worker, uint32_t heir_of, int *channel_fd);
+int rc_worker_generation(rc_engine *engine, uint32_t worker, unsigned generation);
 pid_t rc_worker_fork(rc_engine *engine, uint32_t worker, enum rc_door_kind door);
 pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, enum rc_door_kind door,
                      const struct rc_program *program);

@@ -94,11 +94,21 @@ static void decide(struct rc_engine *engine, const struct rc_wire_request *reque
         .pid = pid,
         .number = request->number,
         .fd = fd,
-        .address = request->address,
-        .length = request->length,
         .backlog = request->backlog,
     };
-    if (!call.worker || call.worker->dead) {
+    if (request->path.sun_family == AF_UNIX) {
+        call.path = request->path;
+        call.path_length = request->length;
+    } else {
+        call.address = request->address;
+        call.length = request->length;
+    }
+    if (request->operation == RC_WIRE_UNLINK) {
+        char path[sizeof request->path.sun_path + 1] = "";
+        memcpy(path, request->path.sun_path, sizeof request->path.sun_path);
+        answer->pass = !call.worker ||
+                       !rc_unix_keeps(engine, call.worker, pid, request->number, path);
+    } else if (!call.worker || call.worker->dead) {
         /* What is left of a worker that ended must not serve: as when the
          * seccomp door has lost its master. */
         answer->pass = false;
@@ -120,7 +130,7 @@ void rc_shim_call(struct rc_engine *engine, struct rc_source *source)
     ssize_t got = rc_receive_descriptor(source->fd, &request, sizeof request, &fd);
     if (got == sizeof request && request.magic == RC_WIRE_MAGIC &&
         request.token == engine->shim.token) {
-        if (fd >= 0) {
+        if (fd >= 0 || request.operation == RC_WIRE_UNLINK) {
             decide(engine, &request, caller->pid, fd, &answer);
         } else { /* we had no descriptor left to receive it in */
             answer.pass = false;

@@ -39,6 +39,8 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
     worker->heir_of = heir_of;
     const struct rc_worker *before = rc_find(engine, heir_of);
     worker->seat = before ? before->seat : id;
+    worker->generation = before ? before->generation : 0;
+    (void)clock_gettime(CLOCK_REALTIME, &worker->born);
     worker->process.fd = worker->door.fd = worker->channel_source.fd = -1;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
         int error = -errno;
@@ -57,6 +59,15 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
     worker->next = engine->workers;
     engine->workers = worker;
     *channel_fd = ends[1];
+    return 0;
+}
+
+int rc_worker_generation(rc_engine *engine, uint32_t id, unsigned generation)
+{
+    struct rc_worker *worker = rc_find(engine, id);
+    if (!worker)
+        return -ESRCH;
+    worker->generation = generation;
     return 0;
 }
 
@@ -101,7 +112,7 @@ static int child_setup(struct rc_engine *engine, struct rc_worker *worker, enum 
     error = rc_guard_add(&engine->guard, self);
     child_stdin();
     if (!error && door == RC_DOOR_NOTIFY) {
-        listener = rc_notify_install();
+        listener = rc_notify_install(engine->expects_paths || engine->unixes);
         if (listener < 0)
             error = listener;
     }
@@ -316,6 +327,7 @@ void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker)
     rc_source_shut(engine->epoll, &worker->process);
     worker->dead = worker->leaving = true;
     worker->pendings = 0;
+    rc_unix_exited(engine, worker);
     engine->orphans = true;
     rc_lanes_resteer(engine);
 }

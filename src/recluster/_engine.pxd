@@ -47,6 +47,7 @@ cdef extern from "recluster.h" nogil:
 
     int rc_door_probe(const char **refused)
     int rc_shim_open(rc_engine *engine)
+    int rc_expect_paths(rc_engine *engine)
     int rc_shim_address(const rc_engine *engine, uint32_t worker, char *out, size_t room)
 
     struct rc_program:
@@ -56,6 +57,7 @@ cdef extern from "recluster.h" nogil:
         const char *cwd
 
     int rc_worker_new(rc_engine *engine, uint32_t worker, uint32_t heir_of, int *channel_fd)
+    int rc_worker_generation(rc_engine *engine, uint32_t worker, unsigned generation)
     pid_t rc_worker_fork(rc_engine *engine, uint32_t worker, rc_door_kind door)
     pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, rc_door_kind door,
                          const rc_program *program)

@@ -168,10 +168,15 @@ cdef class Engine:
         _check(rc_shim_address(self._alive(), worker, text, sizeof(text)), "name the door")
         return (<bytes>text).decode()
 
-    def new_worker(self, uint32_t worker, uint32_t heir_of):
+    def expect_paths(self):
+        """Workers will listen on paths: see to it that these do not go missing."""
+        _check(rc_expect_paths(self._alive()), "expect paths")
+
+    def new_worker(self, uint32_t worker, uint32_t heir_of, unsigned int generation=0):
         """Make its channel; returns the number its end has in the child."""
         cdef int channel = -1
         _check(rc_worker_new(self._alive(), worker, heir_of, &channel), "socketpair")
+        _check(rc_worker_generation(self._alive(), worker, generation), "new worker")
         return channel
 
     def fork(self, uint32_t worker, int door):

@@ -7,6 +7,7 @@ that a reload follows `current -> releases/42`.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from pathlib import Path
 from .options import OptionError, Options
 
 SHIM = str(next(Path(__file__).parent.glob("_shim*.so"), ""))
+
+_PATH = re.compile(r"\bunix:|\.sock(et)?\b|^--?uds\b")
 
 # gunicorn, uvicorn and others would start that many workers in each worker.
 NOT_FOR_WORKERS = ("WEB_CONCURRENCY",)
@@ -132,6 +135,11 @@ class Program:
         # Such variables are read when an interpreter, or the loader, starts.
         early = any(name.startswith(("PYTHON", "LD_")) for name in options.env)
         self.needs_exec = target.kind == "command" or early
+
+        words = [*target.words, *options.args, *(str(value) for value in options.env.values())]
+        self.names_path = any(_PATH.search(word) for word in words)
+        """Some word looks like the path of a socket: what the engine may expect.
+        A path that only the program knows is seen when the first worker binds it."""
 
     def cwd(self) -> str:
         """With its symbolic links, which are resolved by whoever enters it."""

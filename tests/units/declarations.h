@@ -54,6 +54,7 @@ struct rc_program {
     ...;
 };
 int rc_worker_new(rc_engine *engine, uint32_t worker, uint32_t heir_of, int *channel_fd);
+int rc_worker_generation(rc_engine *engine, uint32_t worker, unsigned generation);
 pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, enum rc_door_kind door,
                      const struct rc_program *program);
 int rc_worker_signal(rc_engine *engine, uint32_t worker, int number);
@@ -122,7 +123,7 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 int rc_lanes_resteer(struct rc_engine *engine);
-int rc_notify_install(void);
+int rc_notify_install(bool unlinks);
 
 /* steering.c */
 struct sock_filter { uint16_t code; uint8_t jt, jf; uint32_t k; };

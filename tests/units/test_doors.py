@@ -113,11 +113,11 @@ class Shim:
         assert worker == b"1"
         self.address, self.token = b"\0" + name, int(token, 16)
 
-    def call(self, operation, sock, address=b"", *, magic=0x72637332, token=None, cut=0, more=()):
+    def call(self, operation, sock, address=b"", *, magic=0x72637333, token=None, cut=0, more=()):
         """(passed, errno) of the reply, or None if the master hung up."""
         token = self.token if token is None else token
         request = struct.pack(
-            "=IIQIiiI28s4x", magic, operation, token, 1, sock.fileno(), 5, len(address), address
+            "=IIQIiiI110s2x", magic, operation, token, 1, sock.fileno(), 5, len(address), address
         )
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as wire:
             wire.connect(self.address)
