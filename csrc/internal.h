@@ -138,6 +138,7 @@ struct rc_drain {
     int half_open; /* at the last look */
     bool empty;    /* its lanes' queues, at the last look */
     bool known;    /* connections are those of the worker */
+    int64_t calm_ms; /* CLOCK_MONOTONIC of the first such look, of AF_UNIX connections */
 };
 void rc_drain_free(struct rc_drain *drain);
 
@@ -208,6 +209,7 @@ struct rc_lane {
     pid_t pid;  /* who listened, */
     int number; /* on which of its descriptors: where a look begins */
     unsigned backlog;
+    bool inherited; /* somebody else's too: never shut down (inherited.c) */
     bool chosen;  /* the attached program may return it */
     bool closing; /* caller asked for no new SYN */
     bool removing;
@@ -287,6 +289,13 @@ struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *
                               const struct rc_key *key);
 int rc_adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer);
 
+/* inherited.c */
+#define RC_NOBODY UINT32_MAX /* the worker that has what no worker has yet */
+bool rc_inherited_bind(struct rc_engine *engine, const struct rc_call *call,
+                       const struct sockaddr_in6 *address, struct rc_answer *answer);
+void rc_inherited_fit(struct rc_engine *engine, int fd, struct rc_key *key);
+void rc_inherited_return(struct rc_engine *engine, struct rc_lane *lane);
+
 /* unix.c, unixdoor.c, unixplace.c: AF_UNIX listeners */
 enum { RC_NETLINK_LENGTH = 12 };
 void rc_unix_bind(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
@@ -300,7 +309,8 @@ bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid
                    const char *path);
 void rc_unix_exited(struct rc_engine *engine, const struct rc_worker *worker);
 void rc_unix_drop(struct rc_engine *engine, const struct rc_worker *worker);
-unsigned rc_unix_queued(const struct rc_engine *engine, const struct rc_worker *worker);
+unsigned rc_unix_queued(struct rc_engine *engine, const struct rc_worker *worker);
+int rc_unix_connections(const struct rc_engine *engine, const struct rc_worker *worker);
 size_t rc_unix_lanes(const struct rc_engine *engine, struct rc_lane_facts *out, size_t room,
                      size_t count);
 void rc_unix_free(struct rc_engine *engine, bool forked);

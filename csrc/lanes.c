@@ -66,6 +66,8 @@ static struct rc_choice choice_of(const struct rc_group *group, unsigned at)
 static int group_attach(const struct rc_group *group, unsigned limit,
                         const struct rc_detour *detour)
 {
+    if (group->count == 1 && group->lanes[0]->inherited)
+        return 0; /* the kernel makes a group of it when a second one joins */
     struct rc_choice *choices = calloc(group->count, sizeof *choices);
     unsigned count = 0;
     int lane = group->lanes[0]->source.fd;
@@ -105,7 +107,7 @@ int rc_lanes_resteer(struct rc_engine *engine)
 int rc_steer(rc_engine *engine, const uint32_t *live, size_t count)
 {
     for (struct rc_worker *worker = engine->workers; worker; worker = worker->next) {
-        worker->live = false;
+        worker->live = worker->id == RC_NOBODY;
         for (size_t at = 0; at < count; at++)
             worker->live |= live[at] == worker->id;
     }
@@ -259,7 +261,9 @@ int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker)
     for (struct rc_group *group = engine->groups, *next; group; group = next) {
         next = group->next; /* the group goes with its last lane */
         for (unsigned at = group->count; at-- > 0;)
-            if (group->lanes[at]->worker == worker) {
+            if (group->lanes[at]->worker == worker && group->lanes[at]->inherited) {
+                rc_inherited_return(engine, group->lanes[at]);
+            } else if (group->lanes[at]->worker == worker) {
                 int error = rc_lane_remove(engine, group->lanes[at]);
                 first = first ? first : error;
             }
@@ -331,7 +335,7 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++) {
             const struct rc_lane *lane = group->lanes[at];
-            if (!lane->worker || count++ >= room)
+            if (!lane->worker || lane->worker->id == RC_NOBODY || count++ >= room)
                 continue;
             struct rc_lane_facts *facts = &out[count - 1];
             *facts = (struct rc_lane_facts){.worker = lane->worker->id, .chosen = lane->chosen};

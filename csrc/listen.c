@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,6 +130,9 @@ struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *
         for (unsigned at = 0; dead->dead && at < group->count; at++)
             if (group->lanes[at]->worker == dead)
                 return group->lanes[at];
+    for (unsigned at = 0; group && at < group->count; at++)
+        if (group->lanes[at]->worker && group->lanes[at]->worker->id == RC_NOBODY)
+            return group->lanes[at];
     return NULL;
 }
 
@@ -137,10 +141,17 @@ struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *
  * gunicorn skips listen on one that already does (SO_ACCEPTCONN). */
 int rc_adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer)
 {
+    static const int kept[][2] = {{IPPROTO_TCP, TCP_NODELAY}, {SOL_SOCKET, SO_KEEPALIVE}};
     int flags = fcntl(call->fd, F_GETFL);
     int error = lane->backlog ? lane_widen(lane, call->backlog) : 0; /* 0: it is UDP */
     if (error)
         return error;
+    if (lane->inherited) /* one that the program did not make */
+        for (size_t at = 0; at < sizeof kept / sizeof kept[0]; at++) {
+            int value = rc_socket_get(call->fd, kept[at][0], kept[at][1]);
+            if (value > 0)
+                (void)rc_socket_set(lane->source.fd, kept[at][0], kept[at][1], value);
+        }
     if (flags >= 0) /* O_NONBLOCK as the new program wants it */
         (void)fcntl(lane->source.fd, F_SETFL, flags);
     answer->adopted = lane;

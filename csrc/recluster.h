@@ -84,6 +84,10 @@ int rc_worker_kill(rc_engine *engine, uint32_t worker); /* SIGKILL, whole proces
 int rc_worker_send(rc_engine *engine, uint32_t worker, const char *line, size_t length);
 int rc_worker_release(rc_engine *engine, uint32_t worker); /* forget a dead one; drop its lanes */
 
+/* A listening (or bound UDP) socket for the workers that bind its address; before
+ * the first worker. Takes the descriptor on success. `ours`: the caller made it. */
+int rc_inherit(rc_engine *engine, int fd, int ours);
+
 /* Which lane a new connection gets; before the first lane. */
 enum rc_policy {
     RC_BALANCE_AUTO,

@@ -44,6 +44,7 @@ struct rc_unix_group *rc_unix_group_new(struct rc_engine *engine, const struct r
     group->name = *name;
     group->directory = directory;
     group->held = -1;
+    group->one_for_all = directory < 0;
     group->late = directory >= 0 && strlen(given) + 3 == RC_NETLINK_LENGTH;
     snprintf(group->given, sizeof group->given, "%s", given);
     if (directory >= 0)
@@ -243,12 +244,13 @@ void rc_unix_drop(struct rc_engine *engine, const struct rc_worker *worker)
 
 /* Connections that wait for this worker and nobody else: 0 or 1, for the kernel
  * tells only whether there are any. */
-unsigned rc_unix_queued(const struct rc_engine *engine, const struct rc_worker *worker)
+unsigned rc_unix_queued(struct rc_engine *engine, const struct rc_worker *worker)
 {
     unsigned queued = 0;
     for (const struct rc_unix_group *group = engine->unixes; group; group = group->next)
         for (const struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next) {
-            bool others = false;
+            /* Of what was there before the first worker, the rest is for the next. */
+            bool others = worker->dead && rc_unix_is_member(lane, rc_find(engine, RC_NOBODY));
             for (unsigned at = 0; at < lane->count; at++)
                 others |= !lane->members[at]->dead &&
                           (worker->dead || (lane->members[at]->live && !worker->live));
@@ -263,13 +265,13 @@ size_t rc_unix_lanes(const struct rc_engine *engine, struct rc_lane_facts *out, 
     for (const struct rc_unix_group *group = engine->unixes; group; group = group->next)
         for (const struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next)
             for (unsigned at = 0; at < lane->count; at++) {
-                if (count++ >= room)
+                if (lane->members[at]->id == RC_NOBODY || count++ >= room)
                     continue;
                 struct rc_lane_facts *facts = &out[count - 1];
                 *facts = (struct rc_lane_facts){
                     .worker = lane->members[at]->id,
                     .chosen = lane->members[at]->live && !group->closing &&
-                              (group->placed == lane || group->directory < 0),
+                              (group->placed == lane || group->one_for_all),
                     .queued = rc_socket_readable(lane->fd),
                     .backlog = lane->backlog,
                 };

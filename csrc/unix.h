@@ -56,6 +56,7 @@ struct rc_unix_group {
     int held;          /* abstract: the bound socket, for there can be no second; else -1 */
     bool shared;       /* a second worker has asked for it: it is not one's own business */
     bool late;         /* its binds may not be seen (notify.c): seen at listen, if at all */
+    bool one_for_all;  /* all generations have one lane, and nothing is moved */
     bool closing;      /* new connections are refused */
     unsigned aliases;  /* number of the last one */
     unsigned refusing; /* alias of a socket nobody listens on */
@@ -84,6 +85,10 @@ void rc_unix_watch(struct rc_engine *engine, struct rc_unix_group *group,
 void rc_unix_unwatch(struct rc_engine *engine, struct rc_unix_lane *lane);
 
 bool rc_unix_is_private(const struct rc_worker *worker, int directory);
+
+/* unixdoor.c */
+void rc_unix_give(struct rc_engine *engine, const struct rc_call *call,
+                  struct rc_unix_group *group, struct rc_answer *answer);
 
 /* unix.c */
 struct rc_unix_group *rc_unix_group_find(struct rc_engine *engine,

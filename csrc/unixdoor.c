@@ -46,6 +46,11 @@ static void bind_in_directory(struct rc_engine *engine, const struct rc_call *ca
         rc_close(&directory);
         return;
     }
+    if (group && group->one_for_all) {
+        rc_close(&directory);
+        rc_unix_give(engine, call, group, answer);
+        return;
+    }
     bool aside = group && rc_unix_asked_by_others(group, call->worker);
     struct rc_unix_bound *bound = calloc(1, sizeof *bound);
     answer->pass = false;
@@ -82,6 +87,34 @@ static void bind_in_directory(struct rc_engine *engine, const struct rc_call *ca
 
 /* The name is the socket's until its last holder closes it, and cannot be bound
  * a second time: the one socket is handed to whoever asks. */
+void rc_unix_give(struct rc_engine *engine, const struct rc_call *call,
+                  struct rc_unix_group *group, struct rc_answer *answer)
+{
+    int given = group->lanes ? group->lanes->fd : group->held;
+    int flags = fcntl(call->fd, F_GETFL);
+    struct rc_unix_bound *bound = calloc(1, sizeof *bound);
+    answer->pass = false;
+    answer->result = bound ? 0 : -ENOMEM;
+    /* A program may see that it listens already, and not do so itself. */
+    if (bound && group->lanes && !rc_unix_is_member(group->lanes, call->worker)) {
+        answer->result = rc_unix_join(group->lanes, call->worker);
+        if (!answer->result)
+            rc_announce(engine, call->worker, group->text, true);
+    }
+    if (answer->result) {
+        free(bound);
+        return;
+    }
+    if (flags >= 0)
+        (void)fcntl(given, F_SETFL, flags);
+    group->shared = true;
+    answer->replace = given;
+    bound->worker = call->worker;
+    bound->inode = rc_socket_inode(given);
+    bound->next = group->bound;
+    group->bound = bound;
+}
+
 static void bind_abstract(struct rc_engine *engine, const struct rc_call *call,
                           const struct sockaddr_un *address, size_t length,
                           struct rc_answer *answer)
@@ -91,43 +124,30 @@ static void bind_abstract(struct rc_engine *engine, const struct rc_call *call,
     struct rc_unix_group *group = rc_unix_group_find(engine, &name);
     if (!group && rc_unix_count_own(engine, call->worker) >= OWN_MAX)
         return;
+    if (group && (group->lanes || group->held >= 0)) {
+        rc_unix_give(engine, call, group, answer);
+        return;
+    }
     struct rc_unix_bound *bound = calloc(1, sizeof *bound);
     answer->pass = false;
     answer->result = -ENOMEM;
     if (!bound)
         return;
-    int given = group ? group->lanes ? group->lanes->fd : group->held : -1;
-    if (given < 0) {
-        int held = fcntl(call->fd, F_DUPFD_CLOEXEC, 3);
-        answer->result = held < 0 ? -errno : 0;
-        if (!answer->result &&
-            bind(held, (const struct sockaddr *)address,
-                 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
-            answer->result = -errno;
-        if (!answer->result && !group && !(group = rc_unix_group_new(engine, &name, "", -1)))
-            answer->result = -ENOMEM;
-        if (answer->result) {
-            rc_close(&held);
-            free(bound);
-            return;
-        }
-        rc_close(&group->held);
-        group->held = held;
-        bound->inode = rc_socket_inode(held);
-    } else {
-        int flags = fcntl(call->fd, F_GETFL);
-        if (flags >= 0)
-            (void)fcntl(given, F_SETFL, flags);
-        group->shared = true;
-        bound->inode = rc_socket_inode(given);
-        answer->replace = given;
-        answer->result = 0;
-        /* A program may see that it listens already, and not do so itself. */
-        if (group->lanes) {
-            answer->result = rc_unix_join(group->lanes, call->worker);
-            rc_announce(engine, call->worker, group->text, true);
-        }
+    int held = fcntl(call->fd, F_DUPFD_CLOEXEC, 3);
+    answer->result = held < 0 ? -errno : 0;
+    if (!answer->result && bind(held, (const struct sockaddr *)address,
+                                (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
+        answer->result = -errno;
+    if (!answer->result && !group && !(group = rc_unix_group_new(engine, &name, "", -1)))
+        answer->result = -ENOMEM;
+    if (answer->result) {
+        rc_close(&held);
+        free(bound);
+        return;
     }
+    rc_close(&group->held);
+    group->held = held;
+    bound->inode = rc_socket_inode(held);
     bound->worker = call->worker;
     bound->next = group->bound;
     group->bound = bound;
@@ -210,8 +230,14 @@ static struct rc_unix_lane *lane_for(struct rc_engine *engine, const struct rc_u
             if (rc_unix_is_member(lane, dead))
                 return lane;
     for (struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next)
-        if (lane->generation == worker->generation || group->directory < 0)
+        if (lane->generation == worker->generation || group->one_for_all)
             return lane;
+    for (struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next)
+        if (lane->generation == RC_NOBODY) { /* it was there before the first worker */
+            lane->generation = worker->generation;
+            rc_unix_part(lane, rc_find(engine, RC_NOBODY));
+            return lane;
+        }
     return NULL;
 }
 
@@ -287,15 +313,15 @@ void rc_unix_refused(const struct rc_answer *answer)
         rc_unix_part(answer->joined, answer->joiner);
 }
 
-/* True if it is an AF_UNIX stream socket, and so answered here. */
+/* True if it is an AF_UNIX stream socket, or one for all, and so answered here. */
 bool rc_unix_listen(struct rc_engine *engine, const struct rc_call *call,
                     struct rc_answer *answer)
 {
     struct rc_unix_group *group = NULL;
-    if (!is_stream(call->fd))
-        return false;
     uint64_t inode = rc_socket_inode(call->fd);
     struct rc_unix_lane *lane = rc_unix_lane_find(engine, inode, &group);
+    if (!lane && !is_stream(call->fd))
+        return false;
     answer->pass = false;
     if (lane) { /* again, or by a process that shares the socket */
         bool new = !rc_unix_is_member(lane, call->worker);

@@ -75,7 +75,7 @@ int rc_unix_place(struct rc_engine *engine, struct rc_unix_group *group)
     struct rc_unix_lane *lane = choose(group);
     struct rc_unix_node there;
     (void)engine;
-    if (group->directory < 0 || !lane)
+    if (group->one_for_all || !lane)
         return 0;
     bool moved = lane != group->placed, is_there = rc_unix_node_at(group, 0, &there);
     unsigned alias = group->closing ? group->refusing : lane->alias;
@@ -98,7 +98,7 @@ int rc_unix_share(struct rc_engine *engine, struct rc_unix_group *group)
     int first = 0;
     for (struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next) {
         struct rc_unix_node there;
-        if (group->directory < 0 || lane->alias || !rc_unix_node_at(group, 0, &there) ||
+        if (group->one_for_all || lane->alias || !rc_unix_node_at(group, 0, &there) ||
             !rc_unix_same_node(&there, &lane->node))
             continue;
         unsigned alias = ++group->aliases;
@@ -136,7 +136,7 @@ static unsigned count_living(const struct rc_engine *engine)
 void rc_unix_close(struct rc_engine *engine)
 {
     for (struct rc_unix_group *group = engine->unixes; group; group = group->next)
-        if (group->directory >= 0 && (group->shared || count_living(engine) <= 1) &&
+        if (!group->one_for_all && (group->shared || count_living(engine) <= 1) &&
             make_refusing(group) == 0) {
             group->closing = true;
             (void)rc_unix_place(engine, group);
@@ -195,7 +195,7 @@ void rc_unix_noticed(struct rc_engine *engine)
         struct rc_unix_node there;
         struct rc_unix_lane *lane = group->lanes;
         next = group->next;
-        if (group->directory < 0 || group->late || !lane || rc_unix_node_at(group, 0, &there))
+        if (group->one_for_all || group->late || !lane || rc_unix_node_at(group, 0, &there))
             continue;
         if (group->shared || group->closing || is_held(lane))
             (void)rc_unix_place(engine, group);

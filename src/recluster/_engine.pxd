@@ -48,6 +48,7 @@ cdef extern from "recluster.h" nogil:
     int rc_door_probe(const char **refused)
     int rc_shim_open(rc_engine *engine)
     int rc_expect_paths(rc_engine *engine)
+    int rc_inherit(rc_engine *engine, int fd, int ours)
     int rc_shim_address(const rc_engine *engine, uint32_t worker, char *out, size_t room)
 
     struct rc_program:

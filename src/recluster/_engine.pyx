@@ -172,6 +172,10 @@ cdef class Engine:
         """Workers will listen on paths: see to it that these do not go missing."""
         _check(rc_expect_paths(self._alive()), "expect paths")
 
+    def inherit(self, int fd, bint ours):
+        """Take a listening (or bound UDP) socket, for the workers that bind its address."""
+        _check(rc_inherit(self._alive(), fd, ours), "inherit a socket")
+
     def new_worker(self, uint32_t worker, uint32_t heir_of, unsigned int generation=0):
         """Make its channel; returns the number its end has in the child."""
         cdef int channel = -1

@@ -24,6 +24,7 @@ from .doors import ClusterError, choose
 from .draining import Facts
 from .events import Callback, Emitter, Event
 from .handle import ReloadHandle
+from .inherit import give
 from .launch import Program, Target
 from .lifecycle import ENDED
 from .options import Options
@@ -106,6 +107,8 @@ class Cluster:
         try:
             door = choose(self._engine, self.options.door, self._story.line)
             self._engine.balance(self.options.balance)
+            unneeded = give(self._engine, self.options.bind, os.environ, self._story.line)
+            self._program.hide(unneeded)
             self._spawner = Spawner(self._engine, self._program, door, self._may_fork)
             self._spawner.on_fork += self._on_fork
             if signals or subreaper:

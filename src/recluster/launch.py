@@ -136,6 +136,7 @@ class Program:
         early = any(name.startswith(("PYTHON", "LD_")) for name in options.env)
         self.needs_exec = target.kind == "command" or early
 
+        self._hidden: tuple[str, ...] = ()
         words = [*target.words, *options.args, *(str(value) for value in options.env.values())]
         self.names_path = any(_PATH.search(word) for word in words)
         """Some word looks like the path of a socket: what the engine may expect.
@@ -147,7 +148,11 @@ class Program:
 
     def changes(self) -> Changes:
         """How a worker's environment differs from the master's."""
-        return {**dict.fromkeys(NOT_FOR_WORKERS), **self._options.env}
+        return {**dict.fromkeys(NOT_FOR_WORKERS + self._hidden), **self._options.env}
+
+    def hide(self, variables: tuple[str, ...]) -> None:
+        """Take these out of the workers' environment, too."""
+        self._hidden = variables
 
     def check(self) -> None:
         """Raises OptionError when FILE, MODULE or COMMAND is not there."""

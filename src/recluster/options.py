@@ -151,6 +151,36 @@ def _control(value: object) -> str | None:
     return path
 
 
+def split_address(text: str) -> tuple[str, str, int]:
+    """("unix", PATH, 0) or ("tcp", HOST, PORT), of what --bind takes."""
+    if text.startswith("unix:"):
+        path = text[5:]
+        if not path or "\0" in path or len(os.fsencode(path)) > 107:
+            raise ValueError("must have a path of at most 107 bytes behind unix:")
+        return "unix", path, 0
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("must have brackets around an IPv6 address")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError("must be HOST:PORT, [IPV6]:PORT or unix:PATH")
+    return "tcp", host, int(port)
+
+
+def _addresses(value: object) -> tuple[str, ...]:
+    """A list of them; a string is split at white space and commas."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        value = value.replace(",", " ").split()
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+        raise ValueError("must be a list of addresses")
+    for one in value:
+        split_address(one)
+    return tuple(value)
+
+
 def default_workers(environ: Mapping[str, str]) -> int:
     """WEB_CONCURRENCY, or the CPUs this process may use."""
     wanted = environ.get("WEB_CONCURRENCY")
@@ -343,6 +373,15 @@ FIELDS = (
         "TOPIC=YES",
         "what is logged beside readiness, reloads and trouble; no: none of the topics",
     ),
+    Field(
+        "bind",
+        _addresses,
+        None,
+        "none",
+        "ADDRESS",
+        "HOST:PORT, [IPV6]:PORT or unix:PATH to listen on before the first worker starts, for the "
+        "workers that bind it; may be given several times",
+    ),
     Field("args", _args, None, "none", "ARG", "arguments of FILE or MODULE"),
     Field(
         "env",
@@ -404,6 +443,7 @@ class Options:
     door: str
     balance: str
     log: dict[str, bool] = field(hash=False)
+    bind: tuple[str, ...]
     args: tuple[str, ...]
     env: dict[str, str | None] = field(hash=False)
     cwd: str | None

@@ -200,7 +200,11 @@ class Running:
         elif event["event"] == "exit":
             if self._slots.get(event["slot"], (0, 0))[1] == event["pid"]:
                 del self._slots[event["slot"]]
-        elif event["event"] == "listening" and self._port is None:
+        elif (
+            event["event"] == "listening"
+            and self._port is None
+            and not event["address"].startswith("unix:")
+        ):
             self._port = int(event["address"].rpartition(":")[2])
 
     def wait_for(self, name, timeout=GENEROUS, where=None, **match):
