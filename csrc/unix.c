@@ -149,14 +149,6 @@ void rc_unix_lane_free(struct rc_engine *engine, struct rc_unix_group *group,
     rc_bury(engine, lane);
 }
 
-/* Whoever had it has closed it and removed its path. */
-void rc_unix_forget(struct rc_engine *engine, struct rc_unix_group *group)
-{
-    while (group->lanes)
-        rc_unix_lane_free(engine, group, group->lanes);
-    rc_unix_group_tidy(engine, group);
-}
-
 /* ---- binds ----------------------------------------------------------------------------- */
 
 struct rc_unix_bound *rc_unix_bound_find(struct rc_engine *engine, const struct rc_worker *worker,
@@ -178,6 +170,24 @@ static void bound_free(struct rc_unix_group *group, struct rc_unix_bound *bound)
     if (bound->alias)
         rc_unix_unname(group, bound->alias);
     free(bound);
+}
+
+/* Known until its worker exits, as in pending.c, and as there not without end. */
+void rc_unix_bound_add(struct rc_unix_group *group, struct rc_worker *worker,
+                       struct rc_unix_bound *bound)
+{
+    struct rc_unix_bound *oldest = NULL;
+    unsigned count = 0;
+    for (struct rc_unix_bound *one = group->bound; one; one = one->next)
+        if (one->worker == worker) {
+            oldest = one;
+            count++;
+        }
+    if (count >= RC_PENDING_MAX)
+        bound_free(group, oldest);
+    bound->worker = worker;
+    bound->next = group->bound;
+    group->bound = bound;
 }
 
 unsigned rc_unix_count_own(const struct rc_engine *engine, const struct rc_worker *worker)
@@ -202,6 +212,16 @@ bool rc_unix_asked_by_others(const struct rc_unix_group *group, const struct rc_
         if (bound->worker != worker)
             return true;
     return group->shared;
+}
+
+/* Whoever had it has closed it and removed its path. */
+void rc_unix_forget(struct rc_engine *engine, struct rc_unix_group *group)
+{
+    while (group->lanes)
+        rc_unix_lane_free(engine, group, group->lanes);
+    while (group->bound)
+        bound_free(group, group->bound);
+    rc_unix_group_tidy(engine, group);
 }
 
 int rc_expect_paths(rc_engine *engine)

@@ -104,6 +104,8 @@ void rc_unix_part(struct rc_unix_lane *lane, const struct rc_worker *worker);
 bool rc_unix_has_living(const struct rc_unix_lane *lane);
 struct rc_unix_bound *rc_unix_bound_find(struct rc_engine *engine, const struct rc_worker *worker,
                                          uint64_t inode, struct rc_unix_group **of);
+void rc_unix_bound_add(struct rc_unix_group *group, struct rc_worker *worker,
+                       struct rc_unix_bound *bound);
 unsigned rc_unix_count_own(const struct rc_engine *engine, const struct rc_worker *worker);
 bool rc_unix_asked_by_others(const struct rc_unix_group *group, const struct rc_worker *worker);
 void rc_unix_forget(struct rc_engine *engine, struct rc_unix_group *group);

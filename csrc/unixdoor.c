@@ -79,10 +79,8 @@ static void bind_in_directory(struct rc_engine *engine, const struct rc_call *ca
         rc_unix_group_tidy(engine, group);
         return;
     }
-    bound->worker = call->worker;
     bound->inode = rc_socket_inode(call->fd);
-    bound->next = group->bound;
-    group->bound = bound;
+    rc_unix_bound_add(group, call->worker, bound);
 }
 
 /* The name is the socket's until its last holder closes it, and cannot be bound
@@ -109,10 +107,8 @@ void rc_unix_give(struct rc_engine *engine, const struct rc_call *call,
         (void)fcntl(given, F_SETFL, flags);
     group->shared = true;
     answer->replace = given;
-    bound->worker = call->worker;
     bound->inode = rc_socket_inode(given);
-    bound->next = group->bound;
-    group->bound = bound;
+    rc_unix_bound_add(group, call->worker, bound);
 }
 
 static void bind_abstract(struct rc_engine *engine, const struct rc_call *call,
@@ -148,9 +144,7 @@ static void bind_abstract(struct rc_engine *engine, const struct rc_call *call,
     rc_close(&group->held);
     group->held = held;
     bound->inode = rc_socket_inode(held);
-    bound->worker = call->worker;
-    bound->next = group->bound;
-    group->bound = bound;
+    rc_unix_bound_add(group, call->worker, bound);
 }
 
 void rc_unix_bind(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer)
@@ -208,12 +202,10 @@ static struct rc_unix_bound *bound_late(struct rc_engine *engine, const struct r
         free(bound);
         return NULL;
     }
-    bound->worker = call->worker;
     bound->inode = rc_socket_inode(call->fd);
     if (rc_unix_node_at(group, 0, &there))
         bound->node = there;
-    bound->next = group->bound;
-    group->bound = bound;
+    rc_unix_bound_add(group, call->worker, bound);
     group->shared |= rc_unix_asked_by_others(group, call->worker);
     *of = group;
     return bound;

@@ -107,7 +107,9 @@ class Cluster:
         try:
             door = choose(self._engine, self.options.door, self._story.line)
             self._engine.balance(self.options.balance)
-            unneeded = give(self._engine, self.options.bind, os.environ, self._story.line)
+            # A host's descriptors are the host's own.
+            activation = os.environ if self._may_fork else {}
+            unneeded = give(self._engine, self.options.bind, activation, self._story.line)
             self._program.hide(unneeded)
             self._spawner = Spawner(self._engine, self._program, door, self._may_fork)
             self._spawner.on_fork += self._on_fork

@@ -97,7 +97,8 @@ int rc_guard_remove(const struct rc_guard *guard, pid_t group);
 void rc_guard_stop(struct rc_guard *guard, int epoll);
 
 struct sockaddr_in6 { ...; };
-struct rc_worker { uint32_t id; pid_t pid; bool live, dead; unsigned pendings; ...; };
+struct sockaddr_un { ...; };
+struct rc_worker { uint32_t id; pid_t pid; bool live, dead; unsigned pendings, generation; ...; };
 struct rc_call {
     struct rc_worker *worker;
     pid_t pid;
@@ -105,6 +106,8 @@ struct rc_call {
     struct sockaddr_in6 address;
     socklen_t length;
     int backlog;
+    struct sockaddr_un path;
+    socklen_t path_length;
     ...;
 };
 struct rc_answer { bool pass; int result, replace; bool owned; ...; };
@@ -123,6 +126,11 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 int rc_lanes_resteer(struct rc_engine *engine);
+int rc_inherit(rc_engine *engine, int fd, int ours);
+bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid_t pid, int at,
+                   const char *path);
+int rc_unix_connections(const struct rc_engine *engine, const struct rc_worker *worker);
+void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);
 int rc_notify_install(bool unlinks);
 
 /* steering.c */

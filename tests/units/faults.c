@@ -13,7 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
@@ -114,6 +116,13 @@ WRAP(int, -1, getsockname, (int fd, struct sockaddr *address, socklen_t *length)
      (fd, address, length))
 WRAP(ssize_t, -1, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags))
 WRAP(ssize_t, -1, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags))
+WRAP(int, -1, linkat, (int from, const char *old, int to, const char *new, int flags),
+     (from, old, to, new, flags))
+WRAP(int, -1, renameat, (int from, const char *old, int to, const char *new),
+     (from, old, to, new))
+WRAP(int, -1, mkdirat, (int at, const char *path, mode_t mode), (at, path, mode))
+WRAP(int, -1, inotify_init1, (int flags), (flags))
+WRAP(int, -1, inotify_add_watch, (int fd, const char *path, uint32_t mask), (fd, path, mask))
 WRAP(int, -1, poll, (struct pollfd * fds, nfds_t count, int ms), (fds, count, ms))
 WRAP(ssize_t, -1, getrandom, (void *out, size_t room, unsigned flags), (out, room, flags))
 WRAP(ssize_t, -1, process_vm_readv,

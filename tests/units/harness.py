@@ -162,12 +162,14 @@ class Engine:
         assert worker.id == number
         return worker
 
-    def _ask(self, function, worker, sock, address=b"", backlog=0):
+    def _ask(self, function, worker, sock, address=b"", backlog=0, path=b""):
         call, answer = self.ffi.new("struct rc_call *"), self.ffi.new("struct rc_answer *")
         call.worker, call.pid = worker, os.getpid()
         call.fd = call.number = sock.fileno()
         call.length, call.backlog = len(address), backlog
         self.ffi.memmove(self.ffi.addressof(call, "address"), address, len(address))
+        call.path_length = len(path)
+        self.ffi.memmove(self.ffi.addressof(call, "path"), path, len(path))
         function(self.struct, call, answer)
         if not getattr(answer, "pass"):
             check(answer.result, "the door")
@@ -183,6 +185,15 @@ class Engine:
         if getattr(answer, "pass"):
             sock.bind(address)
         return sock.getsockname()[:2]
+
+    def bind_unix(self, worker, sock, path):
+        """Whether the bind was answered; a leading zero byte: abstract."""
+        name = os.fsencode(path)
+        address = struct.pack("=H", socket.AF_UNIX) + name + b"\0" * (name[0] != 0)
+        answer = self._ask(self.lib.rc_lanes_bind, worker, sock, path=address)
+        if getattr(answer, "pass"):
+            sock.bind(path)
+        return not getattr(answer, "pass")
 
     def listen(self, worker, sock, backlog=16):
         """Whether the socket is a lane now (or else the worker's own business)."""
