@@ -7,8 +7,8 @@
  * Invariants:
  *  - somebody else may hold the socket too: it is never shut down, and so never
  *    leaves its group; when its worker goes it is nobody's again;
- *  - where siblings cannot join its reuseport group (it is another user's), all
- *    workers of all generations accept from the one socket.
+ *  - where siblings cannot join its reuseport group (may_join), all workers of all
+ *    generations accept from the one socket.
  */
 #include "unix.h"
 
@@ -36,9 +36,13 @@ static struct rc_worker *nobody(struct rc_engine *engine)
     return worker;
 }
 
-static bool may_join(const struct rc_key *key)
+/* Siblings must be of one user. And what was connected while neither option was
+ * on is in the way of any other bind, until it is closed (inet_csk_bind_conflict). */
+static bool may_join(int fd, const struct rc_key *key)
 {
-    return key->uid == geteuid() || geteuid() == 0;
+    return (key->uid == geteuid() || geteuid() == 0) &&
+           (key->type == SOCK_DGRAM || rc_socket_get(fd, SOL_SOCKET, SO_REUSEADDR) > 0 ||
+            rc_socket_get(fd, SOL_SOCKET, SO_REUSEPORT) > 0);
 }
 
 /* One socket for all, in the manner of the abstract namespace (unixdoor.c). */
@@ -52,8 +56,7 @@ static int keep(struct rc_engine *engine, const struct rc_unix_name *name, const
                 const char *text, int fd, int directory, bool shared)
 {
     struct rc_unix_lane *lane = calloc(1, sizeof *lane);
-    struct rc_unix_group *group =
-        lane ? rc_unix_group_new(engine, name, given, directory) : NULL;
+    struct rc_unix_group *group = lane ? rc_unix_group_new(engine, name, given, directory) : NULL;
     if (!group) {
         free(lane);
         return -ENOMEM;
@@ -108,8 +111,7 @@ static int keep_unix(struct rc_engine *engine, int fd, bool ours)
     }
     memcpy(path, bound.sun_path, strnlen(bound.sun_path, length));
     int directory = rc_unix_find_directory(getpid(), path, &name);
-    int error = directory < 0 ? directory
-                              : keep(engine, &name, path, NULL, fd, directory, !ours);
+    int error = directory < 0 ? directory : keep(engine, &name, path, NULL, fd, directory, !ours);
     if (error)
         rc_close(&directory);
     engine->expects_paths = true;
@@ -173,7 +175,8 @@ int rc_inherit(rc_engine *engine, int given, int ours)
         if (!error)
             error = rc_key_of(fd, &address, &key);
         if (!error)
-            error = may_join(&key) ? keep_lane(engine, &key, fd) : keep_internet(engine, &key, fd);
+            error =
+                may_join(fd, &key) ? keep_lane(engine, &key, fd) : keep_internet(engine, &key, fd);
     }
     if (error)
         rc_close(&fd);

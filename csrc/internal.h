@@ -135,9 +135,9 @@ int rc_holders_mark(pid_t group, struct rc_flows *flows);
 struct rc_drain {
     struct rc_retirement *retirement; /* shared by those that retired together */
     struct rc_flows connections;
-    int half_open; /* at the last look */
-    bool empty;    /* its lanes' queues, at the last look */
-    bool known;    /* connections are those of the worker */
+    int half_open;   /* at the last look */
+    bool empty;      /* its lanes' queues, at the last look */
+    bool known;      /* connections are those of the worker */
     int64_t calm_ms; /* CLOCK_MONOTONIC of the first such look, of AF_UNIX connections */
 };
 void rc_drain_free(struct rc_drain *drain);
@@ -177,9 +177,9 @@ struct rc_worker {
     struct rc_grave grave;
     struct rc_worker *next;
     uint32_t id, heir_of;
-    unsigned generation; /* those of one share the AF_UNIX listeners */
+    unsigned generation;  /* those of one share the AF_UNIX listeners */
     struct timespec born; /* CLOCK_REALTIME */
-    uint32_t seat; /* the same for whoever replaces it: see udpflow.c */
+    uint32_t seat;        /* the same for whoever replaces it: see udpflow.c */
     pid_t pid;
     struct rc_source process; /* pidfd */
     struct rc_source channel_source;
@@ -210,8 +210,8 @@ struct rc_lane {
     int number; /* on which of its descriptors: where a look begins */
     unsigned backlog;
     bool inherited; /* somebody else's too: never shut down (inherited.c) */
-    bool chosen;  /* the attached program may return it */
-    bool closing; /* caller asked for no new SYN */
+    bool chosen;    /* the attached program may return it */
+    bool closing;   /* caller asked for no new SYN */
     bool removing;
 };
 
@@ -299,8 +299,7 @@ void rc_inherited_return(struct rc_engine *engine, struct rc_lane *lane);
 /* unix.c, unixdoor.c, unixplace.c: AF_UNIX listeners */
 enum { RC_NETLINK_LENGTH = 12 };
 void rc_unix_bind(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
-bool rc_unix_listen(struct rc_engine *engine, const struct rc_call *call,
-                    struct rc_answer *answer);
+bool rc_unix_listen(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
 void rc_unix_refused(const struct rc_answer *answer);
 int rc_unix_resteer(struct rc_engine *engine);
 void rc_unix_close(struct rc_engine *engine);

@@ -27,16 +27,16 @@
 struct rc_unix_group *rc_unix_group_find(struct rc_engine *engine, const struct rc_unix_name *name)
 {
     struct rc_unix_group *group = engine->unixes;
-    while (group && (group->name.device != name->device ||
-                     group->name.directory != name->directory ||
-                     group->name.length != name->length ||
-                     memcmp(group->name.base, name->base, name->length) != 0))
+    while (group &&
+           (group->name.device != name->device || group->name.directory != name->directory ||
+            group->name.length != name->length ||
+            memcmp(group->name.base, name->base, name->length) != 0))
         group = group->next;
     return group;
 }
 
 struct rc_unix_group *rc_unix_group_new(struct rc_engine *engine, const struct rc_unix_name *name,
-                                       const char *given, int directory)
+                                        const char *given, int directory)
 {
     struct rc_unix_group *group = calloc(1, sizeof *group);
     if (!group)
@@ -66,8 +66,7 @@ void rc_unix_group_tidy(struct rc_engine *engine, struct rc_unix_group *group)
     *link = group->next;
     if (group->refusing) {
         struct rc_unix_node there;
-        if (rc_unix_node_at(group, 0, &there) &&
-            rc_unix_same_node(&there, &group->refusing_node))
+        if (rc_unix_node_at(group, 0, &there) && rc_unix_same_node(&there, &group->refusing_node))
             rc_unix_unname(group, 0);
         rc_unix_unname(group, group->refusing);
     }
@@ -77,7 +76,7 @@ void rc_unix_group_tidy(struct rc_engine *engine, struct rc_unix_group *group)
 }
 
 struct rc_unix_lane *rc_unix_lane_find(struct rc_engine *engine, uint64_t inode,
-                                      struct rc_unix_group **of)
+                                       struct rc_unix_group **of)
 {
     for (*of = inode ? engine->unixes : NULL; *of; *of = (*of)->next)
         for (struct rc_unix_lane *lane = (*of)->lanes; lane; lane = lane->next)
@@ -137,7 +136,7 @@ void rc_unix_lane_free(struct rc_engine *engine, struct rc_unix_group *group,
     rc_unix_unwatch(engine, lane);
     if (group->placed == lane)
         group->placed = NULL;
-    if (group->directory >= 0) {
+    if (!group->one_for_all) {
         if (rc_unix_node_at(group, 0, &there) && rc_unix_same_node(&there, &lane->node))
             rc_unix_unname(group, 0);
         if (lane->alias)
@@ -152,7 +151,7 @@ void rc_unix_lane_free(struct rc_engine *engine, struct rc_unix_group *group,
 /* ---- binds ----------------------------------------------------------------------------- */
 
 struct rc_unix_bound *rc_unix_bound_find(struct rc_engine *engine, const struct rc_worker *worker,
-                                        uint64_t inode, struct rc_unix_group **of)
+                                         uint64_t inode, struct rc_unix_group **of)
 {
     for (*of = inode ? engine->unixes : NULL; *of; *of = (*of)->next)
         for (struct rc_unix_bound *bound = (*of)->bound; bound; bound = bound->next)

@@ -87,12 +87,11 @@ void rc_unix_unwatch(struct rc_engine *engine, struct rc_unix_lane *lane);
 bool rc_unix_is_private(const struct rc_worker *worker, int directory);
 
 /* unixdoor.c */
-void rc_unix_give(struct rc_engine *engine, const struct rc_call *call,
-                  struct rc_unix_group *group, struct rc_answer *answer);
+void rc_unix_give(struct rc_engine *engine, const struct rc_call *call, struct rc_unix_group *group,
+                  struct rc_answer *answer);
 
 /* unix.c */
-struct rc_unix_group *rc_unix_group_find(struct rc_engine *engine,
-                                         const struct rc_unix_name *name);
+struct rc_unix_group *rc_unix_group_find(struct rc_engine *engine, const struct rc_unix_name *name);
 struct rc_unix_group *rc_unix_group_new(struct rc_engine *engine, const struct rc_unix_name *name,
                                         const char *given, int directory);
 void rc_unix_group_tidy(struct rc_engine *engine, struct rc_unix_group *group);

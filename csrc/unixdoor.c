@@ -83,16 +83,29 @@ static void bind_in_directory(struct rc_engine *engine, const struct rc_call *ca
     rc_unix_bound_add(group, call->worker, bound);
 }
 
+/* O_NONBLOCK belongs to the description: while another accepts from it, it stays
+ * as it is. Cleared under an event loop, that would hang in accept(2). */
+static void give_mode(const struct rc_call *call, const struct rc_unix_lane *lane)
+{
+    int flags = fcntl(call->fd, F_GETFL);
+    for (unsigned at = 0; at < lane->count; at++)
+        if (!lane->members[at]->dead && lane->members[at] != call->worker)
+            return;
+    if (flags >= 0)
+        (void)fcntl(lane->fd, F_SETFL, flags);
+}
+
 /* The name is the socket's until its last holder closes it, and cannot be bound
  * a second time: the one socket is handed to whoever asks. */
-void rc_unix_give(struct rc_engine *engine, const struct rc_call *call,
-                  struct rc_unix_group *group, struct rc_answer *answer)
+void rc_unix_give(struct rc_engine *engine, const struct rc_call *call, struct rc_unix_group *group,
+                  struct rc_answer *answer)
 {
     int given = group->lanes ? group->lanes->fd : group->held;
-    int flags = fcntl(call->fd, F_GETFL);
     struct rc_unix_bound *bound = calloc(1, sizeof *bound);
     answer->pass = false;
     answer->result = bound ? 0 : -ENOMEM;
+    if (group->lanes)
+        give_mode(call, group->lanes);
     /* A program may see that it listens already, and not do so itself. */
     if (bound && group->lanes && !rc_unix_is_member(group->lanes, call->worker)) {
         answer->result = rc_unix_join(group->lanes, call->worker);
@@ -103,8 +116,6 @@ void rc_unix_give(struct rc_engine *engine, const struct rc_call *call,
         free(bound);
         return;
     }
-    if (flags >= 0)
-        (void)fcntl(given, F_SETFL, flags);
     group->shared = true;
     answer->replace = given;
     bound->inode = rc_socket_inode(given);
@@ -283,15 +294,13 @@ fail:
 static int lane_give(const struct rc_call *call, struct rc_unix_lane *lane,
                      struct rc_answer *answer)
 {
-    int flags = fcntl(call->fd, F_GETFL);
     int error = lane_widen(lane, call->backlog);
     bool new = !rc_unix_is_member(lane, call->worker);
+    give_mode(call, lane);
     if (!error)
         error = rc_unix_join(lane, call->worker);
     if (error)
         return error;
-    if (flags >= 0)
-        (void)fcntl(lane->fd, F_SETFL, flags);
     answer->replace = lane->fd;
     answer->joined = new ? lane : NULL;
     answer->joiner = call->worker;
@@ -306,8 +315,7 @@ void rc_unix_refused(const struct rc_answer *answer)
 }
 
 /* True if it is an AF_UNIX stream socket, or one for all, and so answered here. */
-bool rc_unix_listen(struct rc_engine *engine, const struct rc_call *call,
-                    struct rc_answer *answer)
+bool rc_unix_listen(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer)
 {
     struct rc_unix_group *group = NULL;
     uint64_t inode = rc_socket_inode(call->fd);
@@ -349,4 +357,3 @@ bool rc_unix_listen(struct rc_engine *engine, const struct rc_call *call,
     rc_announce(engine, call->worker, group->text, true);
     return true;
 }
-

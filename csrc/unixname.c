@@ -321,8 +321,7 @@ static int bind_alike(int fd, const struct rc_unix_group *group, const char *pat
         error = chain(at, inside, false);
     if (!error) {
         snprintf(where, sizeof where, "/proc/self/fd/%d", at); /* self: the child has it too */
-        struct errand errand = {
-            .fd = fd, .where = where, .path = path, .as_root = *path == '/'};
+        struct errand errand = {.fd = fd, .where = where, .path = path, .as_root = *path == '/'};
         error = in_child(&errand);
     }
     rc_unix_alias(group, alias, name);

@@ -147,8 +147,7 @@ void rc_unix_close(struct rc_engine *engine)
 
 /* Its inode tells of a name that goes (IN_ATTRIB: the number of links) or is
  * moved. Without a watch the address comes back when a worker comes or goes. */
-void rc_unix_watch(struct rc_engine *engine, struct rc_unix_group *group,
-                   struct rc_unix_lane *lane)
+void rc_unix_watch(struct rc_engine *engine, struct rc_unix_group *group, struct rc_unix_lane *lane)
 {
     char name[NAME_MAX + 1], path[NAME_MAX + 64];
     if (!lane->alias || lane->watch >= 0 || group->late)

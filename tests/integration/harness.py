@@ -136,7 +136,7 @@ class Running:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._command = [sys.executable, "-m", "recluster", "--events", str(inherited)]
         self._command += [*EXTRA_OPTIONS, *map(str, args)]
-        self.process = subprocess.Popen(
+        self.process = self._popen(
             self._command,
             cwd=cwd,
             env={**ENVIRONMENT, **(env or {})},
@@ -147,6 +147,9 @@ class Running:
         )
         os.close(inherited)
         self.pidfd = Pidfd(self.process.pid)
+
+    def _popen(self, command, **more):
+        return subprocess.Popen(command, **more)
 
     def __enter__(self):
         return self
@@ -203,7 +206,7 @@ class Running:
         elif (
             event["event"] == "listening"
             and self._port is None
-            and not event["address"].startswith("unix:")
+            and not event["address"].startswith(("unix:", "udp:"))
         ):
             self._port = int(event["address"].rpartition(":")[2])
 

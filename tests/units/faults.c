@@ -15,11 +15,11 @@
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
@@ -118,8 +118,7 @@ WRAP(ssize_t, -1, sendmsg, (int fd, const struct msghdr *message, int flags), (f
 WRAP(ssize_t, -1, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags))
 WRAP(int, -1, linkat, (int from, const char *old, int to, const char *new, int flags),
      (from, old, to, new, flags))
-WRAP(int, -1, renameat, (int from, const char *old, int to, const char *new),
-     (from, old, to, new))
+WRAP(int, -1, renameat, (int from, const char *old, int to, const char *new), (from, old, to, new))
 WRAP(int, -1, mkdirat, (int at, const char *path, mode_t mode), (at, path, mode))
 WRAP(int, -1, inotify_init1, (int flags), (flags))
 WRAP(int, -1, inotify_add_watch, (int fd, const char *path, uint32_t mask), (fd, path, mask))

@@ -296,7 +296,9 @@ CALLS = ("fcntl", "calloc", "realloc", "setsockopt", "bind", "getsockname")
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_whatever_fails_the_bind_says_so_and_nothing_is_left(engine, sockets, address, fault, fds, name):
+def test_whatever_fails_the_bind_says_so_and_nothing_is_left(
+    engine, sockets, address, fault, fds, name
+):
     lanes = group_of(engine, sockets, address, 1)
     worker = engine.worker(2)
     for n in range(1, 20):

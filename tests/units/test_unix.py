@@ -316,7 +316,7 @@ def test_a_private_directory_is_the_worker_s_own_business(engine, sockets, folde
 
 def test_nine_bytes_of_path_are_seen_at_listen(engine, sockets):
     """The length of a netlink address, which the filter lets by."""
-    path = "/tmp/rc%02d" % (os.getpid() % 100)
+    path = f"/tmp/rc{os.getpid() % 100}"
     path = path + "x" * (9 - len(path))
     one, two = worker_of(engine, 1), worker_of(engine, 2)
     first, second = sockets(), sockets()
@@ -418,8 +418,17 @@ def test_the_connections_a_worker_holds_are_counted(engine, path, lib):
 # ---- faults ------------------------------------------------------------------------------------
 
 CALLS = (
-    "fcntl", "calloc", "realloc", "fork", "listen", "linkat", "renameat", "mkdirat",
-    "inotify_init1", "inotify_add_watch", "epoll_ctl",
+    "fcntl",
+    "calloc",
+    "realloc",
+    "fork",
+    "listen",
+    "linkat",
+    "renameat",
+    "mkdirat",
+    "inotify_init1",
+    "inotify_add_watch",
+    "epoll_ctl",
 )
 
 
