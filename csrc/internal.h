@@ -1,7 +1,8 @@
 /* internal.h - what the engine's files share. Not installed, not public.
  *
  * Direction of dependencies: engine -> spawn, doors (notify, shimdoor) -> bind,
- * listen -> pending, lanes -> steering, sockets; facts -> lanes, diag, holders.
+ * listen -> pending, inherited, udp, unixdoor -> lanes, unix -> steering, udpflow,
+ * sockets; facts -> lanes, unixfacts, diag, holders.
  * At the bottom, knowing nobody: channel, guard, loop, registry.
  */
 #ifndef RECLUSTER_INTERNAL_H

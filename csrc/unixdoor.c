@@ -350,6 +350,7 @@ bool rc_unix_listen(struct rc_engine *engine, const struct rc_call *call, struct
     if (bound->alias) {
         rc_unix_unname(group, bound->alias);
         bound->alias = 0;
+        bound->node = (struct rc_unix_node){0}; /* the number may become a stranger's */
     }
     /* Now: the next one may unlink the name before it binds. */
     (void)rc_unix_share(engine, group);

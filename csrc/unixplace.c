@@ -87,9 +87,13 @@ int rc_unix_place(struct rc_engine *engine, struct rc_unix_group *group)
     if (!alias || (is_there && !moved && !is_ours(group, &there)))
         return 0;
     int error = rc_unix_name_it(group, alias, 0);
-    if (!error)
-        group->placed = lane;
-    return error;
+    if (error)
+        return error;
+    group->placed = lane;
+    for (struct rc_unix_bound *bound = group->bound; bound; bound = bound->next)
+        if (!bound->alias) /* it has lost its name, and its number may become a stranger's */
+            bound->node = (struct rc_unix_node){0};
+    return 0;
 }
 
 /* Gives each lane of the group its second name. */
@@ -205,6 +209,12 @@ void rc_unix_noticed(struct rc_engine *engine)
 
 /* ---- a worker removes the path ------------------------------------------------------ */
 
+static bool is_alias(const struct rc_unix_group *group, const char *base)
+{
+    return *base == '.' && strncmp(base + 1, group->name.base, group->name.length) == 0 &&
+           strncmp(base + 1 + group->name.length, ".recluster-", 11) == 0;
+}
+
 /* Whether an unlink(2) of that path by that worker shall change nothing, and be
  * told that it has: it would remove the way to its siblings. */
 bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid_t pid, int at,
@@ -214,14 +224,16 @@ bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid
     struct rc_unix_name name;
     struct rc_unix_node there;
     for (struct rc_unix_group *group = engine->unixes; group; group = group->next) {
-        if (group->directory < 0 || group->late || strcmp(base, group->name.base) != 0 ||
+        bool alias = is_alias(group, base); /* what getsockname(2) may have said */
+        if (group->directory < 0 || group->late ||
+            (!alias && strcmp(base, group->name.base) != 0) ||
             !rc_unix_asked_by_others(group, worker))
             continue;
         int fd = rc_unix_find_directory_at(pid, at, path, &name);
         rc_close(&fd);
         if (name.device != group->name.device || name.directory != group->name.directory)
             continue;
-        return !rc_unix_node_at(group, 0, &there) || is_ours(group, &there);
+        return alias || !rc_unix_node_at(group, 0, &there) || is_ours(group, &there);
     }
     return false;
 }
