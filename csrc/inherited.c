@@ -20,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static struct rc_worker *nobody(struct rc_engine *engine)
+struct rc_worker *rc_nobody(struct rc_engine *engine)
 {
     struct rc_worker *worker = rc_find(engine, RC_NOBODY);
     if (worker)
@@ -164,7 +164,7 @@ int rc_inherit(rc_engine *engine, int given, int ours)
         return type;
     if ((type != SOCK_STREAM || !listens) && (type != SOCK_DGRAM || domain == AF_UNIX))
         return -ENOTSUP;
-    if (!nobody(engine))
+    if (!rc_nobody(engine))
         return -ENOMEM;
     int fd = fcntl(given, F_DUPFD_CLOEXEC, 3);
     int error = fd < 0 ? -errno : 0;

@@ -292,6 +292,7 @@ int rc_adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer 
 
 /* inherited.c */
 #define RC_NOBODY UINT32_MAX /* the worker that has what no worker has yet */
+struct rc_worker *rc_nobody(struct rc_engine *engine);
 bool rc_inherited_bind(struct rc_engine *engine, const struct rc_call *call,
                        const struct sockaddr_in6 *address, struct rc_answer *answer);
 void rc_inherited_fit(struct rc_engine *engine, int fd, struct rc_key *key);
@@ -320,6 +321,7 @@ struct rc_choice;
 struct sock_filter;
 void rc_udp_bind(struct rc_engine *engine, const struct rc_call *call,
                  const struct sockaddr_in6 *address, struct rc_answer *answer);
+int rc_udp_vacate(struct rc_engine *engine, struct rc_lane *lane);
 bool rc_udp_connected(int fd);
 bool rc_socket_readable(int fd);
 int rc_udp_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,

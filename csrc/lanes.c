@@ -263,6 +263,10 @@ int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker)
         for (unsigned at = group->count; at-- > 0;)
             if (group->lanes[at]->worker == worker && group->lanes[at]->inherited) {
                 rc_inherited_return(engine, group->lanes[at]);
+            } else if (group->lanes[at]->worker == worker && group->key.type == SOCK_DGRAM) {
+                int error = rc_udp_vacate(engine, group->lanes[at]);
+                first = first ? first : error;
+                at = group->count < at ? group->count : at; /* more may have gone */
             } else if (group->lanes[at]->worker == worker) {
                 int error = rc_lane_remove(engine, group->lanes[at]);
                 first = first ? first : error;

@@ -320,3 +320,41 @@ def test_whatever_fails_the_bind_says_so_and_nothing_is_left(
     engine.steer(1, 2)
     lanes[2] = sock
     assert set(ask([sockets() for _ in range(60)], lanes, address)) == {1, 2}
+
+
+def test_a_successor_may_join_what_its_predecessor_joined(engine, sockets):
+    port = free_port(host="0.0.0.0")
+    member = struct.pack("4s4s", socket.inet_aton("239.255.77.2"), socket.inet_aton("127.0.0.1"))
+    old = group_of(engine, sockets, ("0.0.0.0", port), 1)[1]
+    old.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+    kill = engine.lib.rc_find(engine.struct, 1)
+    kill.dead = True
+    new = sockets()
+    engine.bind(engine.worker(2, 1), new, ("0.0.0.0", port))
+    assert os.fstat(new.fileno()).st_ino == os.fstat(old.fileno()).st_ino
+    new.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+
+
+def test_no_flow_moves_while_lanes_of_the_old_generation_go(engine, sockets, address):
+    old = group_of(engine, sockets, address, 3)
+    engine.steer(1, 2, 3)
+    new = group_of(engine, sockets, address, 3, first=4)
+    engine.steer(4, 5, 6)
+    clients = [sockets() for _ in range(60)]
+    first = ask(clients, new, address)
+    for number, sock in old.items():
+        sock.close()
+        worker = engine.lib.rc_find(engine.struct, number)
+        worker.dead = True
+        assert engine.lib.rc_worker_release(engine.pointer, number) == 0
+        assert ask(clients, new, address) == first
+    # Their places are the next generation's, and so they do not pile up.
+    third = group_of(engine, sockets, address, 3, first=7)
+    assert engine.struct.groups.count == 6
+    engine.steer(7, 8, 9)
+    assert set(ask(clients, {**new, **third}, address)) == {7, 8, 9}
+    for number in (4, 5, 6):
+        new.pop(number).close()
+        engine.bury(number)
+    assert engine.struct.groups.count == 3
+    assert set(ask(clients, third, address)) == {7, 8, 9}
