@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ASAN = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
        ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
-C_FILES = $(wildcard csrc/*.c csrc/*.h csrc/preload/*.c csrc/preload/*.h bench/*.c tests/units/*.c)
+C_FILES = $(wildcard csrc/*.c csrc/*.h csrc/preload/*.c csrc/preload/*.h csrc/bpf/*.c csrc/bpf/shared.h bench/*.c tests/units/*.c)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -33,7 +33,17 @@ sanitize: ## the suite with the engine under ASan and UBSan
 	cd / && nm -D "$$($(PYTHON) -c 'import importlib.util as u; print(u.find_spec("recluster._engine").origin)')" | grep -q __asan_
 	$(ASAN) RECLUSTER_SANITIZE=1 $(PYTHON) -m pytest
 
+figures: ## measure how connections are accepted, into build/figures (two hours, a quiet machine)
+	mkdir -p build/figures
+	-$(PYTHON) bench/accept_cost.py --json build/figures/cost.json | tee build/figures/cost.txt
+	-$(PYTHON) bench/accept_designs.py --json build/figures/designs.json | tee build/figures/designs.txt
+	-$(PYTHON) -m recluster.bench --server http,threading,asyncio,uvloop,node --rounds 3 \
+		--json build/figures/policies.json --picture build/figures/policies.svg | tee build/figures/policies.txt
+
+bpf: ## compile csrc/bpf/balance.bpf.c into the committed header (needs clang)
+	$(PYTHON) csrc/bpf/build.py --write
+
 clean: ## remove what was built
 	rm -rf build dist *.egg-info src/*.egg-info src/recluster/_engine.c src/recluster/*.so
 
-.PHONY: help venv build test lint format sanitize clean
+.PHONY: help venv build test lint format sanitize figures bpf clean

@@ -1,7 +1,8 @@
-/* bare_fork.c - the least a new process can cost: bare_fork COUNT
+/* bare_fork.c - the least a new process can cost: bare_fork COUNT [KIB]
  *
  * Forks COUNT children one after the other; each writes when it came to be, and
- * waits. stdout: "START END" per child, CLOCK_MONOTONIC in nanoseconds.
+ * waits. KIB of written memory, which each fork has to map anew, make the
+ * process as large as another is. stdout: "START END" per child, CLOCK_MONOTONIC in nanoseconds.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -33,8 +34,12 @@ static void child(struct stamp stamp, const int said[2], const int hold[2])
 int main(int argc, char **argv)
 {
     int count = argc > 1 ? atoi(argv[1]) : 0, said[2], hold[2];
-    if (count < 1 || pipe(said) < 0 || pipe(hold) < 0)
+    size_t size = argc > 2 ? (size_t)atoi(argv[2]) << 10 : 0;
+    volatile char *memory = size ? aligned_alloc(4096, size) : NULL;
+    if (count < 1 || pipe(said) < 0 || pipe(hold) < 0 || (size && !memory))
         return 2;
+    for (size_t at = 0; at < size; at += 4096)
+        memory[at] = 1;
     for (int at = 0; at < count; at++) {
         struct stamp stamp = {now_ns(), 0};
         pid_t pid = fork();

@@ -6,7 +6,9 @@ Beside each other, in turns, round after round:
               channel, fork, door, fresh __main__, compile included
   os.fork     a Python process with the same modules loaded that only forks: what
               a fork of an interpreter costs whoever does it
-  bare fork   bare_fork.c: fork(2) and nothing else, in a process of 1 MB
+  as large    bare_fork.c: fork(2) and nothing else, in a process with as much
+              written memory as a master has: what the kernel's part is
+  bare fork   the same in a process of 1 MB
   fresh       subprocess.Popen of a new interpreter; to its first statement
 
 ms per worker: (last worker's first statement - first spawn) / workers, so what is
@@ -64,10 +66,22 @@ def recluster(count: int) -> list[tuple[int, int]]:
     return [(began[slot], ended[slot]) for slot in ended]
 
 
-def program(words: list[str], count: int) -> list[tuple[int, int]]:
+@functools.cache
+def master_kib() -> int:
+    """Written memory of a process with the modules of a master."""
+    code = "import recluster.cli; print(open('/proc/self/smaps_rollup').read())"
+    shown = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    return int(next(line.split()[1] for line in shown.stdout.splitlines() if "Anonymous:" in line))
+
+
+def program(words: list[str], count: int, *more: int) -> list[tuple[int, int]]:
     """One that writes both times of each of its children."""
     made = subprocess.run(
-        [*words, str(count)], stdout=subprocess.PIPE, text=True, timeout=DEADLINE, check=True
+        [*words, str(count), *map(str, more)],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=DEADLINE,
+        check=True,
     )
     return [(int(began), int(at)) for began, at in map(str.split, made.stdout.splitlines())]
 
@@ -98,6 +112,7 @@ def main() -> int:
     python_fork = str(BENCH / "apps" / "python_fork.py")
     ways: dict[str, Callable[[int], list[tuple[int, int]]]] = {
         "recluster": recluster,
+        "as large": lambda count: program([compiled("bare_fork.c")], count, master_kib()),
         "bare fork": functools.partial(program, [compiled("bare_fork.c")]),
         "os.fork": functools.partial(program, [sys.executable, python_fork]),
         "fresh": fresh,
@@ -121,7 +136,8 @@ def show(count: int, figures: dict[str, list[float]], bound: float) -> bool:
     print(
         f"{count:4} workers: {shown}\n"
         f"              recluster / bare fork {median['recluster'] / median['bare fork']:.1f}, "
-        f"recluster / os.fork {median['recluster'] / median['os.fork']:.1f}, "
+        f"as large {median['recluster'] / median['as large']:.1f}, "
+        f"os.fork {median['recluster'] / median['os.fork']:.1f}, "
         f"fresh / recluster {saved:.1f}" + ("" if saved >= bound else f"  BELOW {bound:g}"),
         flush=True,
     )

@@ -34,7 +34,8 @@ int rc_engine_new(rc_engine **out, unsigned flags)
         return -ENOMEM;
     engine->flags = flags;
     engine->deadline_ms = -1;
-    engine->timer.fd = engine->signals.fd = engine->guard.source.fd = engine->unix_watch.fd = -1;
+    engine->timer.fd = engine->sweep.fd = engine->signals.fd = engine->guard.source.fd = -1;
+    engine->unix_watch.fd = -1;
     engine->shim.port.fd = engine->guard.pipe = engine->diag = -1;
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
     int error = engine->epoll < 0 ? -errno : 0;
@@ -44,11 +45,18 @@ int rc_engine_new(rc_engine **out, unsigned flags)
     if (!error)
         error = rc_source_add(engine->epoll, &engine->timer, RC_SOURCE_TIMER, timer, EPOLLIN);
     if (!error)
+        timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (!error && timer < 0)
+        error = -errno;
+    if (!error)
+        error = rc_source_add(engine->epoll, &engine->sweep, RC_SOURCE_SWEEP, timer, EPOLLIN);
+    if (!error)
         timer = -1; /* the source's now */
     if (!error && (flags & RC_SUBREAPER) && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
         error = -errno;
     if (error) {
         rc_source_shut(engine->epoll, &engine->timer);
+        rc_source_shut(engine->epoll, &engine->sweep);
         rc_close(&timer);
         rc_close(&engine->epoll);
         free(engine);
@@ -70,8 +78,10 @@ static void free_memory(struct rc_engine *engine)
     while (engine->groups) {
         struct rc_group *group = engine->groups;
         engine->groups = group->next;
-        for (unsigned at = 0; at < group->count; at++)
+        for (unsigned at = 0; at < group->count; at++) {
+            rc_lane_unshare(group->lanes[at]);
             free(group->lanes[at]);
+        }
         free(group->lanes);
         free(group);
     }
@@ -85,40 +95,52 @@ static void free_memory(struct rc_engine *engine)
         engine->callers = caller->next;
         free(caller);
     }
+    free(engine->nobody);
     rc_free_graves(engine);
     free(engine);
 }
 
-/* Closes only: in a forked child an EPOLL_CTL_DEL would remove the master's
- * registration, for the two share one epoll instance. */
-static void close_all(struct rc_engine *engine)
+static void close_if_open(int fd)
 {
-    for (struct rc_worker *worker = engine->workers; worker; worker = worker->next) {
-        rc_close(&worker->process.fd);
-        rc_close(&worker->channel_source.fd);
-        rc_close(&worker->door.fd);
-        rc_close(&worker->child_channel);
-    }
-    for (struct rc_group *group = engine->groups; group; group = group->next)
-        for (unsigned at = 0; at < group->count; at++)
-            rc_close(&group->lanes[at]->source.fd);
-    for (struct rc_shim_caller *caller = engine->callers; caller; caller = caller->next)
-        rc_close(&caller->source.fd);
-    rc_close(&engine->timer.fd);
-    rc_close(&engine->signals.fd);
-    rc_close(&engine->guard.source.fd);
-    rc_close(&engine->guard.pipe);
-    rc_close(&engine->shim.port.fd);
-    rc_close(&engine->unix_watch.fd);
-    rc_close(&engine->diag);
-    rc_close(&engine->epoll);
+    if (fd >= 0)
+        (void)close(fd);
 }
 
+/* Closes only, and writes nothing: in a forked child an EPOLL_CTL_DEL would
+ * remove the master's registration (the two share one epoll instance), and each
+ * page written would be copied first. */
+static void close_all(const struct rc_engine *engine)
+{
+    for (const struct rc_worker *worker = engine->workers; worker; worker = worker->next) {
+        close_if_open(worker->process.fd);
+        close_if_open(worker->channel_source.fd);
+        close_if_open(worker->door.fd);
+        close_if_open(worker->child_channel);
+        close_if_open(worker->doing_fd);
+    }
+    for (const struct rc_group *group = engine->groups; group; group = group->next)
+        for (unsigned at = 0; at < group->count; at++)
+            close_if_open(group->lanes[at]->source.fd);
+    for (const struct rc_shim_caller *caller = engine->callers; caller; caller = caller->next)
+        close_if_open(caller->source.fd);
+    close_if_open(engine->timer.fd);
+    close_if_open(engine->sweep.fd);
+    close_if_open(engine->signals.fd);
+    close_if_open(engine->guard.source.fd);
+    close_if_open(engine->guard.pipe);
+    close_if_open(engine->shim.port.fd);
+    close_if_open(engine->unix_watch.fd);
+    close_if_open(engine->diag);
+    close_if_open(engine->epoll);
+}
+
+/* The memory stays, shared with the master and small: to free it would be to
+ * copy it. */
 void rc_engine_abandon(rc_engine *engine)
 {
-    rc_unix_free(engine, true);
+    rc_kernel_close(engine);
+    rc_unix_close_all(engine);
     close_all(engine);
-    free_memory(engine);
 }
 
 /* Whoever still runs is killed. */
@@ -138,7 +160,8 @@ void rc_engine_free(rc_engine *engine)
         pthread_sigmask(SIG_SETMASK, &engine->mask_before, NULL);
     if (engine->flags & RC_SUBREAPER)
         prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
-    rc_unix_free(engine, false);
+    rc_kernel_close(engine);
+    rc_unix_free(engine);
     close_all(engine);
     free_memory(engine);
 }
@@ -365,6 +388,9 @@ static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_
     case RC_SOURCE_TIMER:
         on_timer(engine);
         break;
+    case RC_SOURCE_SWEEP:
+        rc_lanes_sweep(engine);
+        break;
     case RC_SOURCE_SIGNALS:
         on_signals(engine);
         break;
@@ -386,12 +412,17 @@ static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_
     case RC_SOURCE_LANE:
         if (ready & EPOLLHUP)
             rc_lanes_hup(engine, RC_CONTAINER(source, struct rc_lane, source));
+        else
+            rc_lane_arrival(engine, RC_CONTAINER(source, struct rc_lane, source));
         break;
     case RC_SOURCE_SHIM_PORT:
         rc_shim_accept(engine);
         break;
     case RC_SOURCE_SHIM_CALL:
         rc_shim_call(engine, source);
+        break;
+    case RC_SOURCE_ERRAND:
+        rc_unix_errand_ended(engine, source);
         break;
     case RC_SOURCE_UNIX:
         rc_unix_noticed(engine);

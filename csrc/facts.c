@@ -61,11 +61,12 @@ void rc_drain_free(struct rc_drain *drain)
 
 /* ---- places: addresses that a lane listens on ------------------------------- */
 
-static bool has_lane(const struct rc_group *group, const uint32_t *workers, size_t count)
+static bool has_lane(struct rc_engine *engine, const struct rc_group *group,
+                     const uint32_t *workers, size_t count)
 {
-    for (unsigned at = 0; at < group->count; at++)
-        for (size_t one = 0; group->lanes[at]->worker && one < count; one++)
-            if (group->lanes[at]->worker->id == workers[one])
+    for (size_t one = 0; one < count; one++)
+        for (unsigned at = 0; at < group->count; at++)
+            if (rc_lane_held_by(group->lanes[at], rc_find(engine, workers[one])))
                 return true;
     return false;
 }
@@ -82,7 +83,7 @@ static struct rc_retirement *retirement_new(struct rc_engine *engine, const uint
         return NULL;
     retirement->users = 1;
     for (struct rc_group *group = engine->groups; group; group = group->next)
-        if (group->key.type == SOCK_STREAM && has_lane(group, workers, count))
+        if (group->key.type == SOCK_STREAM && has_lane(engine, group, workers, count))
             retirement->places[retirement->count++] = group->key;
     return retirement;
 }
@@ -283,6 +284,8 @@ int rc_drain_look(rc_engine *engine, uint32_t id, struct rc_drain_facts *out)
                 facts.half_open <= HANDSHAKES_PER_LOOK;
     drain->empty = facts.queued == 0;
     drain->half_open = facts.half_open;
+    if (rc_shares_live(engine, worker)) /* it accepts still: ask anew each time */
+        drain->known = false;
     if (worker->dead) { /* and its process group was killed with it */
         facts.connections = facts.owing = 0;
         facts.quiet_ms = INT_MAX;

@@ -108,7 +108,7 @@ static bool is_zombie(pid_t pid)
     return state == 'Z' || state == 'X';
 }
 
-static void mark(struct rc_flows *flows, uint32_t inode)
+static void mark(struct rc_flows *flows, uint32_t inode, pid_t pid, long number)
 {
     size_t low = 0, high = flows->count;
     while (low < high) {
@@ -118,8 +118,11 @@ static void mark(struct rc_flows *flows, uint32_t inode)
         else
             high = middle;
     }
-    if (low < flows->count && flows->all[low].inode == inode)
-        flows->all[low].held = true;
+    if (low == flows->count || flows->all[low].inode != inode || flows->all[low].held)
+        return;
+    flows->all[low].held = true;
+    flows->all[low].holder = pid;
+    flows->all[low].number = (int)number;
 }
 
 static int mark_held(struct rc_flows *flows, pid_t pid)
@@ -142,7 +145,7 @@ static int mark_held(struct rc_flows *flows, pid_t pid)
         }
         target[length] = '\0';
         if (sscanf(target, "socket:[%u]", &inode) == 1)
-            mark(flows, inode);
+            mark(flows, inode, pid, number);
     }
     closedir(descriptors);
     return error;

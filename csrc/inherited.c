@@ -20,20 +20,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* To the rest of the engine a lane has a worker. Nobody's has this one: dead, and
+ * so without a process, and its lanes wait for an heir; live, and so connections are
+ * let into them meanwhile. It is not in the list of workers. NULL: no memory. */
 struct rc_worker *rc_nobody(struct rc_engine *engine)
 {
-    struct rc_worker *worker = rc_find(engine, RC_NOBODY);
-    if (worker)
-        return worker;
-    worker = calloc(1, sizeof *worker);
-    if (!worker)
-        return NULL;
-    worker->id = worker->seat = RC_NOBODY;
-    worker->process.fd = worker->door.fd = worker->channel_source.fd = worker->child_channel = -1;
-    worker->dead = worker->gone = worker->live = true;
-    worker->next = engine->workers;
-    engine->workers = worker;
-    return worker;
+    struct rc_worker *nobody = engine->nobody ? engine->nobody : calloc(1, sizeof *nobody);
+    if (nobody && !engine->nobody) {
+        nobody->id = UINT32_MAX;
+        nobody->process.fd = nobody->door.fd = nobody->channel_source.fd = -1;
+        nobody->child_channel = nobody->doing_fd = -1;
+        nobody->dead = nobody->gone = nobody->live = true;
+        nobody->weight = 1;
+        engine->nobody = nobody;
+    }
+    return nobody;
 }
 
 /* Siblings must be of one user. And what was connected while neither option was
@@ -64,8 +65,8 @@ static int keep(struct rc_engine *engine, const struct rc_unix_name *name, const
     lane->fd = fd;
     lane->watch = -1;
     lane->inode = rc_socket_inode(fd);
-    lane->generation = RC_NOBODY;
-    int error = rc_unix_join(lane, rc_find(engine, RC_NOBODY));
+    lane->generation = RC_NO_GENERATION;
+    int error = rc_unix_join(lane, engine->nobody);
     if (error) {
         free(lane);
         group->directory = -1; /* the caller's */
@@ -127,7 +128,7 @@ static int keep_lane(struct rc_engine *engine, const struct rc_key *key, int fd)
     int error = group && lane ? rc_group_append(group, lane) : -ENOMEM;
     if (!error) {
         lane->source.fd = -1;
-        lane->worker = rc_find(engine, RC_NOBODY);
+        lane->worker = engine->nobody;
         lane->inode = rc_socket_inode(fd);
         lane->inherited = true;
         lane->backlog = key->type == SOCK_STREAM; /* may only grow */
@@ -192,7 +193,7 @@ bool rc_inherited_bind(struct rc_engine *engine, const struct rc_call *call,
 {
     struct rc_unix_name name;
     struct rc_key key;
-    if (!rc_find(engine, RC_NOBODY) || rc_key_of(call->fd, address, &key) < 0)
+    if (!engine->nobody || rc_key_of(call->fd, address, &key) < 0)
         return false;
     shared_name(&key, &name);
     struct rc_unix_group *group = rc_unix_group_find(engine, &name);
@@ -219,6 +220,8 @@ void rc_inherited_fit(struct rc_engine *engine, int fd, struct rc_key *key)
 /* Its worker is gone: as at the beginning. */
 void rc_inherited_return(struct rc_engine *engine, struct rc_lane *lane)
 {
-    lane->worker = rc_find(engine, RC_NOBODY);
+    lane->worker = engine->nobody;
+    lane->party = 0;
+    lane->deaf = false;
     (void)rc_group_steer(lane->group);
 }

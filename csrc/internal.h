@@ -1,8 +1,8 @@
 /* internal.h - what the engine's files share. Not installed, not public.
  *
  * Direction of dependencies: engine -> spawn, doors (notify, shimdoor) -> bind,
- * listen -> pending, inherited, udp, unixdoor -> lanes, unix -> steering, udpflow,
- * sockets; facts -> lanes, unixfacts, diag, holders.
+ * listen -> pending, deaf, inherited, udp, unixdoor -> lanes, unix -> kernel, steering,
+ * udpflow, sockets; facts -> lanes, unixfacts, diag, holders.
  * At the bottom, knowing nobody: channel, guard, loop, registry.
  */
 #ifndef RECLUSTER_INTERNAL_H
@@ -19,6 +19,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -35,6 +36,7 @@ struct rc_grave {
 
 enum rc_source_kind {
     RC_SOURCE_TIMER,
+    RC_SOURCE_SWEEP,
     RC_SOURCE_SIGNALS,
     RC_SOURCE_WATCH,
     RC_SOURCE_GUARD,
@@ -45,6 +47,7 @@ enum rc_source_kind {
     RC_SOURCE_SHIM_PORT,
     RC_SOURCE_SHIM_CALL,
     RC_SOURCE_UNIX,
+    RC_SOURCE_ERRAND,
 };
 
 /* A descriptor in the epoll set, embedded in what owns it. fd is -1 when shut. */
@@ -112,6 +115,8 @@ struct rc_flow {
     uint32_t inode;             /* 0: no process has it */
     uint8_t family;
     bool held;
+    pid_t holder; /* the first that was seen to have it, */
+    int number;   /* as this descriptor */
 };
 
 struct rc_flows {
@@ -180,7 +185,6 @@ struct rc_worker {
     uint32_t id, heir_of;
     unsigned generation;  /* those of one share the AF_UNIX listeners */
     struct timespec born; /* CLOCK_REALTIME */
-    uint32_t seat;        /* the same for whoever replaces it: see udpflow.c */
     pid_t pid;
     struct rc_source process; /* pidfd */
     struct rc_source channel_source;
@@ -188,9 +192,16 @@ struct rc_worker {
     struct rc_channel channel;
     int child_channel; /* the child's end, until the fork */
     bool live;         /* the caller wants it steered to */
+    double weight;     /* its part of new connections, against the others' */
+    uint32_t slot;     /* what source_ip knows it by */
+    uint32_t party;    /* workers of one party share their lanes (sharing.c); 0: none */
     bool dead;         /* its leader has been reaped */
     bool leaving;      /* exit status is known, the channel is being emptied */
     bool gone;
+    bool seen_waiting; /* its main thread, for connections (doing.c) */
+    bool inscrutable;  /* what it does cannot be seen here */
+    int doing_fd;      /* its /proc/PID/syscall, or -1 */
+    unsigned hung_lanes;
     unsigned pumped; /* the turn in which its channel was last read */
     int status;
     struct rc_pending pending[RC_PENDING_MAX];
@@ -201,19 +212,46 @@ struct rc_worker {
 
 /* ---- lanes, and what leads to them ------------------------------------------------ */
 
+/* What was seen of a lane; times in microseconds of CLOCK_MONOTONIC, 0: not. */
+struct rc_pressure {
+    unsigned queued;    /* at marked_at, or at the last look at a queue that stands still */
+    unsigned interval;  /* until the next look */
+    int64_t look_at;    /* the next look */
+    int64_t busy_at;    /* since when its worker is at work */
+    int64_t marked_at;  /* when its queue was last seen to be new or smaller */
+    int64_t sampled_at; /* the last look at its worker */
+    int64_t avoided_at; /* since when it is not chosen because it is congested */
+    bool busy, congested, hung;
+};
+
 struct rc_lane {
     struct rc_grave grave;
     struct rc_source source; /* our dup of the listening socket; events = 0, for HUP */
     struct rc_group *group;
     struct rc_worker *worker; /* NULL: the group's sink */
+    struct rc_share *others;  /* further holders of a shared lane */
+    uint32_t party;           /* not 0: the lane of all workers of that party */
     uint64_t inode;
-    pid_t pid;  /* who listened, */
-    int number; /* on which of its descriptors: where a look begins */
+    pid_t pid;       /* who has it, */
+    int descriptor;  /* as which descriptor, when it was last seen: where a look begins */
+    uint32_t number; /* by which programs in the kernel know it; 0: not at all */
     unsigned backlog;
-    bool inherited; /* somebody else's too: never shut down (inherited.c) */
+    bool inherited;           /* somebody else's too: never shut down (inherited.c) */
+    int64_t arrives_until_ms; /* adopted, and perhaps still on its way in a message; 0: not */
+    bool deaf;                /* its worker lives, and no process of it has the lane any more */
+    struct rc_pressure pressure;
+    bool by_leader; /* listened on by the worker's leader, not by a child or a thread */
     bool chosen;    /* the attached program may return it */
     bool closing;   /* caller asked for no new SYN */
     bool removing;
+};
+
+/* A group's program in the kernel and what it reads (kernel_plan.c). */
+struct rc_plan;
+struct rc_kernel_plan {
+    struct rc_plan *shared; /* NULL: there is none */
+    int program;            /* descriptor; of account only where `shared` is */
+    bool attached;
 };
 
 /* lanes[i] is at index i of the kernel's reuseport group: appended at listen,
@@ -226,7 +264,15 @@ struct rc_group {
     int zero_index; /* -1: the port was asked for by number */
     struct rc_lane **lanes;
     struct rc_lane *sink; /* one of them, or NULL */
+    enum rc_policy policy;
+    bool weighed; /* its lanes have different weights */
+    bool stale;   /* pressure has changed since the last choice */
+    bool refused; /* the last choice could not be attached */
+    int64_t steered_at;
     unsigned count, room;
+    bool held;                /* where only lanes without a holder are left, the sink is better */
+    struct rc_kernel *kernel; /* the engine's, or NULL */
+    struct rc_kernel_plan plan;
 };
 
 struct rc_engine;
@@ -244,14 +290,21 @@ struct rc_call {
     socklen_t path_length;
 };
 
+/* A call that is answered in a later turn, and how. */
+struct rc_later {
+    uint64_t notice;               /* of the worker's door, or */
+    struct rc_shim_caller *caller; /* the shim that asked; neither: nobody waits any more */
+};
+
 struct rc_unix_lane;
 struct rc_answer {
-    bool pass;   /* let the kernel do it as if nobody had looked */
-    int result;  /* 0 or -errno */
-    int replace; /* a descriptor to put in place of theirs, or -1 */
-    bool owned;  /* replace is the answer's own, to close after use */
+    struct rc_later *later; /* not now: the door writes there how to answer */
+    bool pass;              /* let the kernel do it as if nobody had looked */
+    int result;             /* 0 or -errno */
+    int replace;            /* a descriptor to put in place of theirs, or -1 */
+    bool owned;             /* replace is the answer's own, to close after use */
     struct rc_lane *adopted;
-    struct rc_worker *previous;
+    struct rc_worker *previous;  /* who had it; of a shared lane: who joins */
     struct rc_unix_lane *joined; /* AF_UNIX: by joiner, who was not in it before */
     struct rc_worker *joiner;
 };
@@ -270,7 +323,6 @@ void rc_key_text(const struct rc_key *key, char *out, size_t room);
 bool rc_same_place(const struct rc_key *a, const struct rc_key *b);
 
 /* pending.c */
-bool rc_descriptor_is(pid_t pid, int fd, uint64_t inode);
 void rc_pending_add(struct rc_worker *worker, const struct rc_pending *pending);
 void rc_pending_delete(struct rc_worker *worker, unsigned at);
 struct rc_pending *rc_pending_find(struct rc_worker *worker, uint64_t inode);
@@ -286,19 +338,21 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 void rc_lanes_refused(struct rc_answer *answer);
 unsigned rc_backlog_for(int asked);
-struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *worker,
+struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *heir,
                               const struct rc_key *key);
-int rc_adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer);
+int rc_adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
+             struct rc_answer *answer);
 
 /* inherited.c */
-#define RC_NOBODY UINT32_MAX /* the worker that has what no worker has yet */
 struct rc_worker *rc_nobody(struct rc_engine *engine);
 bool rc_inherited_bind(struct rc_engine *engine, const struct rc_call *call,
                        const struct sockaddr_in6 *address, struct rc_answer *answer);
 void rc_inherited_fit(struct rc_engine *engine, int fd, struct rc_key *key);
 void rc_inherited_return(struct rc_engine *engine, struct rc_lane *lane);
 
-/* unix.c, unixdoor.c, unixplace.c: AF_UNIX listeners */
+/* unix.c, unixdoor.c, unixplace.c, unixerrand.c: AF_UNIX listeners */
+struct rc_unix_errand;
+void rc_unix_errand_ended(struct rc_engine *engine, struct rc_source *source);
 enum { RC_NETLINK_LENGTH = 12 };
 void rc_unix_bind(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
 bool rc_unix_listen(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
@@ -314,7 +368,8 @@ unsigned rc_unix_queued(struct rc_engine *engine, const struct rc_worker *worker
 int rc_unix_connections(const struct rc_engine *engine, const struct rc_worker *worker);
 size_t rc_unix_lanes(const struct rc_engine *engine, struct rc_lane_facts *out, size_t room,
                      size_t count);
-void rc_unix_free(struct rc_engine *engine, bool forked);
+void rc_unix_free(struct rc_engine *engine);
+void rc_unix_close_all(const struct rc_engine *engine);
 
 /* udp.c, udpflow.c */
 struct rc_choice;
@@ -332,8 +387,9 @@ int rc_udp_attach(int fd, const struct rc_choice *choices, unsigned count);
 struct rc_group *rc_group_find(struct rc_engine *engine, const struct rc_key *key);
 struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key);
 int rc_group_append(struct rc_group *group, struct rc_lane *lane);
-void rc_group_choose(struct rc_group *group);
+bool rc_group_choose(struct rc_group *group);
 int rc_group_steer(struct rc_group *group);
+int rc_group_refresh(struct rc_group *group);
 void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group);
 void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group);
 struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode);
@@ -341,35 +397,104 @@ void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
 int rc_lane_remove(struct rc_engine *engine, struct rc_lane *lane);
 int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);
+unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
 
-/* steering.c */
+/* deaf.c */
+void rc_lane_arrives(struct rc_lane *lane);
+int rc_lane_held(struct rc_lane *lane);
+bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
+void rc_lane_shut_down(struct rc_engine *engine, const struct rc_lane *lane);
+
+/* sharing.c */
+enum rc_level { RC_LEVEL_NEVER, RC_LEVEL_ORPHAN, RC_LEVEL_LIVE };
+enum rc_level rc_lane_level(const struct rc_lane *lane);
+double rc_lane_weight(const struct rc_lane *lane);
+bool rc_lane_held_by(const struct rc_lane *lane, const struct rc_worker *worker);
+bool rc_lane_has_others(const struct rc_lane *lane, const struct rc_worker *worker);
+bool rc_lane_all_dead(const struct rc_lane *lane);
+bool rc_lane_owed(const struct rc_lane *lane, const struct rc_worker *worker);
+unsigned rc_lane_holders(const struct rc_lane *lane);
+int rc_lane_join(struct rc_lane *lane, struct rc_worker *worker);
+bool rc_lane_leave(struct rc_lane *lane, const struct rc_worker *worker);
+void rc_lane_unshare(struct rc_lane *lane);
+struct rc_lane *rc_lane_of_party(struct rc_group *group, uint32_t party);
+bool rc_shares_live(const struct rc_engine *engine, const struct rc_worker *worker);
+
+/* congestion.c */
+void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
+void rc_lane_calm(struct rc_lane *lane);
+void rc_lane_chosen(struct rc_lane *lane, bool chosen);
+enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane);
+bool rc_lane_stuck(const struct rc_lane *lane);
+void rc_group_watch(struct rc_engine *engine, struct rc_group *group);
+void rc_lanes_sweep(struct rc_engine *engine);
+
+/* vigil.c */
+void rc_vigil_begin(struct rc_engine *engine, int64_t now);
+bool rc_vigil_goes_on(struct rc_engine *engine, unsigned lanes, int64_t now);
+
+/* doing.c */
+enum rc_doing {
+    RC_DOING_UNKNOWN,
+    RC_DOING_WAIT, /* for connections */
+    RC_DOING_WORK,
+};
+enum rc_doing rc_worker_doing(struct rc_worker *worker);
+
+/* steering.c; the choice by weights in weighted.c, by address in sticky.c */
 
 struct sock_filter;
 enum { RC_PROGRAM_MAX = 4096 };
 struct rc_choice {
     unsigned index;  /* position in the group */
     uint32_t worker; /* equal numbers share one worker's part */
+    uint32_t slot;   /* for source_ip: equal numbers share one slot's part */
+    double weight;   /* the worker's part; where all are equal none need be given */
 };
+/* A program that is being written: no more than `room` of it is kept. */
+struct rc_text {
+    struct sock_filter *out;
+    unsigned length, room;
+};
+/* What the accumulator leads to, from `first` up to the next leaf's. */
+struct rc_leaf {
+    uint32_t first;
+    unsigned index;
+};
+void rc_text_add(struct rc_text *text, uint16_t code, uint32_t k);
+void rc_text_search(struct rc_text *text, const struct rc_leaf *leaves, unsigned count);
 int rc_steering_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                       unsigned room);
+int rc_weighted_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                      unsigned room);
+int rc_sticky_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                    unsigned room);
 /* Connections from this source port go to this index. */
 struct rc_detour {
     in_port_t port; /* host order */
     unsigned index;
 };
 enum { RC_DETOUR_LENGTH = 8 };
-int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count,
-                       const struct rc_detour *detour);
+int rc_steering_attach(int fd, enum rc_policy policy, const struct rc_choice *choices,
+                       unsigned count, const struct rc_detour *detour);
 
 /* sink.c */
 int rc_sink_listen(const struct rc_key *key, int lane);
 int rc_sink_client(const struct rc_key *key, in_port_t *port);
 int rc_sink_fill(int sink, int client, const struct rc_key *key);
 
+/* kernel.c, kernel_plan.c: steering by eBPF, where that is allowed */
+int rc_kernel_steer(struct rc_group *group);
+void rc_kernel_forget(struct rc_group *group, struct rc_lane *lane);
+void rc_kernel_plan_free(struct rc_kernel_plan *plan);
+void rc_kernel_close(struct rc_engine *engine);
+int rc_kernel_connections(const struct rc_lane *lane);
+
 /* ---- doors ------------------------------------------------------------------ */
 
 int rc_notify_install(bool unlinks);
 int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker);
+void rc_notify_answer(const struct rc_worker *worker, uint64_t notice, int result);
 
 struct rc_shim {
     struct rc_source port;
@@ -380,6 +505,10 @@ struct rc_shim {
 void rc_shim_accept(struct rc_engine *engine);
 void rc_shim_call(struct rc_engine *engine, struct rc_source *source);
 void rc_shim_shut(struct rc_engine *engine);
+void rc_shim_answer(struct rc_engine *engine, struct rc_shim_caller *caller, int result);
+void rc_later_answer(struct rc_engine *engine, const struct rc_worker *worker,
+                     const struct rc_later *later, int result);
+void rc_later_forget(struct rc_engine *engine, const struct rc_shim_caller *caller);
 
 /* ---- engine ------------------------------------------------------------------ */
 
@@ -396,6 +525,16 @@ struct rc_shim_caller {
     uid_t uid;
 };
 
+/* While requests take so long that it matters whether a worker is at work;
+ * microseconds. */
+struct rc_vigil {
+    int64_t until;      /* 0: no vigil */
+    int64_t sampled_at; /* all lanes, last */
+    int64_t stirred_at; /* when a worker last went to work */
+    int64_t counted_at; /* the connections of the whole network namespace: */
+    uint64_t opened;
+};
+
 struct rc_watch {
     struct rc_grave grave;
     struct rc_source source;
@@ -405,19 +544,26 @@ struct rc_watch {
 struct rc_engine {
     int epoll;
     unsigned flags;
-    struct rc_source timer, signals;
+    struct rc_source timer, sweep, signals;
+    int64_t sweep_at; /* the sweep timer, us; 0: not set */
+    struct rc_vigil vigil;
     sigset_t signal_set, mask_before;
     bool masked;
+    bool limited; /* RLIMIT_NOFILE was raised from: */
+    struct rlimit limit_before;
     bool orphans; /* a child that is not a worker may wait to be reaped */
     int64_t deadline_ms;
     bool hurried; /* the timer was set to now because lines wait in a buffer */
     struct rc_guard guard;
     struct rc_worker *workers;
+    struct rc_worker *nobody; /* has the lanes that no worker has yet (inherited.c); or NULL */
     struct rc_group *groups;
     struct rc_unix_group *unixes;
+    struct rc_unix_errand *errands;
     struct rc_source unix_watch; /* inotify, or -1 */
     bool expects_paths;          /* workers will bind AF_UNIX paths */
     enum rc_policy policy;
+    struct rc_kernel *kernel; /* NULL: no steering by eBPF */
     struct rc_watch *watches;
     struct rc_shim shim;
     struct rc_shim_caller *callers;
@@ -430,11 +576,14 @@ struct rc_engine {
     unsigned text_count;
 };
 
+void rc_descriptors_restore(const struct rc_engine *engine);
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
 void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
              const char *text, size_t length);
-void rc_announce(struct rc_engine *engine, const struct rc_worker *worker, const char *address,
-                 bool lane);
+void rc_emit_place(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+                   const char *place);
+void rc_emit_key(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+                 const struct rc_key *key);
 void rc_bury(struct rc_engine *engine, void *memory); /* begins with a grave */
 void rc_free_graves(struct rc_engine *engine);
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);

@@ -23,15 +23,40 @@
 
 /* ---- steering a group ------------------------------------------------------ */
 
-enum level { NEVER, ORPHAN, LIVE };
+enum level { NEVER, ORPHAN, HUNG, CONGESTED, BUSY, FREE };
 
+/* By address a client comes to its slot whatever that does. Where parts were asked
+ * for, or turns, they are exact, but for who is stuck: to prefer one worker or another from
+ * one moment to the next would make a canary's what chance makes it. */
 static enum level lane_level(const struct rc_lane *lane)
 {
-    if (!lane->worker || !lane->worker->live || lane->removing || lane->closing)
-        return NEVER;
-    if (lane->group->key.type == SOCK_DGRAM && rc_udp_connected(lane->source.fd))
-        return NEVER;
-    return lane->worker->dead ? ORPHAN : LIVE;
+    enum rc_level level = rc_lane_level(lane);
+    const struct rc_group *group = lane->group;
+    if (group->key.type == SOCK_DGRAM && rc_udp_connected(lane->source.fd))
+        return NEVER; /* the kernel finds it by its peer */
+    if (level == RC_LEVEL_LIVE && lane->deaf)
+        level = RC_LEVEL_ORPHAN; /* it waits for a successor too */
+    if (level != RC_LEVEL_LIVE)
+        return level == RC_LEVEL_ORPHAN && !group->held ? ORPHAN : NEVER;
+    bool exact = group->policy == RC_BALANCE_WEIGHTED || group->weighed || group->kernel;
+    if (group->policy == RC_BALANCE_SOURCE_IP || (exact && !rc_lane_stuck(lane)))
+        return FREE;
+    return (enum level)(FREE - rc_lane_pressure(lane));
+}
+
+/* Whether the lanes' weights differ. */
+static bool group_weighed(const struct rc_group *group)
+{
+    double first = 0;
+    for (unsigned at = 0; at < group->count; at++) {
+        if (rc_lane_level(group->lanes[at]) != RC_LEVEL_LIVE)
+            continue;
+        double weight = rc_lane_weight(group->lanes[at]);
+        if (first > 0 && (weight < first || weight > first))
+            return true;
+        first = weight;
+    }
+    return false;
 }
 
 static unsigned lane_index(const struct rc_lane *lane)
@@ -42,45 +67,53 @@ static unsigned lane_index(const struct rc_lane *lane)
     return at;
 }
 
-void rc_group_choose(struct rc_group *group)
+/* Whether that differs from the last choice. */
+bool rc_group_choose(struct rc_group *group)
 {
     enum level best = NEVER;
+    bool changed = false;
+    group->weighed = group_weighed(group);
     for (unsigned at = 0; at < group->count; at++) {
         enum level level = lane_level(group->lanes[at]);
         best = level > best ? level : best;
     }
     for (unsigned at = 0; at < group->count; at++) {
         struct rc_lane *lane = group->lanes[at];
-        lane->chosen = best != NEVER && lane_level(lane) == best;
+        bool before = lane->chosen;
+        rc_lane_chosen(lane, best != NEVER && lane_level(lane) == best);
+        changed |= lane->chosen != before;
     }
+    return changed;
 }
 
-static struct rc_choice choice_of(const struct rc_group *group, unsigned at)
-{
-    const struct rc_worker *worker = group->lanes[at]->worker;
-    return (struct rc_choice){at, group->key.type == SOCK_DGRAM ? worker->seat : worker->id};
-}
-
-/* Attaches a program over the chosen lanes below index `limit`; where there is
- * none, over the sink: clients wait. */
-static int group_attach(const struct rc_group *group, unsigned limit,
-                        const struct rc_detour *detour)
+/* Steers to the chosen lanes: by eBPF where the engine has it, else by a classic
+ * program over those below index `limit`. Where there is none, to the sink:
+ * clients wait. */
+static int group_attach(struct rc_group *group, unsigned limit)
 {
     if (group->count == 1 && group->lanes[0]->inherited)
         return 0; /* the kernel makes a group of it when a second one joins */
+    if (rc_kernel_steer(group) == 0)
+        return 0;
     struct rc_choice *choices = calloc(group->count, sizeof *choices);
     unsigned count = 0;
     int lane = group->lanes[0]->source.fd;
     if (!choices)
         return -ENOMEM;
     for (unsigned at = 0; at < group->count && at < limit; at++)
-        if (group->lanes[at]->chosen)
-            choices[count++] = choice_of(group, at);
+        if (group->lanes[at]->chosen) {
+            const struct rc_worker *worker = group->lanes[at]->worker;
+            double weight = rc_lane_weight(group->lanes[at]);
+            choices[count++] = (struct rc_choice){at, worker->id, worker->slot, weight};
+        }
     if (count == 0 && group->sink && lane_index(group->sink) < limit)
-        choices[count++] = (struct rc_choice){lane_index(group->sink), 0};
-    int error = count == 0                      ? 0
-                : group->key.type == SOCK_DGRAM ? rc_udp_attach(lane, choices, count)
-                                                : rc_steering_attach(lane, choices, count, detour);
+        choices[count++] = (struct rc_choice){.index = lane_index(group->sink)};
+    int error = count == 0 ? 0
+                : group->key.type == SOCK_DGRAM
+                    ? rc_udp_attach(lane, choices, count)
+                    : rc_steering_attach(lane, group->policy, choices, count, NULL);
+    if (count && !error)
+        group->plan.attached = false;
     free(choices);
     return error;
 }
@@ -89,8 +122,21 @@ int rc_group_steer(struct rc_group *group)
 {
     if (group->count == 0)
         return 0;
-    rc_group_choose(group);
-    return group_attach(group, group->count, NULL);
+    (void)rc_group_choose(group);
+    int error = group_attach(group, group->count);
+    group->stale = false;
+    group->refused = error != 0;
+    return error;
+}
+
+/* After a change of pressure only: often the choice stays what it was. */
+int rc_group_refresh(struct rc_group *group)
+{
+    if (group->count == 0 || (!rc_group_choose(group) && !group->refused)) {
+        group->stale = false;
+        return 0;
+    }
+    return rc_group_steer(group);
 }
 
 int rc_lanes_resteer(struct rc_engine *engine)
@@ -99,17 +145,24 @@ int rc_lanes_resteer(struct rc_engine *engine)
     for (struct rc_group *group = engine->groups; group; group = group->next) {
         int error = rc_group_steer(group);
         first = first ? first : error;
+        rc_group_watch(engine, group);
     }
     int error = rc_unix_resteer(engine);
     return first ? first : error;
 }
 
-int rc_steer(rc_engine *engine, const uint32_t *live, size_t count)
+int rc_steer(rc_engine *engine, const struct rc_live *live, size_t count)
 {
+    for (size_t at = 0; at < count; at++)
+        if (!(live[at].weight >= 0 && live[at].weight <= 1e15)) /* a NaN is neither */
+            return -EINVAL;
     for (struct rc_worker *worker = engine->workers; worker; worker = worker->next) {
-        worker->live = worker->id == RC_NOBODY;
+        worker->live = false;
         for (size_t at = 0; at < count; at++)
-            worker->live |= live[at] == worker->id;
+            if (live[at].worker == worker->id) {
+                worker->live = true;
+                worker->weight = live[at].weight;
+            }
     }
     return rc_lanes_resteer(engine);
 }
@@ -139,6 +192,8 @@ struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key
         return NULL;
     group->key = *key;
     group->zero_index = -1;
+    group->policy = engine->policy;
+    group->kernel = key->type == SOCK_STREAM ? engine->kernel : NULL;
     group->next = engine->groups;
     engine->groups = group;
     return group;
@@ -152,6 +207,7 @@ void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group)
     while (*link != group)
         link = &(*link)->next;
     *link = group->next;
+    rc_kernel_plan_free(&group->plan);
     free(group->lanes);
     rc_bury(engine, group);
 }
@@ -173,12 +229,22 @@ int rc_group_append(struct rc_group *group, struct rc_lane *lane)
     return 0;
 }
 
+/* As the kernel does: the last one moves into its place. */
+static void lane_take_out(struct rc_lane *lane)
+{
+    struct rc_group *group = lane->group;
+    rc_lane_calm(lane);
+    rc_kernel_forget(group, lane);
+    group->lanes[lane_index(lane)] = group->lanes[group->count - 1];
+    group->count--;
+}
+
 /* The kernel has taken (or is about to take) the lane out of its group. */
 static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
-    group->lanes[lane_index(lane)] = group->lanes[group->count - 1];
-    group->count--;
+    lane_take_out(lane);
+    rc_lane_unshare(lane);
     if (group->sink == lane)
         group->sink = NULL;
     rc_source_shut(engine->epoll, &lane->source);
@@ -199,11 +265,11 @@ int rc_lane_remove(struct rc_engine *engine, struct rc_lane *lane)
     struct rc_group *group = lane->group;
     unsigned last = group->count - 1;
     lane->removing = true;
-    rc_group_choose(group);
-    int error = group_attach(group, lane_index(lane) == last ? group->count : last, NULL);
+    (void)rc_group_choose(group);
+    int error = group_attach(group, lane_index(lane) == last ? group->count : last);
     if (error) { /* no memory: with the old program a removal would be wrong */
         lane->removing = false;
-        rc_group_choose(group);
+        (void)rc_group_choose(group);
         return error;
     }
     (void)shutdown(lane->source.fd, SHUT_RDWR);
@@ -211,11 +277,40 @@ int rc_lane_remove(struct rc_engine *engine, struct rc_lane *lane)
     return 0;
 }
 
+/* A socket that was shut down may listen again (inet_shutdown, tcp_disconnect). It
+ * has kept its address, but its port only if it was bound to a given one: else
+ * getsockname still tells it (inet_sport), but it is given up (inet_num). */
+static int listen_again(const struct rc_lane *lane)
+{
+    struct sockaddr_in6 address = lane->group->key.address;
+    int fd = lane->source.fd, reuse = rc_socket_get(fd, SOL_SOCKET, SO_REUSEADDR);
+    int error = 0;
+    (void)rc_socket_set(fd, SOL_SOCKET, SO_REUSEADDR, 1); /* as in bind.c */
+    if (bind(fd, (struct sockaddr *)&address, rc_address_length(&address)) < 0 && errno != EINVAL)
+        error = -errno; /* EINVAL: it has its port */
+    if (!error && listen(fd, (int)lane->backlog) < 0)
+        error = -errno;
+    (void)rc_socket_set(fd, SOL_SOCKET, SO_REUSEADDR, reuse);
+    return error;
+}
+
 /* A worker shut its own listener down (grpcio's stop() does): the kernel has
- * removed it already and moved the last one. */
+ * removed it already and moved the last one. Others that share the lane need it
+ * still. What waited in it is lost, by that worker's doing. */
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane)
 {
-    lane_forget(engine, lane);
+    if (!lane->others || rc_lane_all_dead(lane)) {
+        rc_lane_shut_down(engine, lane);
+        lane_forget(engine, lane);
+        return;
+    }
+    struct rc_group *group = lane->group;
+    lane_take_out(lane);
+    group->lanes[group->count++] = lane; /* there is room: it was in */
+    if (listen_again(lane) < 0)
+        lane_forget(engine, lane);
+    else
+        (void)rc_group_steer(group);
 }
 
 /* Gives the group its sink. Without one (its socket cannot be made, or not be
@@ -239,8 +334,8 @@ void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group)
     } else {
         /* Until it is full, all but our own client go to the first lane, live or
          * not: a stranger in the sink's queue would never be served. */
-        struct rc_choice first = {0, 0};
-        error = rc_steering_attach(group->lanes[0]->source.fd, &first, 1, &detour);
+        struct rc_choice first = {0};
+        error = rc_steering_attach(group->lanes[0]->source.fd, group->policy, &first, 1, &detour);
         if (!error)
             error = rc_sink_fill(fd, client, &group->key);
         if (!error) {
@@ -260,32 +355,35 @@ int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker)
     rc_unix_drop(engine, worker);
     for (struct rc_group *group = engine->groups, *next; group; group = next) {
         next = group->next; /* the group goes with its last lane */
-        for (unsigned at = group->count; at-- > 0;)
-            if (group->lanes[at]->worker == worker && group->lanes[at]->inherited) {
-                rc_inherited_return(engine, group->lanes[at]);
-            } else if (group->lanes[at]->worker == worker && group->key.type == SOCK_DGRAM) {
-                int error = rc_udp_vacate(engine, group->lanes[at]);
-                first = first ? first : error;
+        for (unsigned at = group->count; at-- > 0;) {
+            struct rc_lane *lane = group->lanes[at];
+            int error = 0;
+            if (rc_lane_leave(lane, worker)) {
+                error = rc_group_steer(group);
+            } else if (!rc_lane_held_by(lane, worker)) {
+                continue;
+            } else if (lane->inherited) {
+                rc_inherited_return(engine, lane);
+            } else if (group->key.type == SOCK_DGRAM) {
+                error = rc_udp_vacate(engine, lane);
                 at = group->count < at ? group->count : at; /* more may have gone */
-            } else if (group->lanes[at]->worker == worker) {
-                int error = rc_lane_remove(engine, group->lanes[at]);
-                first = first ? first : error;
+            } else {
+                error = rc_lane_remove(engine, lane);
             }
+            first = first ? first : error;
+        }
     }
     return first;
 }
 
-static bool lane_is_of(const struct rc_lane *lane, uint32_t id)
-{
-    return lane->worker && lane->worker->id == id;
-}
-
 int rc_close_lanes(rc_engine *engine, uint32_t id)
 {
+    const struct rc_worker *worker = rc_find(engine, id);
     int first = 0;
     for (struct rc_group *group = engine->groups; group; group = group->next) {
         for (unsigned at = 0; at < group->count; at++)
-            if (id == 0 || lane_is_of(group->lanes[at], id))
+            if (id == 0 || (rc_lane_held_by(group->lanes[at], worker) &&
+                            !rc_lane_has_others(group->lanes[at], worker)))
                 group->lanes[at]->closing = true;
         int error = rc_group_steer(group);
         first = first ? first : error;
@@ -308,7 +406,7 @@ struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode)
 
 /* For a listener tcpi_unacked is the length of its accept queue and tcpi_sacked
  * its limit (tcp_get_info, net/ipv4/tcp.c). */
-static unsigned lane_queued(const struct rc_lane *lane, unsigned *limit)
+unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit)
 {
     struct tcp_info info;
     socklen_t length = sizeof info;
@@ -324,12 +422,12 @@ static unsigned lane_queued(const struct rc_lane *lane, unsigned *limit)
 
 int rc_queued(rc_engine *engine, uint32_t id)
 {
+    const struct rc_worker *worker = rc_find(engine, id);
     unsigned queued = 0;
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++)
-            if (lane_is_of(group->lanes[at], id))
-                queued += lane_queued(group->lanes[at], NULL);
-    const struct rc_worker *worker = rc_find(engine, id);
+            if (rc_lane_owed(group->lanes[at], worker))
+                queued += rc_lane_queued(group->lanes[at], NULL);
     return (int)(queued + (worker ? rc_unix_queued(engine, worker) : 0));
 }
 
@@ -339,11 +437,14 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++) {
             const struct rc_lane *lane = group->lanes[at];
-            if (!lane->worker || lane->worker->id == RC_NOBODY || count++ >= room)
+            if (!lane->worker || lane->worker == engine->nobody || count++ >= room)
                 continue;
             struct rc_lane_facts *facts = &out[count - 1];
             *facts = (struct rc_lane_facts){.worker = lane->worker->id, .chosen = lane->chosen};
-            facts->queued = lane_queued(lane, &facts->backlog);
+            facts->holders = rc_lane_holders(lane);
+            facts->pressure = (int)rc_lane_pressure(lane);
+            facts->queued = rc_lane_queued(lane, &facts->backlog);
+            facts->connections = rc_kernel_connections(lane);
             rc_key_text(&group->key, facts->address, sizeof facts->address);
         }
     return (int)rc_unix_lanes(engine, out, room, count);

@@ -11,7 +11,6 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -32,9 +31,8 @@ unsigned rc_backlog_for(int asked)
 static void announce(struct rc_engine *engine, const struct rc_worker *worker,
                      const struct sockaddr_in6 *address, bool lane)
 {
-    char text[128];
-    rc_address_text(address, text, sizeof text);
-    rc_announce(engine, worker, text, lane);
+    struct rc_key key = {.address = *address};
+    rc_emit_key(engine, RC_EVENT_LISTENING, worker->id, lane, &key);
 }
 
 /* The kernel calls listen(2) on our dup. The first lane of a group listens with
@@ -43,10 +41,10 @@ static void announce(struct rc_engine *engine, const struct rc_worker *worker,
  * and so the second lane is under the program from its first packet on. */
 static int listen_first(int fd, unsigned backlog, uint32_t worker)
 {
-    struct rc_choice only = {0, worker};
+    struct rc_choice only = {.worker = worker};
     int error = rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (!error)
-        error = rc_steering_attach(fd, &only, 1, NULL);
+        error = rc_steering_attach(fd, RC_BALANCE_AUTO, &only, 1, NULL);
     if (!error)
         error = rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 0);
     if (error)
@@ -70,9 +68,11 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
         goto fail;
     lane->source.fd = -1;
     lane->worker = call->worker;
+    lane->party = call->worker->party;
+    lane->by_leader = call->pid == call->worker->pid;
     lane->inode = pending->inode;
     lane->pid = call->pid;
-    lane->number = call->number;
+    lane->descriptor = call->number;
     lane->backlog = rc_backlog_for(call->backlog);
     error = rc_group_append(group, lane);
     if (error)
@@ -99,6 +99,7 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
     if (group->count == 1)
         rc_group_add_sink(engine, group);
     (void)rc_group_steer(group);
+    rc_group_watch(engine, group);
     return 0;
 fail:
     if (group)
@@ -120,30 +121,49 @@ static int lane_widen(struct rc_lane *lane, int asked)
     return 0;
 }
 
-/* A lane of the same address whose worker died, and to which `worker` is heir. */
-struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *worker,
+/* A lane of the same address that nobody holds, and to which `worker` is heir:
+ * its predecessor died or closed it, or it closed it itself (a server that
+ * restarts in its process, one of its processes that ended). Else one that no
+ * worker has had yet. */
+struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *heir,
                               const struct rc_key *key)
 {
     struct rc_group *group = rc_group_find(engine, key);
-    struct rc_worker *dead = rc_find(engine, worker->heir_of);
-    for (; group && dead; dead = rc_find(engine, dead->heir_of))
-        for (unsigned at = 0; dead->dead && at < group->count; at++)
-            if (group->lanes[at]->worker == dead)
-                return group->lanes[at];
+    for (const struct rc_worker *worker = heir; group && worker;
+         worker = rc_find(engine, worker->heir_of))
+        for (unsigned at = 0; at < group->count; at++) {
+            struct rc_lane *lane = group->lanes[at];
+            if (lane->party) { /* of one that goes deaf the others still take */
+                if (worker->dead && rc_lane_held_by(lane, worker) && rc_lane_all_dead(lane))
+                    return lane;
+                continue;
+            }
+            if (lane->worker != worker)
+                continue;
+            if (worker->dead || lane->deaf ||
+                (worker == heir ? rc_lane_held(lane) == 0 /* not worth telling: it is back */
+                                : rc_lane_is_deaf(engine, lane)))
+                return lane;
+        }
     for (unsigned at = 0; group && at < group->count; at++)
-        if (group->lanes[at]->worker && group->lanes[at]->worker->id == RC_NOBODY)
+        if (engine->nobody && group->lanes[at]->worker == engine->nobody)
             return group->lanes[at];
     return NULL;
 }
 
-/* The orphan, queue and all, takes the place of the successor's own socket. At
- * listen and not at bind: granian's parent binds a socket that never listens,
- * gunicorn skips listen on one that already does (SO_ACCEPTCONN). */
-int rc_adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer *answer)
+/* The lane, queue and all, takes the place of the caller's own socket: an orphan,
+ * or the one its party shares. At listen and not at bind: granian's parent binds
+ * a socket that never listens, gunicorn skips listen on one that already does
+ * (SO_ACCEPTCONN). */
+int rc_adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
+             struct rc_answer *answer)
 {
     static const int kept[][2] = {{IPPROTO_TCP, TCP_NODELAY}, {SOL_SOCKET, SO_KEEPALIVE}};
     int flags = fcntl(call->fd, F_GETFL);
     int error = lane->backlog ? lane_widen(lane, call->backlog) : 0; /* 0: it is UDP */
+    bool orphaned = rc_lane_all_dead(lane), held = rc_lane_held_by(lane, call->worker);
+    if (!error && lane->party)
+        error = rc_lane_join(lane, call->worker);
     if (error)
         return error;
     if (lane->inherited) /* one that the program did not make */
@@ -152,32 +172,64 @@ int rc_adopt(const struct rc_call *call, struct rc_lane *lane, struct rc_answer 
             if (value > 0)
                 (void)rc_socket_set(lane->source.fd, kept[at][0], kept[at][1], value);
         }
-    if (flags >= 0) /* O_NONBLOCK as the new program wants it */
+    /* O_NONBLOCK as the new program wants it; but it belongs to the description,
+     * and of that no other can be had for the same socket. So while others use
+     * the lane it stays as they have set it: they run the same program. */
+    if (flags >= 0 && (orphaned || !lane->party))
         (void)fcntl(lane->source.fd, F_SETFL, flags);
     answer->adopted = lane;
-    answer->previous = lane->worker;
+    answer->previous = !lane->party ? lane->worker : held ? NULL : call->worker;
     answer->replace = lane->source.fd;
-    lane->worker = call->worker;
+    rc_lane_calm(lane);
+    if (lane->party)
+        lane->party = call->worker->party ? call->worker->party : lane->party;
+    else
+        lane->worker = call->worker;
+    if (lane->inherited)
+        lane->party = call->worker->party;
     lane->pid = call->pid;
-    lane->number = call->number;
+    lane->descriptor = call->number;
+    lane->deaf = false;
+    rc_lane_arrives(lane);
+    lane->by_leader = call->pid == call->worker->pid;
     (void)rc_group_steer(lane->group);
+    rc_group_watch(engine, lane->group);
     return 0;
 }
 
 /* The descriptor could not be put in place: the lane stays with its old owner. */
 void rc_lanes_refused(struct rc_answer *answer)
 {
-    if (answer->adopted)
-        answer->adopted->worker = answer->previous;
+    struct rc_lane *lane = answer->adopted;
+    if (lane && lane->inherited && answer->previous && !answer->previous->pid) {
+        lane->worker = answer->previous; /* nobody's again */
+        lane->party = 0;
+    } else if (lane && lane->party) {
+        (void)rc_lane_leave(lane, answer->previous);
+    } else if (lane) {
+        const struct rc_worker *heir = lane->worker;
+        lane->worker = answer->previous;
+        lane->arrives_until_ms = 0;
+        lane->deaf = !answer->previous->dead && answer->previous != heir;
+    }
     answer->adopted = NULL;
     rc_unix_refused(answer);
     answer->joined = NULL;
 }
 
+/* What this worker's listen on that address is answered with, or NULL. */
+static struct rc_lane *lane_for(struct rc_engine *engine, const struct rc_worker *worker,
+                                const struct rc_key *key)
+{
+    struct rc_group *group = worker->party ? rc_group_find(engine, key) : NULL;
+    struct rc_lane *shared = group ? rc_lane_of_party(group, worker->party) : NULL;
+    return shared ? shared : rc_orphan_for(engine, worker, key);
+}
+
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer)
 {
     uint64_t inode = rc_socket_inode(call->fd);
-    struct rc_lane *lane = rc_lane_find(engine, inode), *orphan;
+    struct rc_lane *lane = rc_lane_find(engine, inode), *given;
     struct rc_pending *found = rc_pending_find(call->worker, inode);
     struct rc_pending pending;
 
@@ -188,8 +240,8 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struc
         answer->result = lane_widen(lane, call->backlog);
         return;
     }
-    if (found && (orphan = rc_orphan_for(engine, call->worker, &found->key)) != NULL) {
-        answer->result = rc_adopt(call, orphan, answer);
+    if (found && (given = lane_for(engine, call->worker, &found->key)) != NULL) {
+        answer->result = rc_adopt(engine, call, given, answer);
         if (answer->result)
             return;
         rc_zero_listened(call->worker, found);

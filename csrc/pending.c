@@ -10,18 +10,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Whether that number in that process still is that socket. */
-bool rc_descriptor_is(pid_t pid, int fd, uint64_t inode)
+/* Whether the descriptor a bind was made on is still the same socket. */
+static bool pending_open(const struct rc_pending *pending)
 {
     char path[64];
     struct stat facts;
-    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, fd);
-    return stat(path, &facts) == 0 && facts.st_ino == inode;
-}
-
-static bool pending_open(const struct rc_pending *pending)
-{
-    return rc_descriptor_is(pending->pid, pending->fd, pending->inode);
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pending->pid, pending->fd);
+    return stat(path, &facts) == 0 && facts.st_ino == pending->inode;
 }
 
 void rc_pending_delete(struct rc_worker *worker, unsigned at)

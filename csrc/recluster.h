@@ -24,10 +24,14 @@ enum rc_event_kind {
     RC_EVENT_READABLE,  /* value: a descriptor given to rc_watch */
     RC_EVENT_DOOR,      /* value: 0 the worker's door is open, else errno */
     RC_EVENT_LISTENING, /* text: "host:port", value: 1 for a lane, 0 for a private socket */
+    RC_EVENT_DEAF,      /* text: "host:port" where the worker, alive, has given a lane up; value:
+                           how many lanes it has left there */
     RC_EVENT_MESSAGE,   /* text: one line of the worker's channel, without newline */
     RC_EVENT_GARBLED,   /* the worker sent a line that is too long; value: its limit */
-    RC_EVENT_EXIT, /* value: exit code, or -signal; the worker's last event but RC_EVENT_GONE */
-    RC_EVENT_GONE, /* nothing that came out of the worker runs any more */
+    RC_EVENT_EXIT,  /* value: exit code, or -signal; the worker's last event but RC_EVENT_GONE */
+    RC_EVENT_HUNG,  /* the worker was avoided for a second and still takes nothing; value: queued */
+    RC_EVENT_TAKES, /* it takes again */
+    RC_EVENT_GONE,  /* nothing that came out of the worker runs any more */
 };
 
 struct rc_event {
@@ -45,6 +49,7 @@ enum rc_door_kind {
 };
 
 enum { RC_EVENTS_MIN = 512, RC_LINE_MAX = 1 << 20, RC_SEND_MAX = 1 << 20 };
+enum { RC_SLOTS_MAX = 1 << 16 };
 
 /* Engine. */
 enum { RC_SUBREAPER = 1 /* reap any child: the process is ours alone */ };
@@ -52,7 +57,8 @@ int rc_engine_new(rc_engine **out, unsigned flags);
 void rc_engine_free(rc_engine *engine);
 int rc_engine_fd(const rc_engine *engine);
 int rc_signals(rc_engine *engine, const int *numbers, size_t count);
-int rc_deadline(rc_engine *engine, int64_t at_ms); /* CLOCK_MONOTONIC; -1: none */
+int rc_deadline(rc_engine *engine, int64_t at_ms);      /* CLOCK_MONOTONIC; -1: none */
+int rc_descriptors(rc_engine *engine, unsigned wanted); /* raise RLIMIT_NOFILE to that */
 int rc_watch(rc_engine *engine, int fd);
 int rc_unwatch(rc_engine *engine, int fd);
 int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout_ms);
@@ -74,7 +80,10 @@ struct rc_program {
     const char *cwd; /* NULL: the master's */
 };
 int rc_worker_new(rc_engine *engine, uint32_t worker, uint32_t heir_of, int *channel_fd);
-int rc_worker_generation(rc_engine *engine, uint32_t worker, unsigned generation);
+/* Before it listens. Workers of one party (not 0) share one lane per address; those
+ * of one generation share each AF_UNIX listener. */
+int rc_worker_place(rc_engine *engine, uint32_t worker, uint32_t slot, uint32_t party,
+                    uint32_t generation);
 pid_t rc_worker_fork(rc_engine *engine, uint32_t worker, enum rc_door_kind door);
 pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, enum rc_door_kind door,
                      const struct rc_program *program);
@@ -92,20 +101,43 @@ int rc_inherit(rc_engine *engine, int fd, int ours);
 enum rc_policy {
     RC_BALANCE_AUTO,
     RC_BALANCE_REUSEPORT, /* at random */
+    RC_BALANCE_SHARED,    /* at random; lanes are shared (rc_worker_place) */
+    RC_BALANCE_SOURCE_IP, /* by the client's address, to the same slot each time */
+    RC_BALANCE_WEIGHTED,  /* at random, by weight */
+    RC_BALANCE_ROUND_ROBIN,
+    RC_BALANCE_LEAST_CONNECTIONS,
 };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
+/* The last two by eBPF (CAP_BPF; CAP_NET_ADMIN too for the second); on failure
+ * `refused` names what was. Without it they are at random. */
+int rc_balance_kernel(rc_engine *engine, const char **refused);
 
-/* Lanes and steering. */
+/* Lanes and steering. Of its lanes, steering prefers those with the least: */
+enum rc_pressure_kind {
+    RC_FREE,
+    RC_BUSY,      /* the worker is at work (seen only under RC_BALANCE_AUTO) */
+    RC_CONGESTED, /* its queue stands still */
+    RC_HUNG,      /* and did so for a second without new ones */
+};
 struct rc_lane_facts {
-    uint32_t worker;
+    uint32_t worker;  /* of a shared lane, one of them */
+    unsigned holders; /* workers that share it */
     int chosen;       /* steering may choose it now */
+    int pressure;     /* enum rc_pressure_kind */
     unsigned queued;  /* connections that wait to be accepted */
     unsigned backlog; /* how many may */
     char address[128];
+    int connections; /* established and not closed by the worker; -1: nobody counts */
 };
-int rc_steer(rc_engine *engine, const uint32_t *live, size_t count);
+struct rc_live {
+    uint32_t worker;
+    double weight; /* its part against the others'; 0: no new connection */
+};
+int rc_steer(rc_engine *engine, const struct rc_live *live, size_t count);
 int rc_close_lanes(rc_engine *engine, uint32_t worker); /* take no new SYN; finish the rest */
 int rc_queued(rc_engine *engine, uint32_t worker);
+int rc_deaf(rc_engine *engine, uint32_t worker); /* queued in lanes it has given up, alive */
+int rc_hold(rc_engine *engine, const char *address, int on); /* no queueing for the absent */
 int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room);
 
 /* Draining: the connections of workers that are not steered to any more. */

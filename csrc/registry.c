@@ -26,15 +26,24 @@ void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker,
             .kind = kind, .worker = worker, .value = value, .text = text, .length = length};
 }
 
-/* The worker listens there. */
-void rc_announce(struct rc_engine *engine, const struct rc_worker *worker, const char *address,
-                 bool lane)
+/* The text must live until the next turn. */
+void rc_emit_place(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+                   const char *place)
 {
     if (engine->text_count == sizeof engine->texts / sizeof engine->texts[0])
         return;
     char *text = engine->texts[engine->text_count++];
-    snprintf(text, sizeof engine->texts[0], "%s", address);
-    rc_emit(engine, RC_EVENT_LISTENING, worker->id, lane, text, strlen(text));
+    snprintf(text, sizeof engine->texts[0], "%s", place);
+    rc_emit(engine, kind, worker, value, text, strlen(text));
+}
+
+/* As it is named in events and in `status`. */
+void rc_emit_key(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+                 const struct rc_key *key)
+{
+    char text[128];
+    rc_key_text(key, text, sizeof text);
+    rc_emit_place(engine, kind, worker, value, text);
 }
 
 void rc_bury(struct rc_engine *engine, void *memory)

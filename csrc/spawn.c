@@ -37,11 +37,9 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
         return -ENOMEM;
     worker->id = id;
     worker->heir_of = heir_of;
-    const struct rc_worker *before = rc_find(engine, heir_of);
-    worker->seat = before ? before->seat : id;
-    worker->generation = before ? before->generation : 0;
     (void)clock_gettime(CLOCK_REALTIME, &worker->born);
-    worker->process.fd = worker->door.fd = worker->channel_source.fd = -1;
+    worker->weight = 1;
+    worker->doing_fd = worker->process.fd = worker->door.fd = worker->channel_source.fd = -1;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
         int error = -errno;
         free(worker);
@@ -62,11 +60,16 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
     return 0;
 }
 
-int rc_worker_generation(rc_engine *engine, uint32_t id, unsigned generation)
+int rc_worker_place(rc_engine *engine, uint32_t id, uint32_t slot, uint32_t party,
+                    uint32_t generation)
 {
     struct rc_worker *worker = rc_find(engine, id);
     if (!worker)
         return -ESRCH;
+    if (slot >= RC_SLOTS_MAX)
+        return -EINVAL;
+    worker->slot = slot;
+    worker->party = party;
     worker->generation = generation;
     return 0;
 }
@@ -81,6 +84,7 @@ static void worker_free(struct rc_engine *engine, struct rc_worker *worker)
     rc_source_shut(engine->epoll, &worker->process);
     rc_source_shut(engine->epoll, &worker->door);
     rc_close(&worker->child_channel);
+    rc_close(&worker->doing_fd);
     rc_channel_free(&worker->channel);
     rc_drain_free(&worker->drain);
     rc_bury(engine, worker);
@@ -219,8 +223,10 @@ static pid_t fork_by_id(struct rc_engine *engine, uint32_t id, struct rc_worker 
     return pid;
 }
 
-static void child_unmask(const struct rc_engine *engine, const sigset_t *before)
+/* Last: up to here the child may need numbers above the program's limit. */
+static void child_restore(const struct rc_engine *engine, const sigset_t *before)
 {
+    rc_descriptors_restore(engine);
     pthread_sigmask(SIG_SETMASK, engine->masked ? &engine->mask_before : before, NULL);
 }
 
@@ -234,7 +240,7 @@ pid_t rc_worker_fork(rc_engine *engine, uint32_t id, enum rc_door_kind door)
         if (error)
             child_die("open the door of", "a worker", -error);
         worker->child_channel = -1; /* the program's now */
-        child_unmask(engine, &before);
+        child_restore(engine, &before);
     }
     return pid;
 }
@@ -253,7 +259,7 @@ pid_t rc_worker_exec(rc_engine *engine, uint32_t id, enum rc_door_kind door,
             child_die("change to", program->cwd, errno);
         (void)fcntl(worker->child_channel, F_SETFD, 0);
         child_default_signals();
-        child_unmask(engine, &before);
+        child_restore(engine, &before);
         execve(program->path, program->argv, program->envp);
         child_die("run", program->path, errno);
     }
@@ -323,6 +329,7 @@ void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker)
     (void)kill(-worker->pid, SIGKILL);
     (void)rc_guard_remove(&engine->guard, worker->pid);
     (void)waitid((idtype_t)P_PIDFD, (id_t)worker->process.fd, &info, WEXITED | WNOHANG);
+    rc_close(&worker->doing_fd);
     /* A pidfd stays readable for ever after. */
     rc_source_shut(engine->epoll, &worker->process);
     worker->dead = worker->leaving = true;

@@ -15,11 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct program {
-    struct sock_filter *out;
-    unsigned length, room;
-};
-
 /* A stretch of the random number's range that is turned into an index alike. */
 struct stretch {
     uint32_t first;               /* the stretch begins at this number */
@@ -28,35 +23,61 @@ struct stretch {
     unsigned many_count;
 };
 
-static void emit(struct program *program, uint16_t code, uint32_t k)
+void rc_text_add(struct rc_text *text, uint16_t code, uint32_t k)
 {
-    if (program->length < program->room)
-        program->out[program->length] = (struct sock_filter){.code = code, .k = k};
-    program->length++;
+    if (text->length < text->room)
+        text->out[text->length] = (struct sock_filter){.code = code, .k = k};
+    text->length++;
 }
 
-static void emit_random(struct program *program, uint32_t below)
+/* Binary search for the leaf that A lies in. A conditional jump reaches only 255
+ * instructions; over a longer left half it needs a JA to help. */
+void rc_text_search(struct rc_text *text, const struct rc_leaf *leaves, unsigned count)
 {
-    emit(program, BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_RANDOM));
-    emit(program, BPF_ALU | BPF_MOD | BPF_K, below);
+    if (count == 1) {
+        rc_text_add(text, BPF_RET | BPF_K, leaves->index);
+        return;
+    }
+    unsigned half = count / 2, test = text->length;
+    rc_text_add(text, BPF_JMP | BPF_JGE | BPF_K, leaves[half].first);
+    rc_text_search(text, leaves, half);
+    unsigned over = text->length - test - 1;
+    if (text->length < text->room) {
+        struct sock_filter *at = text->out + test;
+        if (over <= UINT8_MAX) {
+            at->jt = (uint8_t)over;
+        } else {
+            at->jf = 1;
+            memmove(at + 2, at + 1, over * sizeof *at);
+            at[1] = (struct sock_filter){.code = BPF_JMP | BPF_JA, .k = over};
+        }
+    }
+    text->length += over > UINT8_MAX;
+    rc_text_search(text, leaves + half, count - half);
 }
 
-static void emit_worker(struct program *program, const struct stretch *stretch)
+static void emit_random(struct rc_text *program, uint32_t below)
+{
+    rc_text_add(program, BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_RANDOM));
+    rc_text_add(program, BPF_ALU | BPF_MOD | BPF_K, below);
+}
+
+static void emit_worker(struct rc_text *program, const struct stretch *stretch)
 {
     emit_random(program, stretch->many_count);
     for (unsigned at = 0; at + 1 < stretch->many_count; at++) {
         unsigned test = program->length;
-        emit(program, BPF_JMP | BPF_JEQ | BPF_K, at);
+        rc_text_add(program, BPF_JMP | BPF_JEQ | BPF_K, at);
         if (test < program->room)
             program->out[test].jf = 1;
-        emit(program, BPF_RET | BPF_K, stretch->many[at].index);
+        rc_text_add(program, BPF_RET | BPF_K, stretch->many[at].index);
     }
-    emit(program, BPF_RET | BPF_K, stretch->many[stretch->many_count - 1].index);
+    rc_text_add(program, BPF_RET | BPF_K, stretch->many[stretch->many_count - 1].index);
 }
 
 /* Binary search over the stretches: A holds the random number. Conditional
  * jumps reach only 255 instructions, hence the JA to the right half. */
-static void emit_search(struct program *program, const struct stretch *stretches, unsigned count)
+static void emit_search(struct rc_text *program, const struct stretch *stretches, unsigned count)
 {
     if (count == 1) {
         if (stretches->many) {
@@ -64,17 +85,17 @@ static void emit_search(struct program *program, const struct stretch *stretches
             return;
         }
         if (stretches->delta)
-            emit(program, BPF_ALU | BPF_ADD | BPF_K, stretches->delta);
-        emit(program, BPF_RET | BPF_A, 0);
+            rc_text_add(program, BPF_ALU | BPF_ADD | BPF_K, stretches->delta);
+        rc_text_add(program, BPF_RET | BPF_A, 0);
         return;
     }
     unsigned half = count / 2;
     unsigned test = program->length;
-    emit(program, BPF_JMP | BPF_JGE | BPF_K, stretches[half].first);
+    rc_text_add(program, BPF_JMP | BPF_JGE | BPF_K, stretches[half].first);
     if (test < program->room)
         program->out[test].jf = 1;
     unsigned jump = program->length;
-    emit(program, BPF_JMP | BPF_JA, 0);
+    rc_text_add(program, BPF_JMP | BPF_JA, 0);
     emit_search(program, stretches, half);
     if (jump < program->room)
         program->out[jump].k = program->length - jump - 1;
@@ -94,7 +115,7 @@ static int by_worker(const void *left, const void *right)
 int rc_steering_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                       unsigned room)
 {
-    struct program program = {.out = out, .room = room};
+    struct rc_text program = {.out = out, .room = room};
     if (count == 0)
         return -EINVAL;
     struct rc_choice *sorted = calloc(count, sizeof *sorted);
@@ -130,7 +151,7 @@ int rc_steering_build(const struct rc_choice *choices, unsigned count, struct so
         at = end;
     }
     if (workers == 1 && !several) {
-        emit(&program, BPF_RET | BPF_K, choices[0].index);
+        rc_text_add(&program, BPF_RET | BPF_K, choices[0].index);
     } else {
         emit_random(&program, workers);
         emit_search(&program, stretches, used);
@@ -160,12 +181,23 @@ static unsigned build_detour(const struct rc_detour *detour, struct sock_filter 
     return RC_DETOUR_LENGTH;
 }
 
-int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count,
-                       const struct rc_detour *detour)
+static bool all_equal(const struct rc_choice *choices, unsigned count)
+{
+    for (unsigned at = 1; at < count; at++)
+        if (choices[at].weight != choices[0].weight)
+            return false;
+    return true;
+}
+
+int rc_steering_attach(int fd, enum rc_policy policy, const struct rc_choice *choices,
+                       unsigned count, const struct rc_detour *detour)
 {
     struct sock_filter text[RC_PROGRAM_MAX];
-    unsigned before = detour ? build_detour(detour, text) : 0;
-    int length = rc_steering_build(choices, count, text + before, RC_PROGRAM_MAX - before);
+    unsigned before = detour ? build_detour(detour, text) : 0, room = RC_PROGRAM_MAX - before;
+    int length =
+        policy == RC_BALANCE_SOURCE_IP ? rc_sticky_build(choices, count, text + before, room)
+        : all_equal(choices, count)    ? rc_steering_build(choices, count, text + before, room)
+                                       : rc_weighted_build(choices, count, text + before, room);
     if (length < 0)
         return length;
     struct sock_fprog program = {.len = (unsigned short)((unsigned)length + before),

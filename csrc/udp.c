@@ -43,9 +43,9 @@ bool rc_udp_connected(int fd)
 /* The kernel's group has to be there before anybody may join: attached before
  * the bind, it is made for a socket that is not in the tables yet. After that
  * SO_REUSEPORT is off for the bind, which is exclusive, as in bind.c. */
-static int bind_first(int fd, const struct sockaddr_in6 *address, uint32_t seat)
+static int bind_first(int fd, const struct sockaddr_in6 *address, uint32_t slot)
 {
-    struct rc_choice only = {0, seat};
+    struct rc_choice only = {.slot = slot, .weight = 1};
     int error = rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (!error)
         error = rc_udp_attach(fd, &only, 1);
@@ -77,13 +77,13 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call, const 
     lane->source.fd = -1;
     lane->worker = call->worker;
     lane->pid = call->pid;
-    lane->number = call->number;
+    lane->descriptor = call->number;
     lane->inode = rc_socket_inode(fd);
     error = rc_group_append(group, lane);
     if (error)
         goto fail;
     int reuse = rc_socket_get(fd, SOL_SOCKET, SO_REUSEPORT) > 0;
-    error = group->count == 1 ? bind_first(fd, &key->address, call->worker->seat)
+    error = group->count == 1 ? bind_first(fd, &key->address, call->worker->slot)
                               : bind_next(fd, &key->address);
     if (error) {
         (void)rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, reuse);
@@ -100,15 +100,6 @@ fail:
     rc_close(&fd);
     free(lane);
     return error;
-}
-
-/* 1 if a process of that group, or a descendant of one, has the socket. */
-static int inode_held(pid_t group, uint64_t inode)
-{
-    struct rc_flow one = {.inode = (uint32_t)inode};
-    struct rc_flows flows = {.all = &one, .count = 1};
-    int error = rc_holders_mark(group, &flows);
-    return error ? error : one.held;
 }
 
 /* What the last one joined, the next one will join: the second time is an error. */
@@ -154,9 +145,11 @@ int rc_udp_vacate(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
     char byte;
-    if (!rc_nobody(engine))
+    struct rc_worker *nobody = rc_nobody(engine);
+    if (!nobody)
         return -ENOMEM;
-    lane->worker = rc_nobody(engine);
+    lane->worker = nobody;
+    lane->deaf = false;
     leave_groups(lane->source.fd);
     for (int most = 0; most < 100000; most++)
         if (recv(lane->source.fd, &byte, sizeof byte, MSG_DONTWAIT | MSG_TRUNC) < 0)
@@ -164,7 +157,7 @@ int rc_udp_vacate(struct rc_engine *engine, struct rc_lane *lane)
     (void)rc_group_steer(group);
     for (unsigned last = group->count; last-- > 0;) {
         struct rc_lane *tail = group->lanes[last];
-        if (tail->worker->id != RC_NOBODY || tail->inherited || rc_lane_remove(engine, tail) < 0)
+        if (tail->worker != engine->nobody || tail->inherited || rc_lane_remove(engine, tail) < 0)
             break;
     }
     return 0;
@@ -178,9 +171,7 @@ static void forget_closed(struct rc_engine *engine, const struct rc_call *call,
     struct rc_group *group = rc_group_find(engine, key);
     for (unsigned at = group ? group->count : 0; at-- > 0;) {
         struct rc_lane *lane = group->lanes[at];
-        if (lane->worker != call->worker || lane->pid != call->pid ||
-            rc_descriptor_is(lane->pid, lane->number, lane->inode) ||
-            inode_held(call->worker->pid, lane->inode) != 0)
+        if (lane->worker != call->worker || lane->pid != call->pid || rc_lane_held(lane) != 0)
             continue;
         (void)rc_udp_vacate(engine, lane);
         return; /* the group may have gone with it; one at a time is enough */
@@ -222,12 +213,9 @@ void rc_udp_bind(struct rc_engine *engine, const struct rc_call *call,
     if (orphan)
         leave_groups(orphan->source.fd);
     if (orphan)
-        answer->result = rc_adopt(call, orphan, answer);
+        answer->result = rc_adopt(engine, call, orphan, answer);
     else
         answer->result = lane_new(engine, call, &key);
-    if (answer->result == 0) {
-        char text[128];
-        rc_key_text(&key, text, sizeof text);
-        rc_announce(engine, call->worker, text, true);
-    }
+    if (answer->result == 0)
+        rc_emit_key(engine, RC_EVENT_LISTENING, call->worker->id, true, &key);
 }

@@ -3,10 +3,9 @@
  * Owns: which bucket of the hash of a datagram's source belongs to which lane.
  * Does not own the hash tables of the kernel, nor who may be chosen (lanes.c).
  *
- * Invariant: the bucket's owner is the worker with the highest weight among the
- * chosen (rendezvous hashing), by the seat a worker inherits from the one it
- * replaces. So when a worker goes, only its own buckets move; they come back with
- * its successor, and nobody has to remember anything.
+ * Invariant: the bucket's owner is the slot with the highest score among the chosen
+ * (rendezvous hashing). So when a worker goes, only its own buckets move; they come
+ * back with its successor, and nobody has to remember anything.
  */
 #include "internal.h"
 
@@ -20,19 +19,7 @@
 enum { FEW_BUCKETS = 256, MANY_BUCKETS = 512, FEW_LANES = 32, HASH_LENGTH = 40 };
 #define MULTIPLIER 0x9e3779b1u
 
-struct text {
-    struct sock_filter *out;
-    unsigned room, length;
-};
-
-static void emit(struct text *text, uint16_t code, uint32_t k)
-{
-    if (text->length < text->room)
-        text->out[text->length] = (struct sock_filter){.code = code, .k = k};
-    text->length++;
-}
-
-static void emit_test(struct text *text, uint16_t code, uint32_t k, uint8_t yes, uint8_t no)
+static void emit_test(struct rc_text *text, uint16_t code, uint32_t k, uint8_t yes, uint8_t no)
 {
     if (text->length < text->room)
         text->out[text->length] = (struct sock_filter){.code = code, .jt = yes, .jf = no, .k = k};
@@ -40,93 +27,80 @@ static void emit_test(struct text *text, uint16_t code, uint32_t k, uint8_t yes,
 }
 
 /* Mixes a word of the packet into the hash, which X holds. */
-static void emit_mix(struct text *text, uint16_t load, uint32_t offset)
+static void emit_mix(struct rc_text *text, uint16_t load, uint32_t offset)
 {
-    emit(text, load, offset);
-    emit(text, BPF_ALU | BPF_XOR | BPF_X, 0);
-    emit(text, BPF_ALU | BPF_MUL | BPF_K, MULTIPLIER);
-    emit(text, BPF_MISC | BPF_TAX, 0);
+    rc_text_add(text, load, offset);
+    rc_text_add(text, BPF_ALU | BPF_XOR | BPF_X, 0);
+    rc_text_add(text, BPF_ALU | BPF_MUL | BPF_K, MULTIPLIER);
+    rc_text_add(text, BPF_MISC | BPF_TAX, 0);
 }
 
 /* A = the bucket of the datagram's source address and port. What stands at 0 is
  * the datagram's text, its network header at SKF_NET_OFF. The port is looked for
  * behind a header without options: with some, it is something of the same flow. */
-static void emit_hash(struct text *text, unsigned buckets)
+static void emit_hash(struct rc_text *text, unsigned buckets)
 {
     const uint32_t net = (uint32_t)SKF_NET_OFF;
-    emit(text, BPF_LDX | BPF_IMM, 0);
-    emit(text, BPF_LD | BPF_B | BPF_ABS, net);
-    emit(text, BPF_ALU | BPF_RSH | BPF_K, 4);
+    rc_text_add(text, BPF_LDX | BPF_IMM, 0);
+    rc_text_add(text, BPF_LD | BPF_B | BPF_ABS, net);
+    rc_text_add(text, BPF_ALU | BPF_RSH | BPF_K, 4);
     emit_test(text, BPF_JMP | BPF_JEQ | BPF_K, 4, 0, 9);
     emit_mix(text, BPF_LD | BPF_W | BPF_ABS, net + 12);
     emit_mix(text, BPF_LD | BPF_H | BPF_ABS, net + 20);
-    emit(text, BPF_JMP | BPF_JA, 20);
+    rc_text_add(text, BPF_JMP | BPF_JA, 20);
     for (uint32_t word = 0; word < 4; word++)
         emit_mix(text, BPF_LD | BPF_W | BPF_ABS, net + 8 + 4 * word);
     emit_mix(text, BPF_LD | BPF_H | BPF_ABS, net + 40);
-    emit(text, BPF_MISC | BPF_TXA, 0);
-    emit(text, BPF_ALU | BPF_RSH | BPF_K, 15);
-    emit(text, BPF_ALU | BPF_AND | BPF_K, buckets - 1);
-}
-
-/* A bucket and all behind it, to the next one, have this index. */
-struct run {
-    uint32_t first;
-    unsigned index;
-};
-
-/* Conditional jumps reach only 255 instructions, hence the JA. */
-static void emit_search(struct text *text, const struct run *runs, unsigned count)
-{
-    if (count == 1) {
-        emit(text, BPF_RET | BPF_K, runs->index);
-        return;
-    }
-    unsigned half = count / 2;
-    emit_test(text, BPF_JMP | BPF_JGE | BPF_K, runs[half].first, 0, 1);
-    unsigned jump = text->length;
-    emit(text, BPF_JMP | BPF_JA, 0);
-    emit_search(text, runs, half);
-    if (jump < text->room)
-        text->out[jump].k = text->length - jump - 1;
-    emit_search(text, runs + half, count - half);
+    rc_text_add(text, BPF_MISC | BPF_TXA, 0);
+    rc_text_add(text, BPF_ALU | BPF_RSH | BPF_K, 15);
+    rc_text_add(text, BPF_ALU | BPF_AND | BPF_K, buckets - 1);
 }
 
 /* Of 64 bits, evenly (splitmix64). */
-static uint64_t weight(uint32_t bucket, uint32_t seat, uint32_t turn)
+static uint64_t score(uint32_t bucket, uint32_t what, uint32_t turn)
 {
-    uint64_t x = ((uint64_t)seat << 32 | bucket) + 0x9e3779b97f4a7c15u * (turn + 1);
+    uint64_t x = ((uint64_t)what << 32 | bucket) + 0x9e3779b97f4a7c15u * (turn + 1);
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
     x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
     return x ^ (x >> 31);
 }
 
-/* First the worker, then one of its lanes: each worker has an equal part. */
-static unsigned owner(const struct rc_choice *choices, unsigned count, uint32_t bucket)
+/* Of the lanes of a slot, by weight: there are several where a canary stands beside
+ * the old generation, or a worker has several. */
+static unsigned within(const struct rc_choice *choices, unsigned count, uint32_t bucket,
+                       uint32_t slot)
 {
-    unsigned best = 0, turn = 0, chosen = 0;
-    for (unsigned at = 1; at < count; at++)
-        if (choices[at].worker != choices[best].worker &&
-            weight(bucket, choices[at].worker, 0) > weight(bucket, choices[best].worker, 0))
-            best = at;
-    uint64_t most = 0;
+    double sum = 0, part;
+    unsigned last = 0;
     for (unsigned at = 0; at < count; at++)
-        if (choices[at].worker == choices[best].worker) {
-            uint64_t mine = weight(bucket, choices[at].worker, ++turn);
-            if (turn == 1 || mine > most) {
-                most = mine;
-                chosen = at;
-            }
-        }
-    return choices[chosen].index;
+        sum += choices[at].slot == slot ? choices[at].weight : 0;
+    part = (double)(score(bucket, slot, 1) >> 11) / (double)(1ull << 53) * sum;
+    for (unsigned at = 0; at < count; at++) {
+        if (choices[at].slot != slot)
+            continue;
+        last = at;
+        if ((part -= choices[at].weight) < 0)
+            break;
+    }
+    return choices[last].index;
 }
 
-/* `worker` of a choice is its seat here. Returns the length, or -errno. */
+static unsigned owner(const struct rc_choice *choices, unsigned count, uint32_t bucket)
+{
+    unsigned best = 0;
+    for (unsigned at = 1; at < count; at++)
+        if (choices[at].slot != choices[best].slot &&
+            score(bucket, choices[at].slot, 0) > score(bucket, choices[best].slot, 0))
+            best = at;
+    return within(choices, count, bucket, choices[best].slot);
+}
+
+/* Returns the length, or -errno. */
 int rc_udp_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                  unsigned room)
 {
-    struct text text = {.out = out, .room = room};
-    struct run runs[MANY_BUCKETS];
+    struct rc_text text = {.out = out, .room = room};
+    struct rc_leaf runs[MANY_BUCKETS];
     unsigned used = 0, buckets = count > FEW_LANES ? MANY_BUCKETS : FEW_BUCKETS;
     if (count == 0)
         return -EINVAL;
@@ -135,9 +109,9 @@ int rc_udp_build(const struct rc_choice *choices, unsigned count, struct sock_fi
     for (uint32_t bucket = 0; bucket < buckets; bucket++) {
         unsigned index = owner(choices, count, bucket);
         if (used == 0 || runs[used - 1].index != index)
-            runs[used++] = (struct run){bucket, index};
+            runs[used++] = (struct rc_leaf){bucket, index};
     }
-    emit_search(&text, runs, used);
+    rc_text_search(&text, runs, used);
     return text.length <= room ? (int)text.length : -E2BIG;
 }
 

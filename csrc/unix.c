@@ -58,7 +58,7 @@ struct rc_unix_group *rc_unix_group_new(struct rc_engine *engine, const struct r
 
 void rc_unix_group_tidy(struct rc_engine *engine, struct rc_unix_group *group)
 {
-    if (group->lanes || group->bound)
+    if (group->lanes || group->bound || group->errands)
         return;
     struct rc_unix_group **link = &engine->unixes;
     while (*link != group)
@@ -202,7 +202,8 @@ unsigned rc_unix_count_own(const struct rc_engine *engine, const struct rc_worke
 }
 
 /* Whether this is the worker's first look at an address that another has. */
-bool rc_unix_asked_by_others(const struct rc_unix_group *group, const struct rc_worker *worker)
+bool rc_unix_asked_by_others(const struct rc_engine *engine, const struct rc_unix_group *group,
+                             const struct rc_worker *worker)
 {
     for (const struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next)
         if (!rc_unix_is_member(lane, worker))
@@ -210,7 +211,7 @@ bool rc_unix_asked_by_others(const struct rc_unix_group *group, const struct rc_
     for (const struct rc_unix_bound *bound = group->bound; bound; bound = bound->next)
         if (bound->worker != worker)
             return true;
-    return group->shared;
+    return group->shared || rc_unix_errand_elsewhere(engine, group, worker);
 }
 
 /* Whoever had it has closed it and removed its path. */
@@ -233,6 +234,7 @@ int rc_expect_paths(rc_engine *engine)
 
 void rc_unix_exited(struct rc_engine *engine, const struct rc_worker *worker)
 {
+    rc_unix_errands_cancel(engine, worker);
     for (struct rc_unix_group *group = engine->unixes, *next; group; group = next) {
         next = group->next;
         for (struct rc_unix_bound *bound = group->bound, *after; bound; bound = after) {
@@ -269,7 +271,7 @@ unsigned rc_unix_queued(struct rc_engine *engine, const struct rc_worker *worker
     for (const struct rc_unix_group *group = engine->unixes; group; group = group->next)
         for (const struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next) {
             /* Of what was there before the first worker, the rest is for the next. */
-            bool others = worker->dead && rc_unix_is_member(lane, rc_find(engine, RC_NOBODY));
+            bool others = worker->dead && rc_unix_is_member(lane, engine->nobody);
             for (unsigned at = 0; at < lane->count; at++)
                 others |= !lane->members[at]->dead &&
                           (worker->dead || (lane->members[at]->live && !worker->live));
@@ -284,7 +286,7 @@ size_t rc_unix_lanes(const struct rc_engine *engine, struct rc_lane_facts *out, 
     for (const struct rc_unix_group *group = engine->unixes; group; group = group->next)
         for (const struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next)
             for (unsigned at = 0; at < lane->count; at++) {
-                if (lane->members[at]->id == RC_NOBODY || count++ >= room)
+                if (lane->members[at] == engine->nobody || count++ >= room)
                     continue;
                 struct rc_lane_facts *facts = &out[count - 1];
                 *facts = (struct rc_lane_facts){
@@ -299,26 +301,29 @@ size_t rc_unix_lanes(const struct rc_engine *engine, struct rc_lane_facts *out, 
     return count;
 }
 
-/* `forked`: in a child, which only closes. */
-void rc_unix_free(struct rc_engine *engine, bool forked)
+/* In a forked child, which only closes. */
+void rc_unix_close_all(const struct rc_engine *engine)
 {
+    rc_unix_errands_close(engine);
+    for (const struct rc_unix_group *group = engine->unixes; group; group = group->next) {
+        for (const struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next)
+            (void)close(lane->fd);
+        if (group->directory >= 0)
+            (void)close(group->directory);
+        if (group->held >= 0)
+            (void)close(group->held);
+    }
+}
+
+void rc_unix_free(struct rc_engine *engine)
+{
+    rc_unix_errands_free(engine);
     while (engine->unixes) {
         struct rc_unix_group *group = engine->unixes;
-        while (group->bound) {
-            struct rc_unix_bound *bound = group->bound;
-            bound->alias = forked ? 0 : bound->alias;
-            bound_free(group, bound);
-        }
-        while (group->lanes && !forked)
+        while (group->bound)
+            bound_free(group, group->bound);
+        while (group->lanes)
             rc_unix_lane_free(engine, group, group->lanes);
-        for (struct rc_unix_lane *lane = group->lanes, *next; lane; lane = next) {
-            next = lane->next;
-            rc_close(&lane->fd);
-            free(lane->members);
-            free(lane);
-        }
-        group->lanes = NULL;
-        group->refusing = forked ? 0 : group->refusing;
         rc_unix_group_tidy(engine, group);
     }
 }

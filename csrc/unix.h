@@ -32,13 +32,16 @@ struct rc_unix_bound {
     struct rc_unix_node node;
 };
 
+#define RC_NO_GENERATION UINT32_MAX /* no worker has it yet (inherited.c) */
+
 /* One listening socket, from which all workers of a generation accept. */
 struct rc_unix_lane {
     struct rc_grave grave;
     struct rc_unix_lane *next;
     int fd;
     uint64_t inode;
-    unsigned generation, backlog;
+    uint32_t generation; /* of the workers that accept from it */
+    unsigned backlog;
     unsigned alias; /* a second name of it, by which it can be put back; 0: none */
     struct rc_unix_node node;
     int watch; /* inotify's number, or -1 */
@@ -64,6 +67,7 @@ struct rc_unix_group {
     struct rc_unix_lane *lanes; /* the newest first */
     struct rc_unix_lane *placed;
     struct rc_unix_bound *bound;
+    unsigned errands; /* binds under way (unixerrand.c) */
 };
 
 /* unixname.c */
@@ -71,11 +75,20 @@ int rc_unix_find_directory(pid_t pid, const char *path, struct rc_unix_name *nam
 int rc_unix_find_directory_at(pid_t pid, int at, const char *path, struct rc_unix_name *name);
 void rc_unix_alias(const struct rc_unix_group *group, unsigned number, char out[NAME_MAX + 1]);
 bool rc_unix_node_at(const struct rc_unix_group *group, unsigned alias, struct rc_unix_node *out);
-int rc_unix_bind_as(int fd, pid_t pid, const char *path);
-int rc_unix_bind_aside(int fd, pid_t pid, const struct rc_unix_group *group, const char *path,
-                       unsigned alias);
 int rc_unix_name_it(const struct rc_unix_group *group, unsigned from, unsigned to);
 void rc_unix_unname(const struct rc_unix_group *group, unsigned alias);
+
+/* unixerrand.c */
+int rc_unix_errand_start(struct rc_engine *engine, const struct rc_call *call,
+                         struct rc_unix_group *group, const char *path, unsigned alias,
+                         struct rc_later **later);
+struct rc_later *rc_unix_errand_of(struct rc_engine *engine, uint64_t inode);
+bool rc_unix_errand_elsewhere(const struct rc_engine *engine, const struct rc_unix_group *group,
+                              const struct rc_worker *worker);
+void rc_unix_errands_catch_up(struct rc_engine *engine);
+void rc_unix_errands_cancel(struct rc_engine *engine, const struct rc_worker *worker);
+void rc_unix_errands_close(const struct rc_engine *engine);
+void rc_unix_errands_free(struct rc_engine *engine);
 
 /* unixplace.c */
 int rc_unix_share(struct rc_engine *engine, struct rc_unix_group *group);
@@ -106,7 +119,8 @@ struct rc_unix_bound *rc_unix_bound_find(struct rc_engine *engine, const struct 
 void rc_unix_bound_add(struct rc_unix_group *group, struct rc_worker *worker,
                        struct rc_unix_bound *bound);
 unsigned rc_unix_count_own(const struct rc_engine *engine, const struct rc_worker *worker);
-bool rc_unix_asked_by_others(const struct rc_unix_group *group, const struct rc_worker *worker);
+bool rc_unix_asked_by_others(const struct rc_engine *engine, const struct rc_unix_group *group,
+                             const struct rc_worker *worker);
 void rc_unix_forget(struct rc_engine *engine, struct rc_unix_group *group);
 void rc_unix_lane_free(struct rc_engine *engine, struct rc_unix_group *group,
                        struct rc_unix_lane *lane);

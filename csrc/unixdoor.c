@@ -38,8 +38,13 @@ static void bind_in_directory(struct rc_engine *engine, const struct rc_call *ca
 {
     struct rc_unix_name name;
     int directory = rc_unix_find_directory(call->pid, path, &name);
-    if (directory < 0)
-        return; /* the kernel will find the same */
+    if (directory < 0 && directory != -EAGAIN)
+        return;          /* the kernel will find the same, or it is none of our business */
+    if (directory < 0) { /* the child gets to know it first */
+        answer->pass = false;
+        answer->result = rc_unix_errand_start(engine, call, NULL, path, 0, &answer->later);
+        return;
+    }
     struct rc_unix_group *group = rc_unix_group_find(engine, &name);
     if (!group && (rc_unix_is_private(call->worker, directory) ||
                    rc_unix_count_own(engine, call->worker) >= OWN_MAX)) {
@@ -51,36 +56,18 @@ static void bind_in_directory(struct rc_engine *engine, const struct rc_call *ca
         rc_unix_give(engine, call, group, answer);
         return;
     }
-    bool aside = group && rc_unix_asked_by_others(group, call->worker);
-    struct rc_unix_bound *bound = calloc(1, sizeof *bound);
     answer->pass = false;
-    answer->result = -ENOMEM;
     if (group)
         rc_close(&directory);
-    else if (bound)
-        group = rc_unix_group_new(engine, &name, path, directory);
-    if (!bound || !group) {
-        if (!group)
-            rc_close(&directory);
-        free(bound);
+    else if (!(group = rc_unix_group_new(engine, &name, path, directory)))
+        rc_close(&directory);
+    answer->result = -ENOMEM;
+    if (!group)
         return;
-    }
-    if (aside) {
-        group->shared = true;
-        bound->alias = ++group->aliases;
-        answer->result = rc_unix_bind_aside(call->fd, call->pid, group, path, bound->alias);
-    } else {
-        answer->result = rc_unix_bind_as(call->fd, call->pid, path);
-    }
-    if (answer->result == 0 && !rc_unix_node_at(group, bound->alias, &bound->node))
-        bound->node = (struct rc_unix_node){0};
-    if (answer->result) {
-        free(bound);
-        rc_unix_group_tidy(engine, group);
-        return;
-    }
-    bound->inode = rc_socket_inode(call->fd);
-    rc_unix_bound_add(group, call->worker, bound);
+    bool aside = rc_unix_asked_by_others(engine, group, call->worker);
+    group->shared |= aside;
+    answer->result = rc_unix_errand_start(engine, call, group, path, aside ? ++group->aliases : 0,
+                                          &answer->later);
 }
 
 /* O_NONBLOCK belongs to the description: while another accepts from it, it stays
@@ -110,7 +97,7 @@ void rc_unix_give(struct rc_engine *engine, const struct rc_call *call, struct r
     if (bound && group->lanes && !rc_unix_is_member(group->lanes, call->worker)) {
         answer->result = rc_unix_join(group->lanes, call->worker);
         if (!answer->result)
-            rc_announce(engine, call->worker, group->text, true);
+            rc_emit_place(engine, RC_EVENT_LISTENING, call->worker->id, true, group->text);
     }
     if (answer->result) {
         free(bound);
@@ -167,6 +154,11 @@ void rc_unix_bind(struct rc_engine *engine, const struct rc_call *call, struct r
         call->path_length > sizeof call->path)
         return; /* without a name the kernel makes one up */
     size_t length = call->path_length - before, had = bound_name(call->fd, &now);
+    answer->later = rc_unix_errand_of(engine, rc_socket_inode(call->fd));
+    if (answer->later) { /* a signal took it away from there, and it comes again */
+        answer->pass = false;
+        return;
+    }
     if (had) {
         /* One that was answered before a signal took the answer away. */
         answer->pass = !rc_unix_bound_find(engine, call->worker, rc_socket_inode(call->fd), &group);
@@ -217,7 +209,7 @@ static struct rc_unix_bound *bound_late(struct rc_engine *engine, const struct r
     if (rc_unix_node_at(group, 0, &there))
         bound->node = there;
     rc_unix_bound_add(group, call->worker, bound);
-    group->shared |= rc_unix_asked_by_others(group, call->worker);
+    group->shared |= rc_unix_asked_by_others(engine, group, call->worker);
     *of = group;
     return bound;
 }
@@ -236,9 +228,9 @@ static struct rc_unix_lane *lane_for(struct rc_engine *engine, const struct rc_u
         if (lane->generation == worker->generation || group->one_for_all)
             return lane;
     for (struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next)
-        if (lane->generation == RC_NOBODY) { /* it was there before the first worker */
+        if (lane->generation == RC_NO_GENERATION) { /* it was there before the first worker */
             lane->generation = worker->generation;
-            rc_unix_part(lane, rc_find(engine, RC_NOBODY));
+            rc_unix_part(lane, engine->nobody);
             return lane;
         }
     return NULL;
@@ -329,7 +321,7 @@ bool rc_unix_listen(struct rc_engine *engine, const struct rc_call *call, struct
         if (!answer->result)
             answer->result = rc_unix_join(lane, call->worker);
         if (!answer->result && new)
-            rc_announce(engine, call->worker, group->text, true);
+            rc_emit_place(engine, RC_EVENT_LISTENING, call->worker->id, true, group->text);
         return true;
     }
     struct rc_unix_bound *bound = rc_unix_bound_find(engine, call->worker, inode, &group);
@@ -355,6 +347,6 @@ bool rc_unix_listen(struct rc_engine *engine, const struct rc_call *call, struct
     /* Now: the next one may unlink the name before it binds. */
     (void)rc_unix_share(engine, group);
     (void)rc_unix_place(engine, group);
-    rc_announce(engine, call->worker, group->text, true);
+    rc_emit_place(engine, RC_EVENT_LISTENING, call->worker->id, true, group->text);
     return true;
 }

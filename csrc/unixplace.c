@@ -58,8 +58,17 @@ static int make_refusing(struct rc_unix_group *group)
     if (group->refusing)
         return 0;
     unsigned alias = ++group->aliases;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int error = fd < 0 ? -errno : rc_unix_bind_aside(fd, getpid(), group, group->given, alias);
+    char short_name[32], name[NAME_MAX + 1];
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(short_name, sizeof short_name, ".recluster-%d", (int)getpid());
+    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", group->directory,
+             short_name);
+    rc_unix_alias(group, alias, name);
+    int error = 0, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    (void)unlinkat(group->directory, short_name, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) < 0 ||
+        renameat(group->directory, short_name, group->directory, name) < 0)
+        error = -errno;
     rc_close(&fd);
     if (!error && !rc_unix_node_at(group, alias, &group->refusing_node))
         error = -ENOENT;
@@ -223,17 +232,19 @@ bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     struct rc_unix_name name;
     struct rc_unix_node there;
+    rc_unix_errands_catch_up(engine);
     for (struct rc_unix_group *group = engine->unixes; group; group = group->next) {
         bool alias = is_alias(group, base); /* what getsockname(2) may have said */
         if (group->directory < 0 || group->late ||
             (!alias && strcmp(base, group->name.base) != 0) ||
-            !rc_unix_asked_by_others(group, worker))
+            !rc_unix_asked_by_others(engine, group, worker))
             continue;
         int fd = rc_unix_find_directory_at(pid, at, path, &name);
         rc_close(&fd);
         if (name.device != group->name.device || name.directory != group->name.directory)
             continue;
-        return alias || !rc_unix_node_at(group, 0, &there) || is_ours(group, &there);
+        return alias || !rc_unix_node_at(group, 0, &there) || is_ours(group, &there) ||
+               rc_unix_errand_elsewhere(engine, group, worker);
     }
     return false;
 }

@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .checks import OptionError
     from .cluster import Cluster
     from .doors import ClusterError
     from .events import Event
     from .handle import ReloadHandle
-    from .options import OptionError, Options
+    from .options import Options
     from .view import Worker
 
 __version__ = "0.1.0"
@@ -26,7 +27,7 @@ _HOMES = {
     "Worker": "view",
     "Event": "events",
     "ReloadHandle": "handle",
-    "OptionError": "options",
+    "OptionError": "checks",
     "Options": "options",
 }
 

@@ -15,9 +15,12 @@ cdef extern from "recluster.h" nogil:
         RC_EVENT_READABLE
         RC_EVENT_DOOR
         RC_EVENT_LISTENING
+        RC_EVENT_DEAF
         RC_EVENT_MESSAGE
         RC_EVENT_GARBLED
         RC_EVENT_EXIT
+        RC_EVENT_HUNG
+        RC_EVENT_TAKES
         RC_EVENT_GONE
 
     struct rc_event:
@@ -41,6 +44,7 @@ cdef extern from "recluster.h" nogil:
     int rc_engine_fd(const rc_engine *engine)
     int rc_signals(rc_engine *engine, const int *numbers, size_t count)
     int rc_deadline(rc_engine *engine, int64_t at_ms)
+    int rc_descriptors(rc_engine *engine, unsigned wanted)
     int rc_watch(rc_engine *engine, int fd)
     int rc_unwatch(rc_engine *engine, int fd)
     int rc_wait(rc_engine *engine, rc_event *events, size_t room, int timeout_ms)
@@ -58,7 +62,8 @@ cdef extern from "recluster.h" nogil:
         const char *cwd
 
     int rc_worker_new(rc_engine *engine, uint32_t worker, uint32_t heir_of, int *channel_fd)
-    int rc_worker_generation(rc_engine *engine, uint32_t worker, unsigned generation)
+    int rc_worker_place(rc_engine *engine, uint32_t worker, uint32_t slot, uint32_t party,
+                        uint32_t generation)
     pid_t rc_worker_fork(rc_engine *engine, uint32_t worker, rc_door_kind door)
     pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, rc_door_kind door,
                          const rc_program *program)
@@ -70,19 +75,34 @@ cdef extern from "recluster.h" nogil:
     enum rc_policy:
         RC_BALANCE_AUTO
         RC_BALANCE_REUSEPORT
+        RC_BALANCE_SHARED
+        RC_BALANCE_SOURCE_IP
+        RC_BALANCE_WEIGHTED
+        RC_BALANCE_ROUND_ROBIN
+        RC_BALANCE_LEAST_CONNECTIONS
 
     int rc_balance(rc_engine *engine, rc_policy policy)
+    int rc_balance_kernel(rc_engine *engine, const char **refused)
+
+    struct rc_live:
+        uint32_t worker
+        double weight
 
     struct rc_lane_facts:
         uint32_t worker
+        unsigned holders
         int chosen
+        int pressure
         unsigned queued
         unsigned backlog
         char address[80]
+        int connections
 
-    int rc_steer(rc_engine *engine, const uint32_t *live, size_t count)
+    int rc_steer(rc_engine *engine, const rc_live *live, size_t count)
     int rc_close_lanes(rc_engine *engine, uint32_t worker)
     int rc_queued(rc_engine *engine, uint32_t worker)
+    int rc_deaf(rc_engine *engine, uint32_t worker)
+    int rc_hold(rc_engine *engine, const char *address, int on)
     int rc_lanes(rc_engine *engine, rc_lane_facts *out, size_t room)
 
     struct rc_drain_facts:

@@ -30,15 +30,28 @@ DEADLINE = RC_EVENT_DEADLINE
 READABLE = RC_EVENT_READABLE
 DOOR = RC_EVENT_DOOR
 LISTENING = RC_EVENT_LISTENING
+DEAF = RC_EVENT_DEAF
 MESSAGE = RC_EVENT_MESSAGE
 GARBLED = RC_EVENT_GARBLED
 EXIT = RC_EVENT_EXIT
 GONE = RC_EVENT_GONE
+HUNG = RC_EVENT_HUNG
+TAKES = RC_EVENT_TAKES
+
+PRESSURES = ("free", "busy", "congested", "hung")
 
 NOTIFY = RC_DOOR_NOTIFY
 PRELOAD = RC_DOOR_PRELOAD
 
-POLICIES = {"auto": RC_BALANCE_AUTO, "reuseport": RC_BALANCE_REUSEPORT}
+POLICIES = {
+    "auto": RC_BALANCE_AUTO,
+    "reuseport": RC_BALANCE_REUSEPORT,
+    "shared": RC_BALANCE_SHARED,
+    "source_ip": RC_BALANCE_SOURCE_IP,
+    "weighted": RC_BALANCE_WEIGHTED,
+    "round_robin": RC_BALANCE_ROUND_ROBIN,
+    "least_connections": RC_BALANCE_LEAST_CONNECTIONS,
+}
 
 
 cdef object _check(object result, str operation):
@@ -136,6 +149,10 @@ cdef class Engine:
         cdef int64_t at_ms = -1 if at is None else max(0, <int64_t>(at * 1000.0) + 1)
         _check(rc_deadline(self._alive(), at_ms), "timerfd_settime")
 
+    def descriptors(self, unsigned wanted):
+        """Raise RLIMIT_NOFILE to that many; False if it cannot be."""
+        return rc_descriptors(self._alive(), wanted) == 0
+
     def watch(self, int fd):
         _check(rc_watch(self._alive(), fd), "watch")
 
@@ -176,11 +193,13 @@ cdef class Engine:
         """Take a listening (or bound UDP) socket, for the workers that bind its address."""
         _check(rc_inherit(self._alive(), fd, ours), "inherit a socket")
 
-    def new_worker(self, uint32_t worker, uint32_t heir_of, unsigned int generation=0):
-        """Make its channel; returns the number its end has in the child."""
+    def new_worker(self, uint32_t worker, uint32_t heir_of, uint32_t slot=0, uint32_t party=0,
+                   uint32_t generation=0):
+        """Make its channel; returns the number its end has in the child. Workers
+        of one party (not 0) share their lanes, those of a generation AF_UNIX listeners."""
         cdef int channel = -1
         _check(rc_worker_new(self._alive(), worker, heir_of, &channel), "socketpair")
-        _check(rc_worker_generation(self._alive(), worker, generation), "new worker")
+        _check(rc_worker_place(self._engine, worker, slot, party, generation), "place a worker")
         return channel
 
     def fork(self, uint32_t worker, int door):
@@ -236,15 +255,30 @@ cdef class Engine:
         """Which lane a new connection gets; before the first lane."""
         _check(rc_balance(self._alive(), POLICIES[policy]), "balance")
 
-    def steer(self, live):
-        """From now on new connections go to the lanes of these workers only."""
+    def balance_kernel(self):
+        """Have the kernel do it: None, or (what was refused, errno)."""
+        cdef const char *refused = NULL
+        cdef int result = rc_balance_kernel(self._alive(), &refused)
+        if result == 0:
+            return None
+        return (<bytes>refused).decode(), -result
+
+    def steer(self, live, weights=None):
+        """From now on new connections go to the lanes of these workers only, by
+        weight: 1 where `weights` (worker: number) does not say."""
         cdef rc_engine *engine = self._alive()
-        cdef size_t count = 0
-        cdef uint32_t *ids = _numbers(live, &count)
+        cdef list ids = list(live)
+        cdef rc_live *array = <rc_live *>PyMem_Malloc((len(ids) + 1) * sizeof(rc_live))
+        if array == NULL:
+            raise MemoryError()
+        cdef Py_ssize_t at
         try:
-            _check(rc_steer(engine, ids, count), "steer")
+            for at in range(len(ids)):
+                array[at].worker = ids[at]
+                array[at].weight = 1.0 if weights is None else weights.get(ids[at], 1.0)
+            _check(rc_steer(engine, array, <size_t>len(ids)), "steer")
         finally:
-            PyMem_Free(ids)
+            PyMem_Free(array)
 
     def close_lanes(self, uint32_t worker=0):
         """Take no new SYN on these lanes (0: all); finish what is under way."""
@@ -254,8 +288,19 @@ cdef class Engine:
         """Connections that wait to be accepted in this worker's lanes."""
         return _check(rc_queued(self._alive(), worker), "TCP_INFO")
 
+    def deaf(self, uint32_t worker):
+        """Find the lanes that this worker, alive, has given up; returns how many
+        connections wait in them."""
+        return _check(rc_deaf(self._alive(), worker), "look for deaf lanes")
+
+    def hold(self, bytes address, bint on):
+        """Whether lanes that nobody holds take new connections there. Returns how
+        many groups have the address."""
+        return _check(rc_hold(self._alive(), address, on), "hold")
+
     def lanes(self):
-        """(worker, address, chosen, queued, backlog) of every lane."""
+        """(worker, address, chosen, queued, backlog, pressure, holders, connections or
+        None) of every lane."""
         cdef int count = _check(rc_lanes(self._alive(), NULL, 0), "lanes")
         cdef rc_lane_facts *facts = <rc_lane_facts *>PyMem_Malloc(
             (count + 1) * sizeof(rc_lane_facts))
@@ -265,7 +310,9 @@ cdef class Engine:
         try:
             count = rc_lanes(self._engine, facts, count)
             return [(facts[at].worker, (<bytes>facts[at].address).decode(),
-                     bool(facts[at].chosen), facts[at].queued, facts[at].backlog)
+                     bool(facts[at].chosen), facts[at].queued, facts[at].backlog,
+                     PRESSURES[facts[at].pressure], facts[at].holders,
+                     None if facts[at].connections < 0 else facts[at].connections)
                     for at in range(count)]
         finally:
             PyMem_Free(facts)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import os
 import sys
 from typing import Any, NoReturn
 
+from .checks import OptionError
 from .cluster import Cluster
 from .control import AUTO
 from .doors import ClusterError
 from .events import NAMES, Event
 from .forked import Forked, become
-from .options import FIELDS, OptionError
+from .options import FIELDS
 
 USAGE = """\
 python -m recluster [options] FILE.py [args...]
@@ -156,6 +158,7 @@ def main(words: list[str] | None = None) -> int:
         return 2
     # A collection in a forked worker would write to every object's page, and
     # so copy what is shared with the master.
+    importlib.invalidate_caches()  # for all workers; the master imports nothing more
     gc.freeze()
     try:
         return cluster.run()

@@ -9,20 +9,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import _engine, commands
+from . import _engine, balancing, commands
+from .checks import OptionError, canary_part, weights_of
 from .control import Control, open_control
 from .doors import ClusterError, choose
 from .draining import Facts
-from .events import Callback, Emitter, Event
+from .events import NOTICED, Callback, Emitter, Event
 from .handle import ReloadHandle
 from .inherit import give
 from .launch import Program, Target
@@ -41,6 +41,13 @@ if TYPE_CHECKING:  # not for the master: its forked workers would find them impo
 
 TURNS_PER_DISPATCH = 64
 PUT_OFF_MOST = 8
+SPAWNS_AT_A_TIME = 8
+DESCRIPTORS_EACH = 8  # of a worker, while it runs
+
+
+def _random() -> float:
+    """Of [0, 1). Module `random` would have every forked worker seed it anew."""
+    return int.from_bytes(os.urandom(4), "big") / 2**32
 
 
 class Cluster:
@@ -73,7 +80,7 @@ class Cluster:
         self._program.check()
         self._story = Story(self.options, logger.info if logger else to_stderr)
         self._emitter = Emitter(self._report_callback)
-        self._population = Population(self.options, random.random)
+        self._population = Population(self.options, _random)
         self._workers: dict[int, Worker] = {}
         self._handles: dict[int, tuple[ReloadHandle, Callable[[ReloadHandle], object] | None]] = {}
         self._on_end: list[Callable[[], object]] = []
@@ -81,6 +88,7 @@ class Cluster:
         self._signals: Signals | None = None
         self._control: Control | None = None
         self._spawner: Spawner | None = None
+        self._balance = ""
         self._on_fork: list[Callable[[], object]] = []
         self._may_fork = False  # the command line's privilege: its process is only a master
         self._watched: dict[int, Callable[[], object]] = {}
@@ -106,7 +114,7 @@ class Cluster:
         self._engine = _engine.Engine(subreaper)
         try:
             door = choose(self._engine, self.options.door, self._story.line)
-            self._engine.balance(self.options.balance)
+            self._balance = balancing.choose(self._engine, self.options, self._story.line)
             # A host's descriptors are the host's own.
             activation = os.environ if self._may_fork else {}
             unneeded = give(self._engine, self.options.bind, activation, self._story.line)
@@ -124,6 +132,7 @@ class Cluster:
         except BaseException:
             self._release()
             raise
+        self._make_room(self.options.workers)
         self._population.start(time.monotonic())
         self._work()
 
@@ -157,6 +166,13 @@ class Cluster:
             if self._engine is None or not self._turn(0):
                 return
 
+    def _make_room(self, workers: int) -> None:
+        """Descriptors for all generations that may run at a time."""
+        generations = self.options.max_draining + 2
+        wanted = 128 + workers * generations * DESCRIPTORS_EACH
+        if not self._alive().descriptors(wanted):
+            self._story.once("room", f"RLIMIT_NOFILE is low: up to {wanted} may be needed")
+
     def _drive(self, done: Callable[[], bool], timeout: float | None) -> bool:
         until = None if timeout is None else time.monotonic() + timeout
         while not done() and self._engine is not None:
@@ -168,21 +184,65 @@ class Cluster:
 
     # ---- what one can ask of it ----------------------------------------------------
 
-    def reload(self, callback: Callable[[ReloadHandle], object] | None = None) -> ReloadHandle:
+    def reload(
+        self,
+        callback: Callable[[ReloadHandle], object] | None = None,
+        *,
+        canary: float | None = None,
+    ) -> ReloadHandle:
         """Replace all workers by new ones of a new generation.
 
         Returns at once. New connections go to the new workers from one instant
         on, when all are ready; if one fails, nothing changes. `callback` gets
-        the handle when it is done.
+        the handle when it is done. With `canary` the new generation gets that
+        part of new connections, between 0 and 1, and the old one the rest, until
+        `promote` or `rollback`; a crash of a new worker rolls back. Raises
+        OptionError.
         """
+        part = None if canary is None else canary_part(canary)
+        if part is not None and self.options.surge:
+            raise OptionError("canary: it goes with surge 0 only")
         self._alive()
-        handle = ReloadHandle(self._drive)
-        number = self._population.reload(time.monotonic())
+        handle = ReloadHandle(self._drive, self._decide)
+        handle.number = self._population.reload(time.monotonic(), part)
         reloading = self._population.reloading
         handle.generation = reloading.generation if reloading else 0
-        self._handles[number] = (handle, callback)
+        self._handles[handle.number] = (handle, callback)
         self._work()
         return handle
+
+    def promote(self) -> None:
+        """Give the generation on probation (canary, bake) all connections. Raises
+        RuntimeError if there is none."""
+        self._decide("promote", None)
+
+    def rollback(self) -> None:
+        """Give the old generation all connections again. Raises RuntimeError if
+        there is no reload to take back."""
+        self._decide("rollback", None)
+
+    def _decide(self, what: str, handle: ReloadHandle | None) -> None:
+        self._alive()
+        decide = getattr(self._population, what)
+        why = decide(time.monotonic(), handle.number if handle else None)
+        if why:
+            raise RuntimeError(why)
+        self._work()
+
+    def weights(self, weights: Mapping[int, float]) -> None:
+        """With balance="weighted": give these slots these weights, from the next
+        connection on. Raises OptionError."""
+        if self.options.balance != "weighted":
+            raise OptionError(f"weights: they go with balance weighted, not {self.options.balance}")
+        try:
+            wanted = weights_of(weights)
+        except ValueError as error:
+            raise OptionError(f"weights: {weights!r} {error}") from None
+        self._alive()
+        why = self._population.weigh(wanted)
+        if why:
+            raise OptionError(f"weights: {why}")
+        self._work()
 
     def shutdown(self) -> None:
         """Gracefully: take no new connection, serve what waits, drain, end."""
@@ -206,7 +266,10 @@ class Cluster:
         """Have that many slots; the highest drain. Raises OptionError."""
         count = Options.make({"workers": workers}).workers
         self._alive()
-        self._population.scale(count, time.monotonic())
+        self._make_room(count)
+        why = self._population.scale(count, time.monotonic())
+        if why:
+            raise OptionError(f"workers: {count}: {why}")
         self._work()
 
     def workers(self) -> list[Worker]:
@@ -233,8 +296,8 @@ class Cluster:
         return sum(self.send(worker, message) for worker in self.workers())
 
     def on(self, event: str, callback: Callback) -> None:
-        """Call `callback` with an `Event` at each: online, listening, ready,
-        message, disconnect, exit, reload, end."""
+        """Call `callback` with an `Event` at each: online, listening, ready, hung,
+        takes, deaf, message, disconnect, exit, hold, canary, reload, end."""
         self._emitter.on(event, callback)
 
     def off(self, event: str, callback: Callback) -> None:
@@ -312,25 +375,36 @@ class Cluster:
         the clock, so a master that was stopped for a while does not take for
         late what has long arrived."""
         events = self._alive().wait(timeout)
-        due = False
-        for kind, key, value, text in events:
-            if kind == _engine.DEADLINE:
-                due = True
-            elif kind == _engine.SIGNAL and self._signals:
-                self._signals.arrived(value)
-            elif kind == _engine.READABLE and value in self._watched:
-                self._watched[value]()
-            elif key in self._workers:
-                self._happened(kind, key, value, text)
-            if self._engine is None:
-                return True
+        if not events:
+            return False
+        due = self._hear(events)
+        if self._engine is None:
+            return True
         # The clock last: alone, or after a few turns that were full of events.
         self._put_off = self._put_off + 1 if due else self._put_off
         if due and (len(events) == 1 or self._put_off > PUT_OFF_MOST):
             self._put_off = 0
             self._population.tick(time.monotonic())
         self._work()
-        return bool(events)
+        return True
+
+    def _hear(self, events: list[_engine.Event], nested: bool = False) -> bool:
+        """Whether the deadline was among them. `nested`: between two commands, where
+        whoever watches a descriptor may be the one that caused them."""
+        due = False
+        for kind, key, value, text in events:
+            if kind == _engine.DEADLINE:
+                due = True
+            elif kind == _engine.SIGNAL and self._signals:
+                self._signals.arrived(value)
+            elif kind == _engine.READABLE:
+                if value in self._watched and not nested:  # else: it stays readable
+                    self._watched[value]()
+            elif key in self._workers:
+                self._happened(kind, key, value, text)
+            if self._engine is None:
+                break
+        return due
 
     def _happened(self, kind: int, key: int, value: int, text: bytes | None) -> None:
         now, people = time.monotonic(), self._population
@@ -343,6 +417,8 @@ class Cluster:
                 )
         elif kind == _engine.LISTENING:
             people.listening(key, (text or b"").decode(), now)
+        elif kind == _engine.DEAF:
+            people.deaf(key, (text or b"").decode(), bool(value), now)
         elif kind == _engine.MESSAGE:
             self._message(key, text or b"", now)
         elif kind == _engine.GARBLED:
@@ -350,6 +426,10 @@ class Cluster:
                 f"garbled {key}",
                 f"{self._workers[key]}: sent a line of more than {value} bytes; dropped",
             )
+        elif kind == _engine.HUNG:
+            people.hung(key, value, now)
+        elif kind == _engine.TAKES:
+            people.takes(key, now)
         elif kind == _engine.EXIT:
             people.exited(key, value, now)
         elif kind == _engine.GONE:
@@ -398,9 +478,13 @@ class Cluster:
         now = time.monotonic()
         if isinstance(command, commands.Spawn):
             self._spawn(command, now)
+            # The first of many stand in bind already. (A deadline that is heard
+            # here is set again after the commands.)
+            if command.worker % SPAWNS_AT_A_TIME == 0:
+                self._hear(engine.wait(0), nested=True)
         elif isinstance(command, commands.Live):
             try:
-                engine.steer(command.workers)
+                engine.steer(command.workers, command.weights)
                 self._story.over("steer")
             except OSError as error:
                 self._story.once("steer", f"cannot steer: {error.strerror}; retrying")
@@ -416,6 +500,8 @@ class Cluster:
             engine.send(command.worker, b'{"cmd": "disconnect"}')
         elif isinstance(command, commands.Leave):
             engine.signal(command.worker, self.options.stop_signal)
+        elif isinstance(command, commands.Abort):
+            engine.signal(command.worker, signal.SIGABRT)
         elif isinstance(command, commands.Kill):
             engine.kill(command.worker)
         elif isinstance(command, commands.Inspect):
@@ -424,6 +510,13 @@ class Cluster:
             self._release_worker(command.worker, now)
         elif isinstance(command, commands.CloseLanes):
             engine.close_lanes()
+        elif isinstance(command, commands.FindDeaf):
+            engine.deaf(command.worker)
+        elif isinstance(command, commands.Hold):
+            try:
+                engine.hold(command.address.encode(), command.on)
+            except OSError:
+                self._population.steering_failed(now)
         elif isinstance(command, commands.Notice):
             self._notice(command)
 
@@ -445,8 +538,11 @@ class Cluster:
         try:
             connections, owing, quiet, half_open, queued = engine.drain_look(key)
         except OSError:
-            return Facts(queued=engine.queued(key), catches_stop=stoppable)
-        return Facts(queued, half_open, connections, owing, quiet, stoppable)
+            queued = engine.queued(key)
+            stranded = engine.deaf(key) if queued else 0
+            return Facts(queued, catches_stop=stoppable, stranded=stranded)
+        stranded = engine.deaf(key) if queued else 0
+        return Facts(queued, half_open, connections, owing, quiet, stoppable, stranded)
 
     def _end(self, code: int) -> None:
         self.exit_code = code
@@ -484,12 +580,21 @@ class Cluster:
         self._story.tell(notice.name, str(worker or ""), details)
         if notice.name == "exit" and details["signal"] is not None:
             details["signal"] = signal_name(details["signal"])
+        if notice.name == "canary":
+            self._on_probation(details)
         if notice.name == "reload":
             self._finish_reload(details)
-        if notice.name in ("online", "listening", "ready", "disconnect", "exit", "reload"):
+        if notice.name in NOTICED:
             details.pop("was", None)
             details.pop("number", None)
             self._emit(notice.name, notice.worker, details)
+
+    def _on_probation(self, details: dict[str, Any]) -> None:
+        handle, _ = self._handles.get(details["number"], (None, None))
+        if handle is not None:
+            handle.on_probation = True
+            if handle.on_serving is not None:
+                self._emitter.guarded(handle.on_serving, handle)
 
     def _finish_reload(self, details: dict[str, Any]) -> None:
         handle, callback = self._handles.pop(details["number"], (None, None))
@@ -538,8 +643,12 @@ class Cluster:
         elif number == signal.SIGQUIT:
             self.terminate()
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
-            count = sum(slot.wanted for slot in self._population.slots.values())
-            self.scale(max(1, count + (1 if number == signal.SIGTTIN else -1)))
+            slots = self._population.slots.values()
+            count = sum(slot.wanted and not slot.surplus for slot in slots)
+            try:
+                self.scale(max(1, count + (1 if number == signal.SIGTTIN else -1)))
+            except OptionError as error:
+                self._story.line(str(error))
         elif number == signal.SIGUSR1:
             self._pass_on(self.workers(), number)
 

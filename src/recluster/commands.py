@@ -12,13 +12,16 @@ class Spawn:
     slot: int
     generation: int
     heir_of: int
+    party: int = 0  # workers of one party share their lanes; 0: it has its own
 
 
 @dataclass(frozen=True)
 class Live:
-    """From now on exactly these workers' lanes get new connections."""
+    """From now on exactly these workers' lanes get new connections, by weight: 1
+    where `weights` does not say."""
 
     workers: frozenset[int]
+    weights: dict[int, float] = field(hash=False, default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,13 @@ class Disconnect:
 @dataclass(frozen=True)
 class Leave:
     """Send the stop signal."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class Abort:
+    """Send SIGABRT: a Python worker writes its stack, and ends."""
 
     worker: int
 
@@ -67,6 +77,21 @@ class CloseLanes:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """Whether lanes that no worker holds stop taking connections at that address."""
+
+    address: str
+    on: bool
+
+
+@dataclass(frozen=True)
+class FindDeaf:
+    """Find out which lanes this worker, alive, has given up."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
 class Notice:
     """Something to tell: the event's name, the worker, details."""
 
@@ -86,10 +111,13 @@ Command = (
     | Retired
     | Disconnect
     | Leave
+    | Abort
     | Kill
     | Inspect
     | Release
     | CloseLanes
+    | Hold
+    | FindDeaf
     | Notice
     | Ended
 )

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .checks import OptionError
 from .socketfile import Refused, default_directory, inode_of, listen_at, make_directory
 from .status import status_of
 
@@ -216,29 +217,47 @@ class Control:
             if command == "status":
                 self._answer(client, {"ok": True, "status": status_of(self._cluster)})
             elif command == "reload":
-                self._reload(client, request.get("wait") is True)
+                self._reload(client, request.get("wait") is True, request.get("canary"))
+            elif command in ("promote", "rollback"):
+                getattr(self._cluster, command)()
+                self._answer(client, {"ok": True})
+            elif command == "weights":
+                self._cluster.weights(request.get("weights"))
+                weights = self._cluster._population.weights
+                self._answer(client, {"ok": True, "weights": weights})
             else:
                 self._fail(client, f"unknown command {str(command)[:80]!r}")
+        except (OptionError, RuntimeError) as error:  # what was asked for cannot be
+            self._fail(client, str(error))
         except Exception as error:  # a client's question never ends the master
             self._fail(client, f"{command}: {type(error).__name__}: {error}")
 
-    def _reload(self, client: Client, wait: bool) -> None:
+    def _reload(self, client: Client, wait: bool, canary: float | None) -> None:
+        """Who waits for a canary waits until it serves."""
         if wait:
-            self._cluster.reload(lambda handle: self._reloaded(client, handle))
+            handle = self._cluster.reload(
+                lambda handle: self._reloaded(client, handle), canary=canary
+            )
+            handle.on_serving = lambda handle: self._answer_if_waiting(
+                client, {"ok": True, "generation": handle.generation, "canary": canary}
+            )
             return
-        handle = self._cluster.reload()
+        handle = self._cluster.reload(canary=canary)
         if handle.done and not handle.ok:
             self._reloaded(client, handle)
         else:
             self._answer(client, {"ok": True, "generation": handle.generation})
 
     def _reloaded(self, client: Client, handle: ReloadHandle) -> None:
-        if self._clients.get(client.fd) is client:  # else it did not wait so long
-            answer = {
-                "ok": handle.ok,
-                "why": handle.why,
-                "generation": handle.generation,
-                "seconds": round(handle.seconds, 6),
-                "verdicts": handle.verdicts,
-            }
+        answer = {
+            "ok": handle.ok,
+            "why": handle.why,
+            "generation": handle.generation,
+            "seconds": round(handle.seconds, 6),
+            "verdicts": handle.verdicts,
+        }
+        self._answer_if_waiting(client, answer)
+
+    def _answer_if_waiting(self, client: Client, answer: Mapping[str, Any]) -> None:
+        if self._clients.get(client.fd) is client and client.state == WAITING:
             self._answer(client, answer)

@@ -23,15 +23,17 @@ from typing import Any, NoReturn
 from .socketfile import likely_paths
 
 USAGE = """\
-python -m recluster.ctl [options] PID reload [--wait]
+python -m recluster.ctl [options] PID reload [--wait] [--canary PART]
+       python -m recluster.ctl [options] PID promote|rollback
+       python -m recluster.ctl [options] PID weights SLOT=WEIGHT...
        python -m recluster.ctl [options] PID status [--json]
-       python -m recluster.ctl --control PATH [options] reload|status"""
+       python -m recluster.ctl --control PATH [options] reload|status|..."""
 
 EPILOG = """\
 Exit code: 0 when it is done (reload without --wait: when it has begun), 1 when
 the reload failed or the master ended, 2 when the master could not be asked."""
 
-COMMANDS = ("reload", "status")
+COMMANDS = ("reload", "status", "promote", "rollback", "weights")
 ANSWER_WITHIN = 10.0  # seconds, where --timeout says nothing; a reload that is waited for: ever
 BUSY_PAUSE = 0.05
 UCRED = struct.Struct("3i")
@@ -194,9 +196,16 @@ def table(rows: list[tuple[object, ...]]) -> list[str]:
 
 def status_lines(status: dict[str, Any]) -> list[str]:
     head = f"master {status['pid']}: recluster {status['version']}, generation "
-    head += f"{status['generation']}, {status['door']} door"
+    head += f"{status['generation']}, {status['door']} door, {status['balance']}"
+    weights = status["weights"]
+    if weights:
+        told = (f"{slot}={weights[slot]:g}" for slot in sorted(weights, key=int))
+        head += f" ({' '.join(told)})"
     if status["reloading"] is not None:
         head += f", reloading to generation {status['reloading']}"
+    if status["canary"]:
+        canary = status["canary"]
+        head += f", generation {canary['generation']} on probation with {canary['part']:.3g}"
     if status["closing"]:
         head += ", shutting down"
     rows: list[tuple[object, ...]] = [
@@ -219,12 +228,11 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             pause = slot["next_try"]
             state = "empty" if pause is None else f"next try in {_span(pause)}"
             rows.append((slot["slot"], None, None, state, None, None, None))
-    lanes: list[tuple[object, ...]] = [
-        ("lane", "slot", "generation", "pid", "live", "queued", "backlog")
-    ]
+    keys = ("address", "slot", "generation", "pid", "live", "queued", "backlog", "connections")
+    lanes: list[tuple[object, ...]] = [("lane", *keys[1:], "pressure")]
     for lane in status["lanes"]:
-        keys = ("address", "slot", "generation", "pid", "live", "queued", "backlog")
-        lanes.append(tuple(lane[key] for key in keys))
+        shared = {"slot": f"{lane['workers']} share it"} if lane["workers"] > 1 else {}
+        lanes.append(tuple({**lane, **shared}[key] for key in (*keys, "pressure")))
     return [_plain(head), "", *table(rows), "", *(table(lanes) if lanes[1:] else ["no lanes"])]
 
 
@@ -256,6 +264,16 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _part(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number between 0 and 1")
+    return value
+
+
 def _parse(words: list[str]) -> tuple[argparse.Namespace, int | None, str]:
     made = _Parser(
         prog="recluster.ctl",
@@ -267,6 +285,13 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, int | None, str]:
     )
     made.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     made.add_argument("--wait", action="store_true", help="until the reload is done")
+    made.add_argument(
+        "--canary",
+        metavar="PART",
+        type=_part,
+        help="the new generation gets this part of new connections (0 to 1) until promote or "
+        "rollback; --wait: until it does",
+    )
     made.add_argument("--json", action="store_true", help="the answer as one line of JSON")
     made.add_argument(
         "--timeout",
@@ -282,15 +307,21 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, int | None, str]:
         if not 0 < pid < 1 << 31:
             made.error(f"{pid} is not the PID of a process")
     if not rest:
-        made.error("say what to do: reload or status (see --help)")
+        made.error(f"say what to do: {', '.join(COMMANDS)} (see --help)")
     if rest[0] not in COMMANDS:
         made.error(f"unknown command {rest[0]!r} (there is {', '.join(COMMANDS)})")
-    if rest[1:]:
+    if rest[0] == "weights":
+        if not rest[1:]:
+            made.error("weights: give SLOT=WEIGHT")
+        given.weights = ",".join(rest[1:])
+    elif rest[1:]:
         made.error(f"{rest[1]!r} is one word too many")
     if pid is None and given.control is None:
         made.error("give the PID of the master, or --control PATH")
     if given.wait and rest[0] != "reload":
         made.error("--wait: only a reload can be waited for")
+    if given.canary is not None and rest[0] != "reload":
+        made.error("--canary: only a reload has one")
     return given, pid, rest[0]
 
 
@@ -304,6 +335,15 @@ def _tell(command: str, given: argparse.Namespace, answer: dict[str, Any]) -> in
         lines = [json.dumps(status)] if given.json else status_lines(status)
     elif given.json:
         lines = [json.dumps(answer)]
+    elif command == "weights":
+        weights = answer["weights"]
+        told = ", ".join(f"{slot}={weights[slot]:g}" for slot in sorted(weights, key=int))
+        lines = [f"weights: {told}; 1 for other slots"]
+    elif command != "reload":
+        lines = [f"{command}: done"]
+    elif "canary" in answer:
+        part = f"{answer['canary']:.3g}"
+        lines = [f"reload: generation {answer['generation']} gets {part} of new connections"]
     elif "verdicts" in answer:
         lines = verdict_lines(answer)
     else:
@@ -318,6 +358,10 @@ def main(words: list[str] | None = None) -> int:
     request: dict[str, Any] = {"cmd": command}
     if given.wait:
         request["wait"] = True
+    if given.canary is not None:
+        request["canary"] = given.canary
+    if command == "weights":
+        request["weights"] = given.weights
     try:
         return _tell(command, given, ask(request, pid, given.control, given.timeout))
     except Failed as failure:

@@ -20,7 +20,8 @@ HALF_OPEN_PATIENCE = 10.0  # seconds: SYN-ACKs are repeated after 1, 3 and 7
 class Facts:
     """About one worker, now.
 
-    `queued`: connections that wait to be accepted; `half_open`: handshakes of
+    `queued`: connections that wait to be accepted, and `stranded` of them where it,
+    alive, no longer listens; `half_open`: handshakes of
     before its retirement; `connections`: accepted and open, -1 if not counted
     yet, None if it cannot be known here; `owing`: those of them that owe an
     answer; `quiet`: seconds since a byte moved on any; `catches_stop`: whether
@@ -33,6 +34,7 @@ class Facts:
     owing: int = 0
     quiet: float = 0.0
     catches_stop: bool = False
+    stranded: int = 0
 
 
 def settled(member: Member, facts: Facts, now: float) -> bool:

@@ -9,18 +9,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .view import Worker
 
-NAMES = ("online", "listening", "ready", "message", "disconnect", "exit", "reload", "end")
+NOTICED = (
+    "online",
+    "listening",
+    "ready",
+    "hung",
+    "takes",
+    "deaf",
+    "disconnect",
+    "exit",
+    "hold",
+    "canary",
+    "reload",
+)
+NAMES = (*NOTICED, "message", "end")
 
 
 @dataclass(frozen=True)
 class Event:
     """What a callback gets.
 
-    `worker` is None for `reload` and `end`. `details` by event: listening:
-    `address`; ready: `seconds`; message: `message`; exit: `code` or `signal`
+    `worker` is None for `hold`, `canary`, `reload` and `end`. `details` by event: listening,
+    deaf (it listens there no more): `address`; ready: `seconds`; hung (it takes no
+    connections, though some wait): `queued`; takes (again): `seconds`; message:
+    `message`; hold: `address`, `held`, `seconds` (without a worker); exit: `code` or `signal`
     (a name, "SIGKILL"), `lived` (seconds), `next_try` (seconds or None), `error`
-    (last line of its traceback, if known); reload: `ok`, `why`, `generation`,
-    `seconds`, `verdicts`; end: `code`. Each is an attribute too: `event.address`.
+    (last line of its traceback, if known); canary: `generation`, `part`; reload:
+    `ok`, `why`, `generation`, `seconds`, `verdicts`; end: `code`. Each is
+    an attribute too: `event.address`.
     """
 
     name: str

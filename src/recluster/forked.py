@@ -10,19 +10,23 @@ from __future__ import annotations
 import atexit
 import builtins
 import contextlib
-import importlib
+import functools
 import json
 import os
 import runpy
 import signal
+import socket
 import sys
 import types
 from importlib.machinery import SourceFileLoader
 from types import TracebackType
+from typing import Any
 from zipimport import ZipImportError, zipimporter
 
 from . import _engine
 from .launch import Changes, Target
+
+ZIP_TAIL = 22 + 65535  # the record, and its longest comment
 
 
 class Forked(BaseException):
@@ -35,15 +39,18 @@ class Forked(BaseException):
         changes: Changes,
         cwd: str,
         channel: int,
+        dumps: bool,
     ) -> None:
         """Made by the master, before the fork: what it touches here the child
         need not copy."""
         super().__init__("a forked worker")
-        self.importable = target.kind == "file" and is_importable(
-            os.path.join(cwd, target.words[0])
-        )
+        here = os.path.realpath(cwd)  # what getcwd() will be
+        # Not normalised: nor does python.
+        self.path = os.path.join(here, target.words[0]) if target.kind == "file" else here
+        self.importable = target.kind == "file" and is_importable(self.path)
+        self.directory = os.path.dirname(os.path.realpath(self.path))
         self.target, self.args, self.changes = target, args, changes
-        self.cwd, self.channel = cwd, channel
+        self.cwd, self.channel, self.dumps = cwd, channel, dumps
 
 
 def _fresh_main() -> types.ModuleType:
@@ -61,7 +68,35 @@ def _forget_master() -> None:
     logging = sys.modules.get("logging")
     if logging is not None:
         atexit.register(logging.shutdown)
-    importlib.invalidate_caches()
+
+
+def _retrying(method: Any) -> Any:
+    @functools.wraps(method)
+    def call(*arguments: Any) -> Any:
+        while True:
+            try:
+                return method(*arguments)
+            except InterruptedError:
+                pass
+
+    return call
+
+
+def _hide_interruptions() -> None:
+    """A handler without SA_RESTART (any of module signal's) that runs while bind
+    or listen waits for the master to take the call makes it return EINTR, which no
+    program expects; once it is taken, the kernel waits (Linux 5.19). The master
+    answers a repeated call as the first."""
+    for name in ("bind", "listen"):
+        setattr(socket.socket, name, _retrying(getattr(socket.socket, name)))
+
+
+def _dump_when_aborted() -> None:
+    """Where it hangs is written to stderr, even from inside a C call."""
+    import faulthandler
+
+    with contextlib.suppress(Exception):  # there may be no stderr
+        faulthandler.enable()
 
 
 def _set_path(first: str) -> None:
@@ -75,20 +110,27 @@ def is_importable(path: str) -> bool:
     if os.path.isdir(path):
         return True
     try:
-        zipimporter(path)
-    except ZipImportError:
-        return False
-    return True
+        if _ends_like_zip(path):
+            zipimporter(path)
+            return True
+    except (OSError, ZipImportError):
+        pass
+    return False
 
 
-def _run_file(name: str, importable: bool) -> None:
-    path = os.path.join(os.getcwd(), name)  # not normalised: nor does python
-    if importable:
-        _set_path(path)
-        _fresh_main()
-        runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
-        return
-    _set_path(os.path.dirname(os.path.realpath(name)))
+def _ends_like_zip(path: str) -> bool:
+    """Cheap, because asked at every spawn: the end-of-directory record is there,
+    followed by a comment at most."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        return b"PK\5\6" in os.pread(fd, ZIP_TAIL, max(0, size - ZIP_TAIL))
+    finally:
+        os.close(fd)
+
+
+def _run_file(path: str, directory: str) -> None:
+    _set_path(directory)
     main = _fresh_main()
     main.__dict__.update(
         __file__=path, __cached__=None, __loader__=SourceFileLoader("__main__", path)
@@ -98,8 +140,14 @@ def _run_file(name: str, importable: bool) -> None:
     exec(code, main.__dict__)
 
 
-def _run_module(name: str) -> None:
-    _set_path(os.getcwd())
+def _run_package(path: str) -> None:
+    _set_path(path)
+    _fresh_main()
+    runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
+
+
+def _run_module(name: str, cwd: str) -> None:
+    _set_path(cwd)
     _fresh_main()
     runpy._run_module_as_main(name)  # type: ignore[attr-defined]
 
@@ -157,10 +205,15 @@ def become(worker: Forked) -> int:
         dash_m = ["-m", name] if target.kind == "module" else [name]
         sys.orig_argv = [sys.orig_argv[0], *dash_m, *args]
         sys.argv = ["-m" if target.kind == "module" else name, *args]
+        _hide_interruptions()
+        if worker.dumps:
+            _dump_when_aborted()
         if target.kind == "module":
-            _run_module(name)
+            _run_module(name, worker.path)
+        elif worker.importable:
+            _run_package(worker.path)
         else:
-            _run_file(name, worker.importable)
+            _run_file(worker.path, worker.directory)
     except SystemExit as error:
         return _exit_code(error, channel)
     except KeyboardInterrupt as error:

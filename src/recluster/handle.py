@@ -10,11 +10,20 @@ class ReloadHandle:
     """One reload. `wait` drives the cluster if nobody else does.
 
     Attributes: `done`; `ok` (None until done); `why` it failed (or None);
-    `generation`; `seconds` it took; `verdicts`, slot -> text.
+    `generation`; `seconds` it took; `verdicts`, slot -> text; `on_probation`: it
+    serves, and may be promoted or rolled back. It is done after that.
     """
 
-    def __init__(self, drive: Callable[[Callable[[], bool], float | None], bool]) -> None:
+    def __init__(
+        self,
+        drive: Callable[[Callable[[], bool], float | None], bool],
+        decide: Callable[[str, ReloadHandle], None],
+    ) -> None:
         self._drive = drive
+        self._decide = decide
+        self.number = 0
+        self.on_probation = False
+        self.on_serving: Callable[[ReloadHandle], object] | None = None
         self.done = False
         self.ok: bool | None = None
         self.why: str | None = None
@@ -26,7 +35,21 @@ class ReloadHandle:
         self.ok, self.why = details["ok"], details["why"]
         self.generation, self.seconds = details["generation"], details["seconds"]
         self.verdicts = details["verdicts"]
-        self.done = True
+        self.done, self.on_probation = True, False
+
+    def promote(self) -> None:
+        """The probation is over: the new generation gets all connections. Raises
+        RuntimeError if it is not on probation."""
+        self._decide("promote", self)
+
+    def rollback(self) -> None:
+        """The old generation gets all connections again. Raises RuntimeError if
+        the reload is over."""
+        self._decide("rollback", self)
+
+    def wait_serving(self, timeout: float | None = None) -> bool:
+        """Until it serves on probation, or is done; returns whether that is so."""
+        return self._drive(lambda: self.on_probation or self.done, timeout)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until it is done, `timeout` seconds at most; returns `done`."""

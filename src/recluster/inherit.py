@@ -11,8 +11,8 @@ import socket
 from collections.abc import Callable, Mapping
 
 from . import _engine
+from .checks import split_address
 from .doors import ClusterError
-from .options import split_address
 
 FIRST = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")

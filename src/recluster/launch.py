@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 from pathlib import Path
 
-from .options import OptionError, Options
+from .checks import OptionError
+from .options import Options
 
 SHIM = str(next(Path(__file__).parent.glob("_shim*.so"), ""))
 
+RUN = str(Path(__file__).with_name("run.py"))
 _PATH = re.compile(r"\bunix:|\.sock(et)?\b|^--?uds\b")
 
 # gunicorn, uvicorn and others would start that many workers in each worker.
@@ -73,14 +75,17 @@ class Target:
         elif _which(name, cwd, environ) is None:
             raise OptionError(f"COMMAND: {name!r} was not found")
 
-    def command(self, cwd: str, environ: Mapping[str, str], args: tuple[str, ...]) -> list[str]:
+    def command(
+        self, cwd: str, environ: Mapping[str, str], args: tuple[str, ...], dumps: bool
+    ) -> list[str]:
         """The words to execute, the path first. Raises OSError if it is gone."""
         if self.kind == "command":
             path = _which(self.words[0], cwd, environ)
             if path is None:
                 raise FileNotFoundError(2, "command not found", self.words[0])
             return [path, *self.words[1:], *args]
-        return [*interpreter(), *(["-m"] if self.kind == "module" else []), *self.words, *args]
+        told = [environ["NODE_CHANNEL_FD"], "1" if dumps else "0"]
+        return [*interpreter(), RUN, *told, self.kind, *self.words, *args]
 
 
 def interpreter() -> list[str]:
@@ -154,9 +159,14 @@ class Program:
         """Take these out of the workers' environment, too."""
         self._hidden = variables
 
+    @property
+    def dumps(self) -> bool:
+        """A hung worker is to write its stack when it gets SIGABRT (faulthandler)."""
+        return bool(self._options.hang_timeout)
+
     def check(self) -> None:
         """Raises OptionError when FILE, MODULE or COMMAND is not there."""
         self.target.check(self.cwd(), changed(os.environ, self.changes()))
 
     def command(self, environ: Mapping[str, str]) -> list[str]:
-        return self.target.command(self.cwd(), environ, self.args)
+        return self.target.command(self.cwd(), environ, self.args, self.dumps)

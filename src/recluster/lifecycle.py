@@ -18,6 +18,7 @@ class State(Enum):
     SETTLING = "settling"  # retired: takes what was already on its way to it
     DRAINING = "draining"  # takes nothing more; answers what it has
     STOPPING = "stopping"  # was sent the stop signal
+    ABORTED = "aborted"  # hung, was sent SIGABRT
     KILLED = "killed"  # was sent SIGKILL
     DEAD = "dead"  # its leader is reaped; others of its group may still end
     GONE = "gone"  # nothing of it runs any more
@@ -32,6 +33,7 @@ class Event(Enum):
     FINISHED = "finished"  # its connections are answered, as far as one can know
     HURRY = "hurry"  # others need its place: let it stop now
     OVERDUE = "overdue"  # the deadline of its state has passed
+    HANG = "hang"  # it has hung for too long
     KILL = "kill"  # end it at once
     EXIT = "exit"  # its leader was reaped
     GONE = "gone"  # its last process ended
@@ -42,6 +44,7 @@ class Act(Enum):
     SETTLE = "settle"  # watch its queue until it is empty
     DRAIN = "drain"  # say disconnect, watch its connections
     LEAVE = "leave"  # send the stop signal
+    ABORT = "abort"  # send SIGABRT: its stack is wanted
     KILL = "kill"  # SIGKILL to its process group
 
 
@@ -56,6 +59,7 @@ TABLE: dict[tuple[State, Event], tuple[State, Act]] = {
     (_S.STARTING, _E.FINISHED): (_S.STARTING, _A.NONE),
     (_S.STARTING, _E.HURRY): (_S.STARTING, _A.NONE),
     (_S.STARTING, _E.OVERDUE): (_S.STOPPING, _A.LEAVE),
+    (_S.STARTING, _E.HANG): (_S.STARTING, _A.NONE),
     (_S.STARTING, _E.KILL): (_S.KILLED, _A.KILL),
     (_S.STARTING, _E.EXIT): (_S.DEAD, _A.NONE),
     (_S.STARTING, _E.GONE): (_S.STARTING, _A.NONE),
@@ -67,6 +71,7 @@ TABLE: dict[tuple[State, Event], tuple[State, Act]] = {
     (_S.READY, _E.FINISHED): (_S.READY, _A.NONE),
     (_S.READY, _E.HURRY): (_S.READY, _A.NONE),
     (_S.READY, _E.OVERDUE): (_S.STOPPING, _A.LEAVE),
+    (_S.READY, _E.HANG): (_S.READY, _A.NONE),
     (_S.READY, _E.KILL): (_S.KILLED, _A.KILL),
     (_S.READY, _E.EXIT): (_S.DEAD, _A.NONE),
     (_S.READY, _E.GONE): (_S.READY, _A.NONE),
@@ -78,6 +83,7 @@ TABLE: dict[tuple[State, Event], tuple[State, Act]] = {
     (_S.SERVING, _E.FINISHED): (_S.SERVING, _A.NONE),
     (_S.SERVING, _E.HURRY): (_S.SERVING, _A.NONE),
     (_S.SERVING, _E.OVERDUE): (_S.SERVING, _A.NONE),
+    (_S.SERVING, _E.HANG): (_S.ABORTED, _A.ABORT),
     (_S.SERVING, _E.KILL): (_S.KILLED, _A.KILL),
     (_S.SERVING, _E.EXIT): (_S.DEAD, _A.NONE),
     (_S.SERVING, _E.GONE): (_S.SERVING, _A.NONE),
@@ -89,6 +95,7 @@ TABLE: dict[tuple[State, Event], tuple[State, Act]] = {
     (_S.SETTLING, _E.FINISHED): (_S.SETTLING, _A.NONE),
     (_S.SETTLING, _E.HURRY): (_S.STOPPING, _A.LEAVE),
     (_S.SETTLING, _E.OVERDUE): (_S.KILLED, _A.KILL),
+    (_S.SETTLING, _E.HANG): (_S.SETTLING, _A.NONE),
     (_S.SETTLING, _E.KILL): (_S.KILLED, _A.KILL),
     (_S.SETTLING, _E.EXIT): (_S.DEAD, _A.NONE),
     (_S.SETTLING, _E.GONE): (_S.SETTLING, _A.NONE),
@@ -100,6 +107,7 @@ TABLE: dict[tuple[State, Event], tuple[State, Act]] = {
     (_S.DRAINING, _E.FINISHED): (_S.STOPPING, _A.LEAVE),
     (_S.DRAINING, _E.HURRY): (_S.STOPPING, _A.LEAVE),
     (_S.DRAINING, _E.OVERDUE): (_S.KILLED, _A.KILL),
+    (_S.DRAINING, _E.HANG): (_S.DRAINING, _A.NONE),
     (_S.DRAINING, _E.KILL): (_S.KILLED, _A.KILL),
     (_S.DRAINING, _E.EXIT): (_S.DEAD, _A.NONE),
     (_S.DRAINING, _E.GONE): (_S.DRAINING, _A.NONE),
@@ -111,9 +119,22 @@ TABLE: dict[tuple[State, Event], tuple[State, Act]] = {
     (_S.STOPPING, _E.FINISHED): (_S.STOPPING, _A.NONE),
     (_S.STOPPING, _E.HURRY): (_S.STOPPING, _A.NONE),
     (_S.STOPPING, _E.OVERDUE): (_S.KILLED, _A.KILL),
+    (_S.STOPPING, _E.HANG): (_S.STOPPING, _A.NONE),
     (_S.STOPPING, _E.KILL): (_S.KILLED, _A.KILL),
     (_S.STOPPING, _E.EXIT): (_S.DEAD, _A.NONE),
     (_S.STOPPING, _E.GONE): (_S.STOPPING, _A.NONE),
+    (_S.ABORTED, _E.READY): (_S.ABORTED, _A.NONE),
+    (_S.ABORTED, _E.PROMOTE): (_S.ABORTED, _A.NONE),
+    (_S.ABORTED, _E.DEMOTE): (_S.ABORTED, _A.NONE),
+    (_S.ABORTED, _E.RETIRE): (_S.ABORTED, _A.NONE),
+    (_S.ABORTED, _E.SETTLED): (_S.ABORTED, _A.NONE),
+    (_S.ABORTED, _E.FINISHED): (_S.ABORTED, _A.NONE),
+    (_S.ABORTED, _E.HURRY): (_S.ABORTED, _A.NONE),
+    (_S.ABORTED, _E.OVERDUE): (_S.KILLED, _A.KILL),
+    (_S.ABORTED, _E.HANG): (_S.ABORTED, _A.NONE),
+    (_S.ABORTED, _E.KILL): (_S.KILLED, _A.KILL),
+    (_S.ABORTED, _E.EXIT): (_S.DEAD, _A.NONE),
+    (_S.ABORTED, _E.GONE): (_S.ABORTED, _A.NONE),
     (_S.KILLED, _E.READY): (_S.KILLED, _A.NONE),
     (_S.KILLED, _E.PROMOTE): (_S.KILLED, _A.NONE),
     (_S.KILLED, _E.DEMOTE): (_S.KILLED, _A.NONE),
@@ -122,6 +143,7 @@ TABLE: dict[tuple[State, Event], tuple[State, Act]] = {
     (_S.KILLED, _E.FINISHED): (_S.KILLED, _A.NONE),
     (_S.KILLED, _E.HURRY): (_S.KILLED, _A.NONE),
     (_S.KILLED, _E.OVERDUE): (_S.KILLED, _A.NONE),
+    (_S.KILLED, _E.HANG): (_S.KILLED, _A.NONE),
     (_S.KILLED, _E.KILL): (_S.KILLED, _A.KILL),
     (_S.KILLED, _E.EXIT): (_S.DEAD, _A.NONE),
     (_S.KILLED, _E.GONE): (_S.KILLED, _A.NONE),
@@ -133,6 +155,7 @@ TABLE: dict[tuple[State, Event], tuple[State, Act]] = {
     (_S.DEAD, _E.FINISHED): (_S.DEAD, _A.NONE),
     (_S.DEAD, _E.HURRY): (_S.DEAD, _A.NONE),
     (_S.DEAD, _E.OVERDUE): (_S.DEAD, _A.NONE),
+    (_S.DEAD, _E.HANG): (_S.DEAD, _A.NONE),
     (_S.DEAD, _E.KILL): (_S.DEAD, _A.NONE),
     (_S.DEAD, _E.EXIT): (_S.DEAD, _A.NONE),
     (_S.DEAD, _E.GONE): (_S.GONE, _A.NONE),
@@ -144,6 +167,7 @@ TABLE: dict[tuple[State, Event], tuple[State, Act]] = {
     (_S.GONE, _E.FINISHED): (_S.GONE, _A.NONE),
     (_S.GONE, _E.HURRY): (_S.GONE, _A.NONE),
     (_S.GONE, _E.OVERDUE): (_S.GONE, _A.NONE),
+    (_S.GONE, _E.HANG): (_S.GONE, _A.NONE),
     (_S.GONE, _E.KILL): (_S.GONE, _A.NONE),
     (_S.GONE, _E.EXIT): (_S.GONE, _A.NONE),
     (_S.GONE, _E.GONE): (_S.GONE, _A.NONE),

@@ -25,10 +25,12 @@ class Member:
     retired_at: float = 0.0
     settle_until: float = 0.0
     draining_since: float = 0.0
-    leaving: bool = False  # said disconnect: to be replaced first
-    addresses: set[str] = field(default_factory=set)
+    leaving: bool = False  # said disconnect, or ended well: to be replaced at once
+    addresses: set[str] = field(default_factory=set)  # where it listens
+    closed: set[str] = field(default_factory=set)  # where it does not any more
     error: str | None = None  # the last line of its traceback, if it told
     overdue: bool = False
+    hung_since: float | None = None  # it takes no connections, though some wait
 
 
 @dataclass(eq=False)
@@ -41,20 +43,26 @@ class Slot:
     previous: Member | None = None  # kept ready while the serving one bakes
     chain: list[Member] = field(default_factory=list)  # died here, not yet replaced
     spawn_at: float | None = None
+    surplus: bool = False  # goes at the cutover that is under way
 
 
 @dataclass
 class Reload:
-    """`batch`: slots whose new workers are on their way; `todo`: those after
-    them (a rolling reload); `switched`: those that have the new generation."""
+    """`batch`: slots whose new workers are on their way, `unborn` those of them
+    that are still to be spawned; `todo`: slots after them (a rolling reload);
+    `switched`: those that have the new generation; `canary`: the part of new
+    connections it gets on probation; `bake_until`: how long it is on probation,
+    None: until somebody decides."""
 
     generation: int
     began: float
     number: int
     verdicts: dict[int, str] = field(default_factory=dict)
     batch: set[int] = field(default_factory=set)
+    unborn: list[int] = field(default_factory=list)
     todo: list[int] = field(default_factory=list)
     switched: set[int] = field(default_factory=set)
     before: set[str] = field(default_factory=set)  # addresses of the old generation
     after: set[str] = field(default_factory=set)
-    bake_until: float = 0.0
+    canary: float | None = None
+    bake_until: float | None = None

@@ -13,172 +13,37 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from .checks import (
+    OptionError,
+    addresses,
+    control_path,
+    directory,
+    environment,
+    log_topics,
+    one_of,
+    quiet,
+    reason,
+    seconds,
+    seconds_or_none,
+    stop_signal,
+    weights_of,
+    whole,
+    words,
+)
 from .cpus import usable_cpus
 
 READY_WHEN = ("listening", "started", "ready")
 DOORS = ("auto", "notify", "preload")
-BALANCES = ("auto", "reuseport")
-LOG_TOPICS = ("respawns",)
-
-
-class OptionError(ValueError):
-    """An option has a value it cannot have; the message names both."""
-
-
-def _whole(least: int) -> Callable[[object], int]:
-    def check(value: object) -> int:
-        if isinstance(value, str):
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"must be a whole number of at least {least}")
-        return value
-
-    return check
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, str):
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("must be a number of seconds")
-    if not 0 <= value <= 10**9:
-        raise ValueError("must be a number of seconds, 0 or more")
-    return float(value)
-
-
-def _seconds_or_none(value: object) -> float | None:
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
-        return None
-    return _seconds(value)
-
-
-def _quiet(value: object) -> float | None:
-    """None stands for `timeout`."""
-    return None if value is None or value == "timeout" else _seconds(value)
-
-
-def _one_of(*choices: str) -> Callable[[object], str]:
-    def check(value: object) -> str:
-        if value not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}")
-        return str(value)
-
-    return check
-
-
-def _stop_signal(value: object) -> int:
-    """A number, or a name with or without SIG."""
-    try:
-        if isinstance(value, str) and not value.isdigit():
-            name = value.upper()
-            return int(signal.Signals[name if name.startswith("SIG") else f"SIG{name}"])
-        return int(signal.Signals(int(value)))  # type: ignore[call-overload]
-    except (KeyError, ValueError, TypeError):
-        raise ValueError("must be the name or number of a signal") from None
-
-
-def _truth(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = str(value).lower()
-    if word not in ("1", "0", "yes", "no", "true", "false", "on", "off"):
-        raise ValueError("must be yes or no")
-    return word in ("1", "yes", "true", "on")
-
-
-def _log(value: object) -> dict[str, bool]:
-    """A mapping, a truth value for all topics, or "topic=yes,topic=no"."""
-    topics = dict.fromkeys(LOG_TOPICS, True)
-    if value is None:
-        return topics
-    pairs: list[tuple[Any, ...]]
-    if isinstance(value, Mapping):
-        pairs = list(value.items())
-    elif isinstance(value, str) and "=" in value:
-        pairs = [tuple(part.split("=", 1)) for part in value.split(",")]
-    else:
-        return dict.fromkeys(LOG_TOPICS, _truth(value))
-    for topic, wanted in pairs:
-        if topic not in topics:
-            raise ValueError(f"has no topic {topic!r} (there is {', '.join(LOG_TOPICS)})")
-        topics[topic] = _truth(wanted)
-    return topics
-
-
-def _args(value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
-        raise ValueError("must be a list of strings")
-    return tuple(os.fspath(item) for item in value)
-
-
-def _env(value: object) -> dict[str, str | None]:
-    """NAME -> value; None takes the variable away."""
-    if value is None:
-        return {}
-    pairs: list[tuple[Any, ...]]
-    if isinstance(value, Mapping):
-        pairs = list(value.items())
-    elif isinstance(value, str):
-        pairs = [tuple(value.split("=", 1))] if "=" in value else [(value, None)]
-    else:
-        pairs = [tuple(item.split("=", 1)) for item in value]  # type: ignore[attr-defined]
-    found: dict[str, str | None] = {}
-    for pair in pairs:
-        if len(pair) != 2 or not pair[0] or "=" in pair[0] or "\0" in f"{pair[0]}{pair[1]}":
-            raise ValueError("must be NAME=VALUE")
-        found[str(pair[0])] = None if pair[1] is None else str(pair[1])
-    return found
-
-
-def _cwd(value: object) -> str | None:
-    if value is None:
-        return None
-    path = os.fspath(value)  # type: ignore[call-overload]
-    if not os.path.isdir(path):
-        raise ValueError("is not a directory")
-    return str(path)
-
-
-def _control(value: object) -> str | None:
-    """A path, "auto" for the default one; None or "none": no socket."""
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
-        return None
-    path = os.fspath(value)  # type: ignore[call-overload]
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise ValueError("must be a path, auto or none")
-    return path
-
-
-def split_address(text: str) -> tuple[str, str, int]:
-    """("unix", PATH, 0) or ("tcp", HOST, PORT), of what --bind takes."""
-    if text.startswith("unix:"):
-        path = text[5:]
-        if not path or "\0" in path or len(os.fsencode(path)) > 107:
-            raise ValueError("must have a path of at most 107 bytes behind unix:")
-        return "unix", path, 0
-    host, _, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError("must have brackets around an IPv6 address")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError("must be HOST:PORT, [IPV6]:PORT or unix:PATH")
-    return "tcp", host, int(port)
-
-
-def _addresses(value: object) -> tuple[str, ...]:
-    """A list of them; a string is split at white space and commas."""
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        value = value.replace(",", " ").split()
-    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
-        raise ValueError("must be a list of addresses")
-    for one in value:
-        split_address(one)
-    return tuple(value)
+BALANCES = (
+    "auto",
+    "reuseport",
+    "shared",
+    "source_ip",
+    "weighted",
+    "round_robin",
+    "least_connections",
+)
+BALANCED_BY = ("auto", "kernel")
 
 
 def default_workers(environ: Mapping[str, str]) -> int:
@@ -187,15 +52,19 @@ def default_workers(environ: Mapping[str, str]) -> int:
     if not wanted:
         return usable_cpus()
     try:
-        return _whole(1)(wanted)
+        return whole(1)(wanted)
     except ValueError as error:
-        raise OptionError(f"WEB_CONCURRENCY: {wanted!r}: {_reason(error)}") from None
+        raise OptionError(f"WEB_CONCURRENCY: {wanted!r}: {reason(error)}") from None
 
 
 def default_timeout(environ: Mapping[str, str]) -> float:
     """1 s in development, where waiting annoys; an hour in production."""
     development = environ.get("RECLUSTER_ENV") == "development" or sys.flags.dev_mode
     return 1.0 if development else 3600.0
+
+
+def default_boots(environ: Mapping[str, str]) -> int:
+    return max(1, usable_cpus() // 2)
 
 
 @dataclass(frozen=True)
@@ -222,7 +91,7 @@ class Field:
 FIELDS = (
     Field(
         "workers",
-        _whole(1),
+        whole(1),
         default_workers,
         "`WEB_CONCURRENCY`, or usable CPUs",
         "N",
@@ -230,7 +99,7 @@ FIELDS = (
     ),
     Field(
         "timeout",
-        _seconds,
+        seconds,
         default_timeout,
         "3600 (1 in development)",
         "S",
@@ -239,7 +108,7 @@ FIELDS = (
     ),
     Field(
         "respawn",
-        _seconds,
+        seconds,
         1.0,
         "1",
         "S",
@@ -247,7 +116,7 @@ FIELDS = (
     ),
     Field(
         "backoff",
-        _seconds_or_none,
+        seconds_or_none,
         30.0,
         "30",
         "S",
@@ -256,7 +125,7 @@ FIELDS = (
     ),
     Field(
         "ready_when",
-        _one_of(*READY_WHEN),
+        one_of(*READY_WHEN),
         "listening",
         "listening",
         "WHEN",
@@ -265,7 +134,7 @@ FIELDS = (
     ),
     Field(
         "ready_timeout",
-        _seconds_or_none,
+        seconds_or_none,
         60.0,
         "60",
         "S",
@@ -273,7 +142,7 @@ FIELDS = (
     ),
     Field(
         "give_up",
-        _whole(0),
+        whole(0),
         10,
         "10",
         "N",
@@ -282,7 +151,7 @@ FIELDS = (
     ),
     Field(
         "drain_settle",
-        _seconds,
+        seconds,
         1.0,
         "1",
         "S",
@@ -290,7 +159,7 @@ FIELDS = (
     ),
     Field(
         "drain_owes",
-        _seconds,
+        seconds,
         10.0,
         "10",
         "S",
@@ -299,7 +168,7 @@ FIELDS = (
     ),
     Field(
         "drain_quiet",
-        _quiet,
+        quiet,
         5.0,
         "5",
         "S",
@@ -307,8 +176,17 @@ FIELDS = (
         "have been quiet this long; timeout: never before that",
     ),
     Field(
+        "hang_timeout",
+        seconds_or_none,
+        None,
+        "none",
+        "S",
+        "a worker that takes no connections, though some wait and others get the new ones, is "
+        "ended after this long; a Python one writes its stack to stderr first",
+    ),
+    Field(
         "max_draining",
-        _whole(1),
+        whole(1),
         3,
         "3",
         "N",
@@ -317,7 +195,7 @@ FIELDS = (
     ),
     Field(
         "shutdown_delay",
-        _seconds,
+        seconds,
         0.0,
         "0",
         "S",
@@ -325,7 +203,7 @@ FIELDS = (
     ),
     Field(
         "bake",
-        _seconds,
+        seconds,
         0.0,
         "0",
         "S",
@@ -333,15 +211,33 @@ FIELDS = (
     ),
     Field(
         "surge",
-        _whole(0),
+        whole(0),
         0,
         "0",
         "N",
         "how many slots a reload replaces at a time; 0: all, with a cutover in one step",
     ),
     Field(
+        "boots",
+        whole(1),
+        default_boots,
+        "half of the usable CPUs",
+        "N",
+        "how many new workers boot at a time in a reload; more of them take the CPUs from those "
+        "that serve",
+    ),
+    Field(
+        "hold",
+        seconds_or_none,
+        5.0,
+        "5",
+        "S",
+        "when no worker has listened on an address for this long, clients that connect there "
+        "wait unanswered until one does, so that health checks notice; 0 or none: never",
+    ),
+    Field(
         "stop_signal",
-        _stop_signal,
+        stop_signal,
         int(signal.SIGTERM),
         "TERM",
         "SIGNAL",
@@ -349,7 +245,7 @@ FIELDS = (
     ),
     Field(
         "door",
-        _one_of(*DOORS),
+        one_of(*DOORS),
         "auto",
         "auto",
         "DOOR",
@@ -358,16 +254,35 @@ FIELDS = (
     ),
     Field(
         "balance",
-        _one_of(*BALANCES),
+        one_of(*BALANCES),
         "auto",
         "auto",
         "POLICY",
-        "which worker gets a new connection: reuseport (any, at random), auto (the best that "
-        "can be done here)",
+        "which worker gets a new connection: reuseport (any, at random), shared (whoever "
+        "accepts first: one queue for all), source_ip (by the client's address, always the "
+        "same), weighted (at random, by weight), round_robin (each in turn), least_connections "
+        "(who has the fewest), auto (the best that can be done here)",
+    ),
+    Field(
+        "weights",
+        weights_of,
+        None,
+        "1 each",
+        "SLOT=W,...",
+        "with balance weighted: a slot's part of new connections against the others'; 0: none",
+    ),
+    Field(
+        "balance_by",
+        one_of(*BALANCED_BY),
+        "auto",
+        "auto",
+        "HOW",
+        "who does round_robin and least_connections: kernel (eBPF; needs CAP_BPF, the second "
+        "CAP_NET_ADMIN too), auto (the best that is allowed here)",
     ),
     Field(
         "log",
-        _log,
+        log_topics,
         None,
         "respawns=yes",
         "TOPIC=YES",
@@ -375,17 +290,17 @@ FIELDS = (
     ),
     Field(
         "bind",
-        _addresses,
+        addresses,
         None,
         "none",
         "ADDRESS",
         "HOST:PORT, [IPV6]:PORT or unix:PATH to listen on before the first worker starts, for the "
         "workers that bind it; may be given several times",
     ),
-    Field("args", _args, None, "none", "ARG", "arguments of FILE or MODULE"),
+    Field("args", words, None, "none", "ARG", "arguments of FILE or MODULE"),
     Field(
         "env",
-        _env,
+        environment,
         None,
         "none",
         "NAME=VALUE",
@@ -394,7 +309,7 @@ FIELDS = (
     ),
     Field(
         "cwd",
-        _cwd,
+        directory,
         None,
         "the master's",
         "DIR",
@@ -402,7 +317,7 @@ FIELDS = (
     ),
     Field(
         "control",
-        _control,
+        control_path,
         None,
         "auto (as a library: none)",
         "PATH",
@@ -410,15 +325,6 @@ FIELDS = (
         "$XDG_RUNTIME_DIR/recluster or /tmp/recluster-UID; none: no socket",
     ),
 )
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    if "invalid literal" in text:
-        return "must be a whole number"
-    if "could not convert" in text:
-        return "must be a number of seconds"
-    return text
 
 
 @dataclass(frozen=True)
@@ -435,13 +341,18 @@ class Options:
     drain_settle: float
     drain_owes: float
     drain_quiet: float | None
+    hang_timeout: float | None
     max_draining: int
     shutdown_delay: float
     bake: float
     surge: int
+    boots: int
+    hold: float | None
     stop_signal: int
     door: str
     balance: str
+    weights: dict[int, float] = field(hash=False)
+    balance_by: str
     log: dict[str, bool] = field(hash=False)
     bind: tuple[str, ...]
     args: tuple[str, ...]
@@ -476,11 +387,20 @@ class Options:
             try:
                 values[one.name] = one.check(value)
             except (ValueError, TypeError) as error:
-                raise OptionError(f"{source}: {value!r} {_reason(error)}") from None
+                raise OptionError(f"{source}: {value!r} {reason(error)}") from None
         if values["bake"] and values["surge"]:
             raise OptionError(
                 f"bake: {values['bake']:g} goes with surge 0 only: a rolling reload has no "
                 "old generation to go back to"
+            )
+        if values["weights"] and values["balance"] != "weighted":
+            raise OptionError(f"weights: they go with balance weighted, not {values['balance']}")
+        if not any(values["weights"].get(slot, 1) for slot in range(values["workers"])):
+            raise OptionError("weights: all are 0: nobody would get a connection")
+        if values["surge"] and values["balance"] == "shared":
+            raise OptionError(
+                f"surge: {values['surge']} does not go with balance shared: workers that share "
+                "a socket stop accepting together"
             )
         return cls(**values)
 

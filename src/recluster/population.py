@@ -13,12 +13,12 @@ Invariants, beside the table in `lifecycle`:
 
 from __future__ import annotations
 
+from .attendance import Attendance
 from .backoff import Backoff
-from .commands import CloseLanes, Inspect, Live
+from .commands import CloseLanes, FindDeaf, Inspect, Live
 from .draining import Facts, finished, settled
-from .lifecycle import RETIRED, Event, State
+from .lifecycle import ENDED, RETIRED, Event, State
 from .members import Member, Slot
-from .reloading import Reloading
 from .slots import LANE_GRACE, LOOK_EVERY
 
 GONE_GRACE = 5.0  # at the end: how long strays of a dead worker are waited for
@@ -26,19 +26,41 @@ RELIEF_TRIES = 3
 STEER_AGAIN = 0.1
 
 
-class Population(Reloading):
+class Population(Attendance):
     # ---- what the caller asks for ----------------------------------------------
 
     def start(self, now: float) -> None:
         self.generation = self._last_generation = 1
         self._resize(self.options.workers, now)
 
-    def scale(self, count: int, now: float) -> None:
-        """Have that many slots; those above drain."""
+    def scale(self, count: int, now: float) -> str | None:
+        """Have that many slots; those above drain. Returns why not."""
         if self.closing:
-            return
+            return None
+        why = self.cannot_weigh(self.weights, count)
+        if why:
+            return why
+        if self.options.balance == "shared" and self.baking and self.baking.canary:
+            return "not while a canary is on probation: promote it or roll it back first"
         self._resize(count, now)
         self._advance(now)
+        return None
+
+    def weigh(self, weights: dict[int, float]) -> str | None:
+        """Give these slots these weights. Returns why not."""
+        together = {**self.weights, **weights}
+        wanted = sum(not slot.surplus for slot in self._wanted())
+        why = self.cannot_weigh(together, wanted)
+        if why is None and not self.closing:
+            self.weights = together
+            self._steer()
+        return why
+
+    @staticmethod
+    def cannot_weigh(weights: dict[int, float], count: int) -> str | None:
+        if any(weights.get(index, 1.0) for index in range(count)):
+            return None
+        return f"the weights of all {count} slots would be 0: nobody would get a connection"
 
     def shutdown(self, now: float, code: int = 0) -> None:
         """After `shutdown_delay`, drain all workers; then end with that exit code."""
@@ -53,13 +75,21 @@ class Population(Reloading):
             self._close(now, code)
 
     def _close(self, now: float, code: int) -> None:
-        if self.baking:
+        if self.reloading:  # begun during `shutdown_delay`
+            self._abandon_reload("the cluster is shutting down", now)
+        leaving = []
+        if self.baking and self.baking.canary:
+            undecided, self.baking = self.baking, None
+            leaving = [slot.previous for slot in self.slots.values() if slot.previous]
+            for slot in self.slots.values():
+                slot.previous = None
+            self._tell_reload(undecided, False, "the cluster is shutting down", now)
+        elif self.baking:
             self._baked(now)
         self._close_at = None
         self.closing = True
         self._code = code
         self._do(CloseLanes())
-        leaving = []
         for slot in self.slots.values():
             slot.wanted, slot.spawn_at = False, None
             self._drop_incoming(slot, now)
@@ -96,7 +126,7 @@ class Population(Reloading):
 
     def listening(self, worker: int, address: str, now: float) -> None:
         member = self.members[worker]
-        member.addresses.add(address)
+        self._attends(member, address, now)
         self._tell("listening", worker, address=address)
         if self.options.ready_when == "listening":
             self.ready(worker, now)
@@ -125,14 +155,32 @@ class Population(Reloading):
     def said_disconnect(self, worker: int, now: float) -> None:
         """The worker wants to be replaced, and will finish."""
         member = self.members[worker]
-        slot = self.slots[member.slot]
         self._tell("disconnect", worker)
-        if slot.serving is not member or member.leaving:
+        if self.slots[member.slot].serving is not member or member.leaving:
             return
         member.leaving = True
-        if not slot.incoming and not self.reloading:
-            slot.spawn_at = max(now, member.born + self.options.respawn)
+        self._do(FindDeaf(worker))
+        self._replace_leaving(now)
         self.tick(now)
+
+    def hung(self, worker: int, queued: int, now: float) -> None:
+        """It takes none of the connections that wait in its lane, though it got
+        no new ones for a second. (Steering avoids it as long as others do.)"""
+        member = self.members[worker]
+        if member.state is not State.SERVING:
+            return
+        member.hung_since = now
+        if self.options.hang_timeout:
+            member.deadline = now + self.options.hang_timeout
+        self._tell("hung", worker, queued=queued)
+
+    def takes(self, worker: int, now: float) -> None:
+        """It takes connections again."""
+        member = self.members[worker]
+        if member.state is not State.SERVING or member.hung_since is None:
+            return
+        self._tell("takes", worker, seconds=now - member.hung_since)
+        member.hung_since = member.deadline = None
 
     def failed(self, worker: int, error: str) -> None:
         """The worker told why it is about to end."""
@@ -163,16 +211,26 @@ class Population(Reloading):
                 why = self._boot_verdict(status, member, now)
                 reload.verdicts[slot.index] = why
             else:
-                slot.chain.append(member)
+                if member.addresses:  # else it has no lane that wants an heir
+                    slot.chain.append(member)
                 self._boot_failed(slot, member, now)
         elif slot.serving is member:
             slot.serving = None
             slot.chain.append(member)
+            member.leaving = member.leaving or status == 0
             self._plan_spawn(slot, member, now)
         elif slot.previous is member:
             slot.previous = None
         rolled_back = None
-        if self.baking and member.generation == self.baking.generation and before is State.SERVING:
+        if (
+            self.baking
+            and member.generation == self.baking.generation
+            and before
+            in (
+                State.SERVING,
+                State.ABORTED,
+            )
+        ):
             rolled_back = self._boot_verdict(status, member, now, "")
         details["next_try"] = (
             max(0.0, slot.spawn_at - now) if slot.spawn_at is not None and why is None else None
@@ -228,6 +286,9 @@ class Population(Reloading):
         if member is None:
             return
         if member.state is State.SETTLING:
+            tried = member.relief >= RELIEF_TRIES
+            if facts.stranded and not tried and not self._relief_comes(member):
+                self._relieve(member, facts.stranded, now)
             if facts.queued:  # what it takes now, it has to answer
                 member.settle_until = max(member.settle_until, now + self.options.drain_settle)
             if settled(member, facts, now):
@@ -240,13 +301,21 @@ class Population(Reloading):
             else:
                 member.look_at = now + LOOK_EVERY
         elif member.state is State.GONE:
-            if facts.queued and not self.killing and member.relief < RELIEF_TRIES:
+            if facts.queued and not self.killing and self._relief_comes(member):
+                pass  # begun while it lived, deaf; inspected again at its end
+            elif facts.queued and not self.killing and member.relief < RELIEF_TRIES:
                 self._relieve(member, facts.queued, now)
             else:
                 self._release(member)
                 heir = self.members.get(member.heir_of)
                 if heir and heir.state is State.GONE and heir not in self.slots[heir.slot].chain:
                     self._do(Inspect(heir.id))
+
+    def _relief_comes(self, member: Member) -> bool:
+        return any(
+            other.relief and other.heir_of == member.id and other.state not in ENDED
+            for other in self.members.values()
+        )
 
     def steering_failed(self, now: float) -> None:
         """The kernel had no memory for the program: try again soon. Retired
@@ -260,6 +329,7 @@ class Population(Reloading):
         times = [slot.spawn_at for slot in self.slots.values()]
         times += [self._steer_at, self._close_at]
         times.append(self.baking.bake_until if self.baking else None)
+        times.append(self._hold_at())
         for member in self.members.values():
             times += [member.deadline, member.look_at]
         return min((at for at in times if at is not None), default=None)
@@ -267,10 +337,10 @@ class Population(Reloading):
     def tick(self, now: float) -> None:
         if self._steer_at is not None and self._steer_at <= now:
             self._steer_at = None
-            self._do(Live(self._live))
+            self._do(Live(self._live, self._live_weights))
         if self._close_at is not None and self._close_at <= now:
             self._close(now, 0)
-        if self.baking and self.baking.bake_until <= now:
+        if self.baking and self.baking.bake_until is not None and self.baking.bake_until <= now:
             self._baked(now)
         for member in list(self.members.values()):
             if member.look_at is not None and member.look_at <= now:
@@ -282,7 +352,8 @@ class Population(Reloading):
         for slot in list(self.slots.values()):
             if slot.spawn_at is not None and slot.spawn_at <= now:
                 slot.spawn_at = None
-                self._spawn(slot, self.generation, now)
+                if not slot.serving or self._leaves(slot.serving):
+                    self._spawn(slot, self.generation, now)
         self._advance(now)
 
     # ---- inside ----------------------------------------------------------------
@@ -297,6 +368,9 @@ class Population(Reloading):
             if self.reloading and slot.incoming is member:
                 self.reloading.verdicts[slot.index] = why
                 self._abandon_reload(f"worker {slot.index} {why}", now)
+        elif member.state is State.SERVING:
+            self._tell("overdue", member.id, why=f"hung for {self.options.hang_timeout:g} s; ended")
+            self._event(member, Event.HANG, now)
         elif member.state is State.DEAD:
             # Strays that left the process group hold its lanes; the end does
             # not wait for them.
@@ -311,16 +385,20 @@ class Population(Reloading):
             if slot is None:
                 backoff = Backoff(self.options.respawn, self.options.backoff)
                 slot = self.slots[index] = Slot(index, backoff, wanted=False)
-            if not slot.wanted:
+            if not slot.wanted or slot.surplus:
+                new, slot.surplus = not slot.surplus, False
                 slot.wanted = True
                 if self.reloading:
                     self.reloading.todo.append(index)
                     if not self.options.surge:
                         self._next_batch(self.reloading, now)
-                else:
+                elif new:
                     self._spawn(slot, self.generation, now)
-        for slot in list(self._wanted()):
-            if slot.index >= count:
+        shared, away = self.options.balance == "shared", []
+        for slot in self._kept():
+            if slot.index >= count and shared and slot.serving:
+                away.append(slot)
+            elif slot.index >= count:
                 slot.wanted, slot.spawn_at = False, None
                 self._drop_incoming(slot, now)
                 leaving = [member for member in (slot.serving, slot.previous) if member]
@@ -330,6 +408,7 @@ class Population(Reloading):
                 self._steer()
                 self._retire(leaving, now)
                 self._settle_chain(slot)
+        self._take_away(away, now)
 
     def _give_up_if_hopeless(self, now: float) -> None:
         most = self.options.give_up

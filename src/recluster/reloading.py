@@ -1,42 +1,97 @@
 """Reloads: a new generation takes over in one step, or nothing changes. Pure.
 
-All at once, slot by slot (`surge`), or on probation (`bake`).
+All at once, slot by slot (`surge`), or on probation: `bake`, where the old
+generation waits, and a canary, where it serves on beside the new one.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from .lifecycle import Event
-from .members import Member, Reload
+from .lifecycle import Event, State
+from .members import Member, Reload, Slot
 from .slots import Slots
 
 
 class Reloading(Slots):
-    def reload(self, now: float) -> int:
-        """Replace all workers by a new generation. Returns the reload's number."""
+    def reload(self, now: float, canary: float | None = None) -> int:
+        """Replace all workers by a new generation, which with `canary` gets that
+        part of new connections until `promote` or `rollback`. Returns the reload's
+        number."""
         self._last_reload += 1
         number = self._last_reload
+        going = [slot for slot in self._wanted() if slot.surplus]
+        why = None
         if self.closing:
-            self._tell_reload(Reload(0, now, number), False, "the cluster is shutting down", now)
+            why = "the cluster is shutting down"
+        elif going and canary:
+            why = "slots are being taken away"
+        if why:
+            self._tell_reload(Reload(0, now, number), False, why, now)
             return number
         if self.reloading:
             self._abandon_reload("superseded by a newer reload", now)
-        if self.baking:
+        if self.baking and self.baking.canary:  # nobody has said that it is good
+            self._roll_back("superseded by a newer reload", now)
+        elif self.baking:
             self._baked(now)
         self._last_generation += 1
-        self.reloading = Reload(self._last_generation, now, number)
-        for slot in self._wanted():
+        self.reloading = Reload(self._last_generation, now, number, canary=canary)
+        for slot in going:
+            slot.surplus, slot.spawn_at = True, None
+        for slot in self._kept():
             self._drop_incoming(slot, now)
             slot.spawn_at = None
             self.reloading.todo.append(slot.index)
-            self.reloading.before |= slot.serving.addresses if slot.serving else set()
+            old = slot.serving
+            self.reloading.before |= old.addresses | old.closed if old else set()
         self._next_batch(self.reloading, now)
         self._advance(now)
         return number
 
+    def _kept(self) -> list[Slot]:
+        return [slot for slot in self._wanted() if not slot.surplus]
+
+    def promote(self, now: float, number: int | None = None) -> str | None:
+        """End the probation: the new generation gets all. Returns why not."""
+        if self.baking and number in (None, self.baking.number):
+            self._baked(now)
+            return None
+        if self.reloading and number in (None, self.reloading.number):
+            return f"generation {self.reloading.generation} does not serve yet"
+        return "no generation is on probation"
+
+    def rollback(self, now: float, number: int | None = None) -> str | None:
+        """End the probation, or the reload that leads to it: the old generation
+        gets all. Returns why not."""
+        if self.reloading and number in (None, self.reloading.number):
+            self._abandon_reload("rolled back", now)
+        elif self.baking and number in (None, self.baking.number):
+            self._roll_back("as asked", now)
+        else:
+            return "no generation is on probation"
+        self._advance(now)
+        return None
+
+    def _take_away(self, slots: list[Slot], now: float) -> None:
+        """Of workers that share a lane none can be made to stop accepting alone:
+        the socket is the others' too. So slots go at the cutover of a reload."""
+        for slot in slots:
+            slot.surplus, slot.spawn_at = True, None
+            self._drop_incoming(slot, now)
+            if self.reloading:
+                self.reloading.batch.discard(slot.index)
+                if slot.index in self.reloading.todo:
+                    self.reloading.todo.remove(slot.index)
+        if slots and not self.reloading:
+            self.reload(now)
+
     def _advance(self, now: float) -> None:
+        kept = any(slot.previous for slot in self.slots.values())
+        if self.baking and self.baking.canary and not kept:
+            self._baked(now)  # there is nothing left to go back to
         if self.reloading:
+            self._boot_more(self.reloading, now)
             while self.reloading and self._cut_over_if_complete(self.reloading, now):
                 pass
         else:
@@ -53,7 +108,19 @@ class Reloading(Slots):
             slot = self.slots[index]
             if slot.wanted and not slot.incoming:
                 reload.batch.add(index)
+                reload.unborn.append(index)
+        self._boot_more(reload, now)
+
+    def _boot_more(self, reload: Reload, now: float) -> None:
+        """A booting program takes the CPUs from the workers that serve, so only so
+        many boot at a time."""
+        incoming = [self.slots[index].incoming for index in reload.batch]
+        booting = sum(member is not None and member.state is State.STARTING for member in incoming)
+        while reload.unborn and booting < self.options.boots:
+            slot = self.slots[reload.unborn.pop(0)]
+            if slot.index in reload.batch and not slot.incoming:
                 self._spawn(slot, reload.generation, now)
+                booting += 1
 
     def _cut_over_if_complete(self, reload: Reload, now: float) -> bool:
         """True if a batch was switched and another begun."""
@@ -68,16 +135,24 @@ class Reloading(Slots):
             reload.after |= slot.incoming.addresses
             reload.switched.add(slot.index)
         reload.batch.clear()
-        bake = self.options.bake
         last = not reload.todo
+        going = tuple(slot for slot in self._wanted() if slot.surplus and last)
+        bake = 0.0 if going or reload.canary else self.options.bake
         if last:
             self.reloading = None
-        self._take_over(slots, now, keep=bool(bake))
+            if reload.canary:
+                self.baking = reload  # from the first `Live` on
+        self._take_over(slots, now, keep=bool(bake or reload.canary), going=going)
         if not last:
             self._next_batch(reload, now)
             return True
         self.generation = reload.generation
-        if bake:
+        if reload.canary:
+            self._tell(
+                "canary", generation=reload.generation, number=reload.number, part=reload.canary
+            )
+            self._advance(now)
+        elif bake:
             reload.bake_until = now + bake
             self.baking = reload
             self._tell("baking", generation=reload.generation, seconds=bake)
@@ -96,6 +171,7 @@ class Reloading(Slots):
         old = [slot.previous for slot in self.slots.values() if slot.previous]
         for slot in self.slots.values():
             slot.previous = None
+        self._steer()
         self._retire(old, now)
         self._succeeded(reload, now)
 
@@ -127,9 +203,10 @@ class Reloading(Slots):
         if reload is None:
             return
         for slot in self._wanted():
+            slot.surplus = False
             self._drop_incoming(slot, now)
             reload.verdicts.setdefault(slot.index, "stopped: the reload failed")
-            if slot.serving is None or slot.serving.leaving:
+            if slot.serving is None or self._leaves(slot.serving):
                 slot.spawn_at = now + self.options.respawn
         self._steer()
         if reload.switched:
@@ -162,8 +239,9 @@ class Reloading(Slots):
     def _overdue_verdict(self, member: Member) -> str:
         within = f"within {self.options.ready_timeout:g} s"
         old = self.slots[member.slot].serving
-        missing = sorted(old.addresses - member.addresses) if old else []
-        if missing and len(missing) == len(old.addresses if old else ()):
+        wanted = old.addresses | old.closed if old else set()
+        missing = sorted(wanted - member.addresses)
+        if missing and len(missing) == len(wanted):
             return f"never listened on {', '.join(missing)} {within}"
         what = "listening" if self.options.ready_when == "listening" else "ready"
         return f"was not {what} {within}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .commands import (
+    Abort,
     Command,
     Disconnect,
     Ended,
@@ -29,6 +30,7 @@ from .options import Options
 LOOK_EVERY = 0.1  # seconds between two looks at a retired worker's queue
 LANE_GRACE = 1.0  # how long a ready worker may still open further addresses
 CANCEL_GRACE = 5.0  # what a worker that never served gets between TERM and KILL
+ABORT_GRACE = 2.0  # between SIGABRT and SIGKILL: to write the stack
 HURRY_GRACE = 10.0  # between stop signal and SIGKILL when too many generations drain
 
 
@@ -46,7 +48,9 @@ class Slots:
         self.ever_ready = False
         self._random = random
         self._commands: list[Command] = []
+        self.weights: dict[int, float] = dict(options.weights)  # slot -> weight
         self._live: frozenset[int] = frozenset()
+        self._live_weights: dict[int, float] = {}
         self._steer_at: float | None = None
         self._close_at: float | None = None
         self._last_id = 0
@@ -54,6 +58,11 @@ class Slots:
         self._last_reload = 0
         self._failures = 0
         self._code = 0
+
+    @staticmethod
+    def _leaves(member: Member) -> bool:
+        """It serves less than it should, or will: to be replaced first."""
+        return member.leaving or bool(member.closed)
 
     def take(self) -> list[Command]:
         """The commands since the last call, in the order to carry them out."""
@@ -78,6 +87,9 @@ class Slots:
             member.look_at = None
             if not self.killing:
                 self._do(Leave(member.id))
+        elif act is Act.ABORT:
+            member.deadline = now + ABORT_GRACE
+            self._do(Abort(member.id))
         elif act is Act.KILL:
             member.deadline = member.look_at = None
             self._do(Kill(member.id))
@@ -105,7 +117,9 @@ class Slots:
             deadline=None if patience is None else now + patience,
         )
         self.members[member.id] = member
-        self._do(Spawn(member.id, slot.index, generation, heir_of))
+        # A relief worker takes what is left in one lane, and nothing that is new.
+        party = generation if self.options.balance == "shared" and not relief else 0
+        self._do(Spawn(member.id, slot.index, generation, heir_of, party))
         return member
 
     def _cancel(self, member: Member, now: float, event: Event) -> None:
@@ -119,9 +133,11 @@ class Slots:
         if members:
             self._do(Retired(tuple(member.id for member in members)))
         for member in members:
+            member.hung_since = None
             member.retired_at = now
             member.settle_until = now + settle
-            member.deadline = now + max(self.options.timeout, settle)
+            if member.state is not State.ABORTED:
+                member.deadline = now + max(self.options.timeout, settle)
             self._event(member, Event.RETIRE, now)
         self._limit_draining(now)
 
@@ -137,10 +153,17 @@ class Slots:
                     member.deadline = max(member.settle_until, least)
                     self._event(member, Event.HURRY, now)
 
-    def _take_over(self, slots: list[Slot], now: float, keep: bool = False) -> None:
+    def _take_over(
+        self, slots: list[Slot], now: float, keep: bool = False, going: tuple[Slot, ...] = ()
+    ) -> None:
         """The incoming workers are live from one `Live` command on; the old ones
-        retire, or are kept ready."""
+        retire, or are kept (a canary's live, others ready). Slots that are `going`
+        end with it."""
         old = []
+        for slot in going:
+            old += [member for member in (slot.serving, slot.previous) if member]
+            slot.serving = slot.previous = slot.spawn_at = None
+            slot.wanted = slot.surplus = False
         for slot in slots:
             before, new = slot.serving, slot.incoming
             assert new is not None
@@ -148,13 +171,16 @@ class Slots:
             self._event(new, Event.PROMOTE, now)
             slot.serving, slot.incoming, slot.spawn_at = new, None, None
             if before and keep:
-                self._event(before, Event.DEMOTE, now)
+                if not (self.baking and self.baking.canary):
+                    if before.hung_since is not None:
+                        before.hung_since = before.deadline = None
+                    self._event(before, Event.DEMOTE, now)
                 slot.previous = before
             elif before:
                 old.append(before)
         self._steer()
         self._retire(old, now)
-        for slot in slots:
+        for slot in [*slots, *going]:
             self._settle_chain(slot)
 
     def _fits(self, member: Member, now: float) -> bool:
@@ -163,9 +189,10 @@ class Slots:
         if member.state is not State.READY or member.ready_at is None:
             return False
         old = self.slots[member.slot].serving
-        if old is None or old.addresses <= member.addresses:
+        wanted = old.addresses | (old.closed - member.closed) if old else set()
+        if wanted <= member.addresses:
             return True
-        kept = old.addresses & member.addresses
+        kept = wanted & member.addresses
         return bool(kept) and now >= member.ready_at + LANE_GRACE
 
     def _wanted(self) -> Iterator[Slot]:
@@ -186,13 +213,19 @@ class Slots:
 
     def _plan_spawn(self, slot: Slot, ended: Member, now: float) -> None:
         ready_for = None if ended.ready_at is None else now - ended.ready_at
-        at = slot.backoff.next_spawn(now, ended.born, ready_for, self._random)
+        if self._leaves(ended):  # nothing has failed
+            at = self._replace_at(ended, now)
+        else:
+            at = slot.backoff.next_spawn(now, ended.born, ready_for, self._random)
         if not slot.wanted or slot.incoming or self.closing:
             return
         if self.reloading is None:
             slot.spawn_at = at
         elif self.options.surge and slot.index not in self.reloading.todo:
             self.reloading.todo.append(slot.index)  # its turn comes (again)
+
+    def _replace_at(self, member: Member, now: float) -> float:
+        return max(now, member.born + self.options.respawn)
 
     def _boot_failed(self, slot: Slot, member: Member, now: float) -> None:
         self._failures += 1
@@ -203,15 +236,37 @@ class Slots:
         for slot in self.slots.values():
             if slot.serving:
                 live.add(slot.serving.id)
-            live.update(member.id for member in slot.chain)
+            if slot.previous and self.baking and self.baking.canary:
+                live.add(slot.previous.id)
+            if slot.chain:
+                live.update(member.id for member in slot.chain)
             # A lane that appears in a slot without a worker is wanted at once,
             # where listening is what readiness means.
             eager = slot.incoming and not slot.serving and not self.reloading
             if slot.incoming and eager and self.options.ready_when == "listening":
                 live.add(slot.incoming.id)
-        if live != self._live:
-            self._live = frozenset(live)
-            self._do(Live(self._live))
+        weights = self._weigh(live)
+        if live != self._live or weights != self._live_weights:
+            self._live, self._live_weights = frozenset(live), weights
+            self._do(Live(self._live, weights))
+
+    def _weigh(self, live: set[int]) -> dict[int, float]:
+        """Each worker's weight, if it is not 1: its slot's; beside a canary so
+        that the canary's add up to its part, the others' to the rest."""
+        members = [self.members[worker] for worker in sorted(live)]
+        weights = {member.id: self.weights.get(member.slot, 1.0) for member in members}
+        probation = self.baking
+        if probation and probation.canary:
+            sums = {True: 0.0, False: 0.0}
+            for member in members:
+                if member.state not in ENDED:
+                    sums[member.generation == probation.generation] += weights[member.id]
+            for member in members:
+                new = member.generation == probation.generation
+                if sums[True] and sums[False]:
+                    part = probation.canary if new else 1 - probation.canary
+                    weights[member.id] *= part / sums[new]
+        return {worker: weight for worker, weight in weights.items() if weight != 1}
 
     def _relieve(self, member: Member, queued: int, now: float) -> None:
         """A retired worker died and left connections waiting: somebody must

@@ -36,7 +36,9 @@ class Spawner:
         """The pid. Raises OSError when the kernel refuses a process, or the
         command is gone; Forked in a forked worker."""
         engine, changes = self._engine, self._program.changes()
-        channel = engine.new_worker(command.worker, command.heir_of, command.generation)
+        channel = engine.new_worker(
+            command.worker, command.heir_of, command.slot, command.party, command.generation
+        )
         changes["WORKER_ID"] = str(command.slot)
         changes["RECLUSTER_GENERATION"] = str(command.generation)
         changes["NODE_CHANNEL_FD"] = str(channel)
@@ -63,7 +65,9 @@ class Spawner:
             with contextlib.suppress(Exception):
                 stream.flush()
         program = self._program
-        forked = Forked(program.target, program.args, changes, program.cwd(), channel)
+        forked = Forked(
+            program.target, program.args, changes, program.cwd(), channel, program.dumps
+        )
         pid = self._engine.fork(key, self.door)
         if pid == 0:
             for close in self.on_fork:
@@ -73,6 +77,8 @@ class Spawner:
 
     def _exec(self, key: int, environ: dict[str, str]) -> int:
         words = self._program.command(environ)
+        if self._program.dumps:
+            environ.setdefault("PYTHONFAULTHANDLER", "1")
         if self.door == _engine.PRELOAD:
             environ["RECLUSTER_SHIM"] = self._engine.shim_address(key)
             others = environ.get("LD_PRELOAD")

@@ -18,7 +18,10 @@ def _since(moment: float | None, now: float) -> float | None:
     return None if moment is None else round(now - moment, 3)
 
 
-def _by_address(lane: tuple[int, str, bool, int, int]) -> tuple[str, int]:
+Lane = tuple[int, str, bool, int, int, str, int, "int | None"]
+
+
+def _by_address(lane: Lane) -> tuple[str, int]:
     return lane[1], lane[0]
 
 
@@ -27,8 +30,11 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
 
     `reloading` is the generation under way, or None. A worker's `pid` is None
     once it is reaped, for the number may be somebody else's; its lanes stay
-    until what waits in them is served. `next_try` of a slot: seconds until the
-    next spawn there, if one is planned. Times are seconds.
+    until what waits in them is served. A lane that several workers share
+    (`workers`) has no `slot` and no `pid`. `weights`: of slots, where one is not
+    1; `connections` of a lane, queued ones included, are None where nobody counts
+    them; `canary`: the generation on probation and its part, or None. `next_try` of
+    a slot: seconds until the next spawn there, if one is planned. Times are seconds.
     """
     now, people, known = time.monotonic(), cluster._population, cluster._workers
     slots: dict[int, dict[str, Any]] = {}
@@ -55,26 +61,37 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
             }
         )
     lanes = []
-    for key, address, live, queued, backlog in sorted(cluster._alive().lanes(), key=_by_address):
+    found = sorted(cluster._alive().lanes(), key=_by_address)
+    for key, address, live, queued, backlog, pressure, workers, connections in found:
         holder = people.members.get(key)
+        one = holder if workers == 1 else None
         lanes.append(
             {
                 "address": address,
-                "slot": holder.slot if holder else None,
+                "slot": one.slot if one else None,
                 "generation": holder.generation if holder else None,
-                "pid": pids.get(key),
+                "pid": pids.get(key) if one else None,
+                "workers": workers,
                 "live": live,
                 "queued": queued,
                 "backlog": backlog,
+                "pressure": pressure,
+                "connections": connections,
             }
         )
+    canary = None
+    if people.baking and people.baking.canary:
+        canary = {"generation": people.baking.generation, "part": people.baking.canary}
     return {
         "pid": os.getpid(),
         "version": __version__,
         "door": NAMES[cluster._spawner.door] if cluster._spawner else None,
+        "balance": cluster._balance,
         "generation": people.generation,
         "reloading": people.reloading.generation if people.reloading else None,
         "closing": people.closing,
+        "weights": {slot: people.weights[slot] for slot in sorted(people.weights)},
+        "canary": canary,
         "slots": [slots[index] for index in sorted(slots)],
         "lanes": lanes,
     }

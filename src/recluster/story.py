@@ -67,6 +67,13 @@ def reload_line(details: dict[str, Any]) -> str:
     return text
 
 
+def hold_line(details: dict[str, Any]) -> str:
+    where, time = details["address"], seconds(details["seconds"])
+    if details["held"]:
+        return f"nobody has listened on {where} for {time}: clients wait unanswered"
+    return f"listening on {where} again after {time}: clients are answered"
+
+
 class Story:
     """Turns notices into lines. `who` is "worker 2 (gen 3, pid 41)"."""
 
@@ -98,6 +105,15 @@ class Story:
                 self._line(f"{who}: {exit_line(details)}")
         elif name == "disconnect":
             self._line(f"{who}: asks to be replaced")
+        elif name == "deaf":
+            self._line(f"{who}: no longer listens on {details['address']}; to be replaced")
+        elif name == "hold":
+            self._line(hold_line(details))
+        elif name == "hung":
+            waits = "1 waits" if details["queued"] == 1 else f"{details['queued']} wait"
+            self._line(f"{who}: hangs: takes no connections, {waits}; others get the new ones")
+        elif name == "takes":
+            self._line(f"{who}: takes connections again after {seconds(details['seconds'])}")
         elif name == "overdue":
             self._line(f"{who}: {details['why']}")
         elif name == "relief":
@@ -113,6 +129,11 @@ class Story:
             self._line(
                 f"generation {details['generation']} serves; the old one is kept for "
                 f"{seconds(details['seconds'])}"
+            )
+        elif name == "canary":
+            self._line(
+                f"generation {details['generation']} is a canary: it gets {details['part']:.3g} "
+                "of new connections until promote or rollback"
             )
         elif name == "hurried":
             self._line(

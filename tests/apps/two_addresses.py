@@ -1,28 +1,27 @@
-"""asyncio.start_server on port 0 of 127.0.0.1 twice and of ::1, told by message."""
+"""asyncio on two port-0 addresses and, if there is IPv6, on one of that."""
 
 import asyncio
 import json
 import os
+import socket
 
-from recluster import worker
+VERSION = "1"
 
 
 async def answer(reader, writer):
-    port = writer.get_extra_info("sockname")[1]
     while (await reader.readline()).strip():
         pass
-    body = json.dumps({"worker": os.environ["WORKER_ID"], "port": port}).encode()
+    name = writer.get_extra_info("sockname")
+    facts = {"version": VERSION, "worker": os.environ["WORKER_ID"], "port": name[1]}
+    body = json.dumps(facts).encode()
     writer.write(f"HTTP/1.0 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     await writer.drain()
     writer.close()
 
 
 async def main():
-    servers = [
-        await asyncio.start_server(answer, host, 0) for host in ("127.0.0.1", "127.0.0.1", "::1")
-    ]
-    ports = [server.sockets[0].getsockname()[1] for server in servers]
-    worker.send({"ports": ports})
+    hosts = ["127.0.0.1", "127.0.0.1"] + ["::1"] * socket.has_ipv6
+    servers = [await asyncio.start_server(answer, host, 0) for host in hosts]
     await asyncio.gather(*(server.serve_forever() for server in servers))
 
 

@@ -1,6 +1,7 @@
 """The clients: one request on one connection, once or from sixteen threads at a time."""
 
 import json
+import select
 import socket
 import threading
 import time
@@ -11,6 +12,10 @@ GENEROUS = 30.0
 
 class Broken(Exception):
     """The connection was accepted, and ended before a whole answer came."""
+
+
+class Stale(Exception):
+    """A connection kept alive has ended before anything of the next answer came."""
 
 
 def connect(port, timeout=GENEROUS):
@@ -53,6 +58,108 @@ def get(port, path="/", timeout=GENEROUS):
 
 def answers(port, count, ask=get):
     return [ask(port) for _ in range(count)]
+
+
+def all_answer(port, wanted, ask=get, by=("pid",), least=60, most=3000):
+    """Each of these answers, and nobody else does. Who is busy is avoided (balance),
+    so it may take more than chance would."""
+    seen, wanted, count = set(), {one if type(one) is tuple else (one,) for one in wanted}, 0
+    while seen < wanted or count < least:
+        facts = ask(port)
+        seen.add(tuple(facts[name] for name in by))
+        count += 1
+        assert seen <= wanted and count <= most, f"{seen} after {count}, not {wanted}"
+
+
+def ask_grpc(port):
+    """One call on a connection of its own."""
+    import grpc
+
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        return json.loads(channel.unary_unary("/Facts/Get")(b"", timeout=GENEROUS))
+
+
+# ---- connections that wait ------------------------------------------------------------
+
+
+def queue(port, count):
+    """Connections with a request each, in lanes that nobody accepts from."""
+    connections = []
+    for _ in range(count):
+        # A full backlog would drop the SYN, and its retransmission takes a second.
+        connections.append(connect(port, 0.9))
+        connections[-1].settimeout(30)
+        send_request(connections[-1])
+    return connections
+
+
+def read_all(connections):
+    found = []
+    for connection in connections:
+        with connection:
+            found.append(read_answer(connection))
+    return found
+
+
+def answered(connections, seconds):
+    """Those that have bytes to read within this time, and the others."""
+    deadline, waiting = time.monotonic() + seconds, list(connections)
+    while waiting and (left := deadline - time.monotonic()) > 0:
+        ready = select.select(waiting, [], [], left)[0]
+        waiting = [connection for connection in waiting if connection not in ready]
+    return [connection for connection in connections if connection not in waiting], waiting
+
+
+def is_quiet(connection, seconds):
+    """Nothing comes, not even an end of file."""
+    return not select.select([connection], [], [], seconds)[0]
+
+
+class KeepAlive:
+    """A connection for many requests of HTTP/1.1."""
+
+    def __init__(self, port):
+        self._connection = connect(port)
+        self._stream = self._connection.makefile("rb")
+        self.asked = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self._stream.close()
+        self._connection.close()
+
+    def ask(self, path="/"):
+        """The JSON body of the answer. Stale: an end before any byte of it came."""
+        try:
+            self._connection.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            status = self._stream.readline()
+        except ConnectionError as error:
+            raise Stale(repr(error)) from error
+        if not status:
+            raise Stale("end of file")
+        fields = {}
+        while line := self._stream.readline().strip():
+            name, _, value = line.decode("latin-1").partition(":")
+            fields[name.lower()] = value.strip()
+        body = self._stream.read(int(fields["content-length"]))
+        if b" 200 " not in status or len(body) < int(fields["content-length"]):
+            raise Broken(f"cut short: {status!r} {body!r}")
+        self.asked += 1
+        return json.loads(body)
+
+    def ended(self, timeout=GENEROUS):
+        """Wait for the end of file; a reset is Broken."""
+        self._connection.settimeout(timeout)
+        try:
+            return self._stream.read(1) == b""
+        except ConnectionError as error:
+            raise Broken(repr(error)) from error
+
+
+# ---- load ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from recluster.socketfile import likely_paths
+
 GENEROUS = 30.0
 TERM = signal.SIGTERM
 
@@ -96,14 +98,16 @@ def stop(pid):
     until(stopped)
 
 
-def let_go(fifo):
+def let_go(fifo, text=b""):
     """End the wait of the process that reads this FIFO; it may not have begun yet."""
 
     def opened():
         with contextlib.suppress(OSError):  # ENXIO: nobody reads
             return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
 
-    os.close(until(opened))
+    writer = until(opened)
+    os.write(writer, text)
+    os.close(writer)
 
 
 def free_port():
@@ -127,7 +131,7 @@ def bind_again(port):
 class Running:
     """`python -m recluster ARGS` with its event stream; ended, whole, at exit."""
 
-    def __init__(self, *args, cwd, env=None, stdout=None):
+    def __init__(self, *args, cwd, env=None, stdout=None, preexec_fn=None):
         events, inherited = os.pipe()
         os.set_blocking(events, False)
         self._events, self._rest = events, b""
@@ -144,6 +148,7 @@ class Running:
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=self._stderr,
+            preexec_fn=preexec_fn,  # noqa: PLW1509
         )
         os.close(inherited)
         self.pidfd = Pidfd(self.process.pid)
@@ -249,6 +254,24 @@ class Running:
         """slot -> the pid of its newest worker, if that runs."""
         self.count("online")
         return {slot: pid for slot, (_, pid) in self._slots.items()}
+
+    def status(self):
+        """What `python -m recluster.ctl PID status --json` tells."""
+        paths = likely_paths(self.process.pid, ENVIRONMENT)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(GENEROUS)
+            connection.connect(next(path for path in paths if os.path.exists(path)))
+            connection.sendall(b'{"cmd": "status"}\n')
+            return json.loads(connection.makefile().readline())["status"]
+
+    def states(self):
+        """pid -> state of each worker that runs, now."""
+        workers = [worker for slot in self.status()["slots"] for worker in slot["workers"]]
+        return {worker["pid"]: worker["state"] for worker in workers if worker["pid"]}
+
+    def lanes(self):
+        """pid -> its lane, now."""
+        return {lane["pid"]: lane for lane in self.status()["lanes"]}
 
     # ---- the process -----------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from recluster import control, ctl, socketfile
 from recluster.control import open_control
 from recluster.options import Options
 
-FAST = ("--workers", 2, "--respawn", 0.1, "--timeout", 10, "--drain-settle", 0.1)
+FAST = ("--workers", 2, "--boots", 2, "--respawn", 0.1, "--timeout", 10, "--drain-settle", 0.1)
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
 
@@ -143,7 +143,7 @@ def test_status_as_a_table(running, path):
             begin, end = title.span()
             for row in rest:
                 fits_left = row[begin] != " " and (begin == 0 or row[begin - 1] == " ")
-                fits_right = row[end - 1] != " " and row[end : end + 1] in ("", " ")
+                fits_right = row[end - 1 : end].strip() and row[end : end + 1] in ("", " ")
                 assert fits_left or fits_right, (title, row)
     assert {line.split()[2] for line in workers.splitlines()[1:]} == {
         str(pid) for pid in running.pids().values()

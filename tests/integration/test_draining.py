@@ -4,7 +4,7 @@ import select
 import shutil
 
 import pytest
-from clients import connect, read_answer, send_request
+from clients import connect, is_quiet, read_answer, send_request
 from harness import Running, edit, free_port
 
 SERVERS = {
@@ -31,13 +31,8 @@ def running(request, apps):
         yield cluster
 
 
-def is_quiet(connection, seconds):
-    """Nothing comes, not even an end of file."""
-    return not select.select([connection], [], [], seconds)[0]
-
-
-def test_6_accepted_but_not_yet_asked(running):
-    """Connect, reload, and only long after the settle time send the request."""
+def test_accepted_but_not_yet_asked(running):
+    """Failure mode 6: connect, reload, and only long after the settle time send the request."""
     old = set(running.pids().values())
     with connect(running.port) as early:
         assert running.reload()["ok"]
@@ -49,7 +44,8 @@ def test_6_accepted_but_not_yet_asked(running):
     assert running.end() == 0
 
 
-def test_6_at_shutdown_too(running):
+def test_accepted_but_not_yet_asked_at_shutdown(running):
+    """Failure mode 6: connect, SIGTERM, and only long after send the request."""
     old = set(running.pids().values())
     with connect(running.port) as early:
         running.signal(15)
@@ -96,27 +92,37 @@ def test_timeout_is_the_end_of_all_patience(apps):
         assert cluster.end() == 0
 
 
-def test_16_scaling_down_serves_what_waits(apps):
-    """TTOU while the slot's only thread is busy: its queue is served all the same."""
+def test_scaling_down_serves_what_waits(apps):
+    """Failure mode 16: TTOU while the slot's only thread is busy; its queue is served."""
     with Running(*OPTIONS, "http_server.py", "0", cwd=apps) as cluster:
         cluster.wait_each("ready", 2)
         waiting = [connect(cluster.port) for _ in range(40)]  # each worker blocks in one of them
         cluster.signal(22)
-        pids = set(cluster.pids().values())
+        pids = {str(slot): pid for slot, pid in cluster.pids().items()}
         for connection in waiting:
             send_request(connection)
+        served = set()
         for connection in waiting:
             with connection:
-                assert read_answer(connection)["pid"] in pids
-        cluster.wait_for("exit", slot=1)
+                answer = read_answer(connection)
+                served.add(answer["worker"])
+                assert answer["pid"] == pids[answer["worker"]]
+        assert served == {"0", "1"}
+        assert cluster.wait_for("exit", slot=1)["signal"] == "SIGTERM"
         assert cluster.end() == 0
 
 
-def test_32_the_working_directory_is_a_link_that_moves(apps, tmp_path):
-    """current -> releases/2 is what the next generation runs."""
+def test_the_working_directory_is_a_link_that_moves(apps, tmp_path):
+    """Failure mode 32: current -> releases/2 is what the next generation runs."""
     second = tmp_path / "second"
     shutil.copytree(apps, second)
     edit(second / "http_server.py", 'VERSION = "1"', 'VERSION = "2"')
+    for directory, number in ((apps, 1), (second, 2)):  # found by cwd, and by sys.path[0]
+        (directory / "release.txt").write_text(str(number))
+        (directory / "release.py").write_text(f"NUMBER = {number}\n")
+        facts = 'import release\nRELEASE = [open("release.txt").read(), release.NUMBER]\nclass H'
+        edit(directory / "http_server.py", "class H", facts)
+        edit(directory / "http_server.py", '{"version"', '{"is": RELEASE, "version"')
     current = tmp_path / "current"
     current.symlink_to(apps)
     with Running(
@@ -128,5 +134,6 @@ def test_32_the_working_directory_is_a_link_that_moves(apps, tmp_path):
         assert cluster.reload()["ok"]
         with connect(cluster.port) as fresh:
             send_request(fresh)
-            assert read_answer(fresh)["version"] == "2"
+            answer = read_answer(fresh)
+            assert (answer["version"], answer["is"]) == ("2", ["2", 2])
         assert cluster.end() == 0

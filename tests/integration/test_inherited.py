@@ -197,7 +197,7 @@ def test_bind_of_an_address_in_use_is_one_line(apps):
 
 
 def test_port_0_of_several_addresses_is_the_same_in_all_workers(apps):
-    with Running("--workers", 3, "two_addresses.py", cwd=apps) as running:
+    with Running("--workers", 3, "told_ports.py", cwd=apps) as running:
         told = {
             tuple(running.wait_for("message", slot=slot)["message"]["ports"]) for slot in range(3)
         }

@@ -5,13 +5,11 @@ The numbers are those of the project's list of failure modes.
 
 import importlib.util
 import os
-import select
 import shutil
 import signal
-import time
 
 import pytest
-from clients import Load, answers, connect, read_answer, send_request
+from clients import Load, answered, answers, queue, read_all
 from harness import Pidfd, Running, bind_again, descendants, stop
 
 QUEUED = 200
@@ -25,34 +23,6 @@ SERVERS = {
 }
 
 
-def queue(port, count):
-    """Connections with a request each, in lanes that nobody accepts from."""
-    connections = []
-    for _ in range(count):
-        # A full backlog would drop the SYN, and its retransmission takes a second.
-        connections.append(connect(port, 0.9))
-        connections[-1].settimeout(30)
-        send_request(connections[-1])
-    return connections
-
-
-def read_all(connections):
-    found = []
-    for connection in connections:
-        with connection:
-            found.append(read_answer(connection))
-    return found
-
-
-def answered(connections, seconds):
-    """Those that have bytes to read within this time, and the others."""
-    deadline, waiting = time.monotonic() + seconds, list(connections)
-    while waiting and (left := deadline - time.monotonic()) > 0:
-        ready = select.select(waiting, [], [], left)[0]
-        waiting = [connection for connection in waiting if connection not in ready]
-    return [connection for connection in connections if connection not in waiting], waiting
-
-
 @pytest.fixture(params=SERVERS)
 def command(request):
     needs, args = SERVERS[request.param]
@@ -61,8 +31,8 @@ def command(request):
     return args.split()
 
 
-def test_2_and_9_killed_with_a_full_queue(command, apps):
-    """Twice: the second time the successor has called listen with its own backlog."""
+def test_killed_with_a_full_queue(command, apps):
+    """Failure mode 2: kill -9, twice; the second time the successor has listened itself."""
     with Running("--workers", 1, *FAST, *command, cwd=apps) as running:
         pid = running.wait_for("ready")["pid"]
         for _ in range(2):
@@ -80,7 +50,7 @@ def test_2_and_9_killed_with_a_full_queue(command, apps):
         assert running.end() == 0
 
 
-def test_4_a_dead_worker_gets_nothing_new_while_another_lives(apps):
+def test_a_dead_worker_gets_nothing_new_while_another_lives(apps):
     """And what waits for it when all ends is served before."""
     args = ("--workers", 2, "--respawn", 1000, "--drain-settle", 0.2, "asyncio_server.py", "0")
     with Running(*args, cwd=apps) as running:
@@ -98,8 +68,8 @@ def test_4_a_dead_worker_gets_nothing_new_while_another_lives(apps):
         assert running.wait() == 0
 
 
-def test_5_hung_worker_keeps_what_it_has(apps):
-    """What is queued on it is served when it goes on."""
+def test_a_hung_worker_keeps_what_it_has(apps):
+    """Failure mode 5: what is queued on it is served when it goes on."""
     with Running("--workers", 2, *FAST, "asyncio_server.py", "0", cwd=apps) as running:
         running.wait_each("ready", 2)
         hung = running.pids()[0]
@@ -111,8 +81,8 @@ def test_5_hung_worker_keeps_what_it_has(apps):
         assert running.end() == 0
 
 
-def test_5_hung_worker_is_replaced_by_a_reload(apps):
-    """What is queued on it is served by somebody when it is killed at its timeout."""
+def test_a_hung_worker_is_replaced_by_a_reload(apps):
+    """Failure mode 5: what is queued on it is served after it is killed at its timeout."""
     options = ("--workers", 2, "--timeout", 1, "--drain-settle", 0.2, "--respawn", 0)
     with Running(*options, "asyncio_server.py", "0", cwd=apps) as running:
         running.wait_each("ready", 2)
@@ -126,7 +96,8 @@ def test_5_hung_worker_is_replaced_by_a_reload(apps):
         assert running.end() == 0
 
 
-def test_14_second_instance_gets_nothing(apps):
+def test_a_second_instance_gets_nothing(apps):
+    """Failure mode 14: it is told that the address is in use."""
     with Running("--workers", 2, *FAST, "http_server.py", "0", cwd=apps) as first:
         first.wait_each("ready", 2)
         own = set(first.pids().values())
@@ -145,7 +116,8 @@ def test_14_second_instance_gets_nothing(apps):
         bind_again(first.port)
 
 
-def test_27_children_die_with_their_worker(apps):
+def test_children_die_with_their_worker(apps):
+    """Failure mode 27: those that hold its listening socket."""
     with Running("--workers", 2, *FAST, "forks_children.py", "0", cwd=apps) as running:
         running.wait_each("ready", 2)
         worker = running.pids()[0]
@@ -162,8 +134,8 @@ def test_27_children_die_with_their_worker(apps):
         assert running.end() == 0
 
 
-def test_27_children_that_left_the_group_hold_nothing_up(apps):
-    """They keep the old lanes open: these never get a connection again."""
+def test_children_that_left_the_group_hold_nothing_up(apps):
+    """Failure mode 27: they keep the old lanes open: these never get a connection again."""
     args = ("--workers", 2, *FAST, "forks_children.py", "0", "own-session")
     strays = []
     with Running(*args, cwd=apps) as running:

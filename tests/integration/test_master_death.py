@@ -12,11 +12,13 @@ from harness import Pidfd, Running, bind_again, descendants, free_port, survivor
 
 UVICORN = "-m uvicorn asgi_app:app --workers 2 --port PORT"
 GUNICORN = "-m gunicorn -w 2 -b 127.0.0.1:PORT wsgi_app:app"
+HYPERCORN = "-m hypercorn asgi_app:app --workers 2 --bind 127.0.0.1:PORT"
 GRANIAN = "-m granian --interface asgi --workers 2 --port PORT asgi_app:app"
 SERVERS = {  # what it needs, how it is started, how many processes that makes, guard included
     "http_server": ("sys", "http_server.py PORT", 3),
     "forks_children": ("sys", "forks_children.py PORT", 5),
     "uvicorn": ("uvicorn", UVICORN, 7),
+    "hypercorn": ("hypercorn", HYPERCORN, 7),
     "gunicorn": ("gunicorn", GUNICORN, 7),
     "granian": ("granian", GRANIAN, 7),
 }
@@ -37,6 +39,7 @@ def kill_master(running, port, least):
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_nothing_is_left(name, apps):
+    """Failure mode 23: no orphan, no grandchild, and the port can be bound."""
     needs, args, least = SERVERS[name]
     if not importlib.util.find_spec(needs):
         pytest.skip(f"{needs} is not installed")
@@ -49,6 +52,7 @@ def test_nothing_is_left(name, apps):
 
 
 def test_nothing_is_left_in_the_middle_of_a_reload(apps):
+    """Failure mode 23: neither of the old generation nor of the new."""
     port = free_port()
     with Running("--workers", 4, "http_server.py", port, cwd=apps) as running:
         running.wait_each("ready", 4)
@@ -58,7 +62,7 @@ def test_nothing_is_left_in_the_middle_of_a_reload(apps):
 
 
 def test_nothing_is_left_when_the_guard_was_killed_before(apps):
-    """The guard is replaced: whoever kills one process has not undone the promise."""
+    """Failure mode 23: the guard is replaced; to kill one process undoes no promise."""
     port = free_port()
     with Running("--workers", 2, "http_server.py", port, cwd=apps) as running:
         running.wait_each("ready", 2)

@@ -4,7 +4,6 @@
 """
 
 import importlib.util
-import json
 import shutil
 import signal
 import time
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from clients import GENEROUS, Load, answers, get
+from clients import GENEROUS, Load, answers, ask_grpc, get
 from harness import Pidfd, Running, descendants, edit, free_port
 
 WORKERS = 4
@@ -32,15 +31,6 @@ class Server:
     ask: Any = get
     inner: bool = False
     """The process that answers is not the slot's leader."""
-
-
-def ask_grpc(port):
-    """One call on a connection of its own."""
-    import grpc
-
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
-    with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        return json.loads(channel.unary_unary("/Facts/Get")(b"", timeout=GENEROUS))
 
 
 def script(name, needs="sys", **more):

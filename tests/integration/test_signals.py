@@ -142,6 +142,7 @@ def test_hup_reloads(running, apps):
 
 
 def test_five_reloads_within_a_second(running):
+    """Failure mode 19: the newest wins, and nobody notices."""
     with Load(running.port) as load:
         for _ in range(5):
             running.signal(signal.SIGUSR2)
@@ -165,7 +166,7 @@ def test_five_reloads_within_a_second(running):
 
 
 def test_reloads_leave_nothing_behind(running):
-    """As many descriptors and children after eight reloads as after one: that may
+    """Failure mode 24: as many descriptors and children after eight reloads as after one: that may
     open what is kept (the netlink socket of the drain facts)."""
 
     def held():
@@ -190,6 +191,7 @@ def test_reloads_leave_nothing_behind(running):
 
 
 def test_term_in_the_middle_of_a_reload(running):
+    """Failure mode 19: it ends, and the reload has failed."""
     running.signal(signal.SIGUSR2)
     running.wait_for("online", generation=2)
     assert running.end(signal.SIGTERM, 15) == 0
@@ -210,7 +212,7 @@ def held_reload(apps, workers=2):
     def release(slot):
         let_go(apps / f"go.{slot}")
 
-    options = ("--workers", workers, "--ready-when", "ready", *ROUGH)
+    options = ("--workers", workers, "--boots", workers, "--ready-when", "ready", *ROUGH)
     with Running(*options, "listens_then_ready.py", "0", "go", cwd=apps) as running:
         for slot in range(workers):
             release(slot)
@@ -234,6 +236,7 @@ def pid_of(running, slot, generation):
 
 
 def test_an_incoming_worker_dies(apps):
+    """Failure mode 19: the reload fails, the old ones serve on."""
     with held_reload(apps) as (running, _):
         kill(pid_of(running, 1, 2))
         outcome = running.wait_for("reload")
@@ -245,7 +248,7 @@ def test_an_incoming_worker_dies(apps):
 
 
 def test_a_serving_worker_dies(apps):
-    """Its successor is on its way already: the reload's own."""
+    """Failure mode 19: its successor is on its way already: the reload's own."""
     with held_reload(apps) as (running, release):
         kill(pid_of(running, 1, 1))
         running.wait_for("exit", pid=pid_of(running, 1, 1))
@@ -261,7 +264,7 @@ def test_a_serving_worker_dies(apps):
 
 
 def test_both_die(apps):
-    """The old code has no worker in that slot any more, the new one failed: respawn."""
+    """Failure mode 19: no old worker is in that slot any more, the new one failed: respawn."""
     with held_reload(apps) as (running, release):
         kill(pid_of(running, 1, 1))
         kill(pid_of(running, 1, 2))

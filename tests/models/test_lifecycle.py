@@ -58,6 +58,7 @@ def test_acts_belong_to_their_transitions(state, event):
         State.SETTLING: Act.SETTLE,
         State.DRAINING: Act.DRAIN,
         State.STOPPING: Act.LEAVE,
+        State.ABORTED: Act.ABORT,
         State.KILLED: Act.KILL,
     }
     if after is not state and after in expected:

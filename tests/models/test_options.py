@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from recluster import cli
+from recluster.checks import OptionError
 from recluster.cpus import cgroup_quota, usable_cpus
-from recluster.options import FIELDS, OptionError, Options
+from recluster.options import FIELDS, Options
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +53,9 @@ def test_environment():
         ("ready_when", "later"), ("give_up", -1), ("stop_signal", "NOPE"), ("stop_signal", 999),
         ("door", "back"), ("log", {"weather": True}), ("log", "perhaps"), ("args", "one string"),
         ("args", 5), ("env", {"A=B": "c"}), ("env", {"": "c"}), ("cwd", "/no/such/folder"),
-        ("drain_settle", "x"),
+        ("drain_settle", "x"), ("balance", "fair"), ("weights", "0"), ("weights", "0=x"),
+        ("weights", "x=1"), ("weights", {0: -1}), ("weights", {0: float("nan")}),
+        ("weights", {-1: 1}), ("weights", {0.5: 1}), ("weights", {0: True}), ("weights", 3),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_named_with_its_option(name, value):
@@ -67,6 +70,28 @@ def test_a_bad_variable_is_named():
         make({"RECLUSTER_WORKERS": "x"})
     with pytest.raises(OptionError, match="^WEB_CONCURRENCY: '0': must be"):
         make({"WEB_CONCURRENCY": "0"})
+
+
+def test_weights():
+    assert make().weights == {}
+    given = make(balance="weighted", weights="0=3,2=0.5", workers=3).weights
+    assert given == make(balance="weighted", weights={0: 3, "2": 0.5}, workers=3).weights
+    assert given == {0: 3.0, 2: 0.5}
+    assert make({"RECLUSTER_BALANCE": "weighted", "RECLUSTER_WEIGHTS": "1=0"}).weights == {1: 0.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"weights": {0: 1}}, "go with balance weighted"),
+        ({"weights": {0: 1}, "balance": "shared"}, "go with balance weighted"),
+        ({"weights": {0: 0, 1: 0}, "balance": "weighted", "workers": 2}, "all are 0"),
+        ({"balance": "shared", "surge": 1}, "does not go with balance shared"),
+    ],
+)
+def test_what_does_not_go_together(given, why):
+    with pytest.raises(OptionError, match=why):
+        make(**given)
 
 
 def test_an_unknown_option_is_named():

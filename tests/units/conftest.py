@@ -28,6 +28,7 @@ FLAGS = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 PREAMBLE = """
 #include "internal.h"
+#include "kernel.h"
 #include <linux/filter.h>
 void fault_arm(int n, int error, const char *name, long number, int sticky);
 int fault_disarm(void);
@@ -38,7 +39,7 @@ void fault_hook(void (*function)(const char *));
 
 
 def read_sources():
-    paths = [*CSRC.glob("*.[ch]"), *CSRC.glob("preload/*.h")]
+    paths = [*CSRC.glob("*.[ch]"), *CSRC.glob("preload/*.h"), *CSRC.glob("bpf/*.h")]
     sources = {str(path.relative_to(CSRC)): path.read_bytes() for path in sorted(paths)}
     sources["faults.c"] = (HERE / "faults.c").read_bytes()
     sources["declarations.h"] = (HERE / "declarations.h").read_bytes()

@@ -19,10 +19,15 @@ typedef ... rc_engine;
 
 enum rc_event_kind {
     RC_EVENT_SIGNAL, RC_EVENT_DEADLINE, RC_EVENT_READABLE, RC_EVENT_DOOR, RC_EVENT_LISTENING,
-    RC_EVENT_MESSAGE, RC_EVENT_GARBLED, RC_EVENT_EXIT, RC_EVENT_GONE, ...
+    RC_EVENT_DEAF, RC_EVENT_MESSAGE, RC_EVENT_GARBLED, RC_EVENT_EXIT, RC_EVENT_GONE,
+    RC_EVENT_HUNG, RC_EVENT_TAKES, ...
 };
-enum rc_policy { RC_BALANCE_AUTO, RC_BALANCE_REUSEPORT, ... };
+enum rc_policy {
+    RC_BALANCE_AUTO, RC_BALANCE_REUSEPORT, RC_BALANCE_SHARED, RC_BALANCE_SOURCE_IP,
+    RC_BALANCE_WEIGHTED, RC_BALANCE_ROUND_ROBIN, RC_BALANCE_LEAST_CONNECTIONS, ...
+};
 int rc_balance(rc_engine *engine, enum rc_policy policy);
+int rc_balance_kernel(rc_engine *engine, const char **refused);
 enum rc_door_kind { RC_DOOR_NOTIFY, RC_DOOR_PRELOAD, ... };
 struct rc_event {
     enum rc_event_kind kind;
@@ -36,8 +41,10 @@ struct rc_event {
 /* engine */
 int rc_engine_new(rc_engine **out, unsigned flags);
 void rc_engine_free(rc_engine *engine);
+int rc_engine_fd(const rc_engine *engine);
 int rc_signals(rc_engine *engine, const int *numbers, size_t count);
 int rc_deadline(rc_engine *engine, int64_t at_ms);
+int rc_descriptors(rc_engine *engine, unsigned wanted);
 int rc_watch(rc_engine *engine, int fd);
 int rc_unwatch(rc_engine *engine, int fd);
 int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout_ms);
@@ -54,7 +61,8 @@ struct rc_program {
     ...;
 };
 int rc_worker_new(rc_engine *engine, uint32_t worker, uint32_t heir_of, int *channel_fd);
-int rc_worker_generation(rc_engine *engine, uint32_t worker, unsigned generation);
+int rc_worker_place(rc_engine *engine, uint32_t worker, uint32_t slot, uint32_t party,
+                    uint32_t generation);
 pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, enum rc_door_kind door,
                      const struct rc_program *program);
 int rc_worker_signal(rc_engine *engine, uint32_t worker, int number);
@@ -62,16 +70,22 @@ int rc_worker_kill(rc_engine *engine, uint32_t worker);
 int rc_worker_send(rc_engine *engine, uint32_t worker, const char *line, size_t length);
 int rc_worker_release(rc_engine *engine, uint32_t worker);
 
+enum rc_pressure_kind { RC_FREE, RC_BUSY, RC_CONGESTED, RC_HUNG, ... };
 struct rc_lane_facts {
     uint32_t worker;
-    int chosen;
+    unsigned holders;
+    int chosen, pressure;
     unsigned queued, backlog;
     char address[128];
+    int connections;
     ...;
 };
-int rc_steer(rc_engine *engine, const uint32_t *live, size_t count);
+struct rc_live { uint32_t worker; double weight; ...; };
+int rc_steer(rc_engine *engine, const struct rc_live *live, size_t count);
 int rc_close_lanes(rc_engine *engine, uint32_t worker);
 int rc_queued(rc_engine *engine, uint32_t worker);
+int rc_deaf(rc_engine *engine, uint32_t worker);
+int rc_hold(rc_engine *engine, const char *address, int on);
 int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room);
 
 /* internal.h */
@@ -98,7 +112,16 @@ void rc_guard_stop(struct rc_guard *guard, int epoll);
 
 struct sockaddr_in6 { ...; };
 struct sockaddr_un { ...; };
-struct rc_worker { uint32_t id; pid_t pid; bool live, dead; unsigned pendings, generation; ...; };
+struct rc_worker {
+    uint32_t id;
+    pid_t pid;
+    bool live, dead, seen_waiting, inscrutable;
+    unsigned pendings, hung_lanes;
+    uint32_t generation;
+    ...;
+};
+enum rc_doing { RC_DOING_UNKNOWN, RC_DOING_WAIT, RC_DOING_WORK, ... };
+enum rc_doing rc_worker_doing(struct rc_worker *worker);
 struct rc_call {
     struct rc_worker *worker;
     pid_t pid;
@@ -110,18 +133,43 @@ struct rc_call {
     socklen_t path_length;
     ...;
 };
-struct rc_answer { bool pass; int result, replace; bool owned; ...; };
+struct rc_later { uint64_t notice; ...; };
+struct rc_answer {
+    struct rc_later *later;
+    bool pass;
+    int result, replace;
+    bool owned;
+    ...;
+};
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
-struct rc_lane { struct rc_source source; struct rc_worker *worker; bool chosen; ...; };
-struct rc_group { struct rc_lane **lanes, *sink; unsigned count; ...; };
+struct rc_pressure { unsigned interval; bool congested; ...; };
+struct rc_lane {
+    struct rc_source source;
+    struct rc_worker *worker;
+    uint32_t number;
+    int64_t arrives_until_ms;
+    bool deaf, chosen, by_leader;
+    struct rc_pressure pressure;
+    ...;
+};
+struct rc_tally { uint32_t established; ...; };
+struct rc_kernel { struct rc_tally *tallies; ...; };
+struct rc_side { uint32_t workers, lanes, sink; uint32_t entry[...]; ...; };
+struct rc_plan { uint64_t version, cursor; struct rc_side side[2]; ...; };
+struct rc_kernel_plan { struct rc_plan *shared; int program; bool attached; ...; };
+struct rc_group { struct rc_lane **lanes, *sink; unsigned count; struct rc_kernel_plan plan; ...; };
 struct rc_engine {
     int epoll;
+    int64_t sweep_at;
     struct rc_guard guard;
     struct rc_group *groups;
+    struct rc_kernel *kernel;
     struct rc_output *output;
+    unsigned text_count;
     ...;
 };
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
+void rc_lanes_refused(struct rc_answer *answer);
 void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
@@ -131,23 +179,30 @@ bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid
                    const char *path);
 int rc_unix_connections(const struct rc_engine *engine, const struct rc_worker *worker);
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);
+int rc_lane_held(struct rc_lane *lane);
+bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
 int rc_notify_install(bool unlinks);
 
 /* steering.c */
 struct sock_filter { uint16_t code; uint8_t jt, jf; uint32_t k; };
-struct rc_choice { unsigned index; uint32_t worker; ...; };
+struct rc_choice { unsigned index; uint32_t worker, slot; double weight; ...; };
 int rc_steering_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                       unsigned room);
+int rc_weighted_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                      unsigned room);
+int rc_sticky_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                    unsigned room);
 struct rc_detour { in_port_t port; unsigned index; ...; };
 int rc_udp_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                  unsigned room);
-int rc_steering_attach(int fd, const struct rc_choice *choices, unsigned count,
-                       const struct rc_detour *detour);
+int rc_steering_attach(int fd, enum rc_policy policy, const struct rc_choice *choices,
+                       unsigned count, const struct rc_detour *detour);
 
 /* faults.c */
 void fault_arm(int n, int error, const char *name, long number, int sticky);
 int fault_disarm(void);
 const char *fault_last(void);
+int fault_answer(int *result);
 int fault_bad_closes(void);
 void fault_hook(void (*function)(const char *));
 

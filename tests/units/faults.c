@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
@@ -130,6 +131,9 @@ WRAP(ssize_t, -1, process_vm_readv,
      (pid, here, here_count, there, there_count, flags))
 WRAP(void *, NULL, calloc, (size_t count, size_t size), (count, size))
 WRAP(void *, NULL, realloc, (void *memory, size_t size), (memory, size))
+WRAP(void *, MAP_FAILED, mmap,
+     (void *where, size_t length, int access, int flags, int fd, off_t offset),
+     (where, length, access, flags, fd, offset))
 WRAP(FILE *, NULL, fopen, (const char *path, const char *mode), (path, mode))
 
 /* Shutting a listener down cannot fail. */
@@ -188,6 +192,13 @@ UNCHECKED int __wrap_fcntl(int fd, int operation, ...)
     return hit("fcntl", 0) ? -1 : __real_fcntl(fd, operation, word[0]);
 }
 
+int __real_open(const char *, int, ...);
+UNCHECKED int __wrap_open(const char *path, int flags, ...)
+{
+    WORDS(1, flags);
+    return hit("open", 0) ? -1 : __real_open(path, flags, word[0]);
+}
+
 int __real_ioctl(int, unsigned long, ...);
 UNCHECKED int __wrap_ioctl(int fd, unsigned long operation, ...)
 {
@@ -200,6 +211,30 @@ UNCHECKED int __wrap_prctl(int operation, ...)
 {
     WORDS(4, operation);
     return hit("prctl", 0) ? -1 : __real_prctl(operation, word[0], word[1], word[2], word[3]);
+}
+
+/* Not a fault: what a call whose answer had to wait was answered at last. */
+static int answered, last_answer;
+struct rc_engine;
+struct rc_worker;
+struct rc_later;
+void __real_rc_later_answer(struct rc_engine *, const struct rc_worker *, const struct rc_later *,
+                            int);
+void __wrap_rc_later_answer(struct rc_engine *engine, const struct rc_worker *worker,
+                            const struct rc_later *later, int result)
+{
+    answered = 1;
+    last_answer = result;
+    __real_rc_later_answer(engine, worker, later, result);
+}
+
+/* Whether there was one since the last time. */
+int fault_answer(int *result)
+{
+    int was = answered;
+    answered = 0;
+    *result = last_answer;
+    return was;
 }
 
 long __real_syscall(long, ...);

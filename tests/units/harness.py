@@ -171,6 +171,9 @@ class Engine:
         call.path_length = len(path)
         self.ffi.memmove(self.ffi.addressof(call, "path"), path, len(path))
         function(self.struct, call, answer)
+        if answer.later:
+            answer.later.notice = 1  # somebody waits
+            answer.result = self._later()
         if not getattr(answer, "pass"):
             check(answer.result, "the door")
             if answer.replace >= 0:
@@ -178,6 +181,13 @@ class Engine:
         if answer.owned:
             os.close(answer.replace)
         return answer
+
+    def _later(self):
+        """What a call whose answer has to wait is answered."""
+        clock, result = Clock(), self.ffi.new("int *")
+        while not self.lib.fault_answer(result):
+            self.wait(clock.left_ms())
+        return result[0]
 
     def bind(self, worker, sock, address=("127.0.0.1", 0)):
         """The bound address, as the worker's program would learn it."""
@@ -209,8 +219,18 @@ class Engine:
         assert self.listen(worker, sock)
         return sock
 
-    def steer(self, *live):
-        check(self.lib.rc_steer(self.pointer, list(live), len(live)), "rc_steer")
+    def steer(self, *live, **weights):
+        """Workers by number; their weights as w<number>=..."""
+        parts = [{"worker": one, "weight": weights.get(f"w{one}", 1)} for one in live]
+        array = self.ffi.new("struct rc_live[]", parts)
+        check(self.lib.rc_steer(self.pointer, array, len(parts)), "rc_steer")
+
+    def balance(self, name):
+        policy = getattr(self.lib, f"RC_BALANCE_{name.upper()}")
+        check(self.lib.rc_balance(self.pointer, policy), "rc_balance")
+
+    def place(self, number, slot=0, party=0, generation=0):
+        check(self.lib.rc_worker_place(self.pointer, number, slot, party, generation), "place")
 
     def bury(self, number):
         """The worker is dead and gone: its lanes are removed."""

@@ -217,6 +217,7 @@ def somaxconn():
 
 
 def test_the_backlog_is_never_lowered(engine, sockets):
+    """Failure mode 9: whoever listens again on a lane, with whatever number."""
     most = somaxconn()
     least = min(most, 1024)
     worker, sock = engine.worker(1), sockets(REUSEADDR)

@@ -76,6 +76,7 @@ def orders():
 
 @pytest.mark.parametrize("count, cases", list(orders()), ids=["2", "3", "4", "5"])
 def test_lanes_may_go_in_any_order(new_engine, count, cases):
+    """Failure mode 15: the kernel moves the last lane into the hole; so does our list."""
     for order, live in cases:
         with new_engine() as engine:
             group = Group(engine, count)
@@ -128,6 +129,7 @@ def test_when_all_live_are_dead_their_lanes_go_on_queueing(new_group):
 
 @pytest.mark.parametrize("count, leaver", [(n, at) for n in (1, 2, 3, 4) for at in range(1, n + 1)])
 def test_a_worker_may_shut_its_own_listener_down(new_group, count, leaver):
+    """Failure mode 34: its lane is out of the group before anybody is asked."""
     group = new_group(count)
     engine, live = group.engine, set(group.lanes) - {leaver}
     group.live(group.lanes)

@@ -128,7 +128,7 @@ def group():
 
 def attach(ffi, lib, sock, shape, detour=None):
     detour = ffi.NULL if detour is None else ffi.new("struct rc_detour *", detour)
-    return lib.rc_steering_attach(sock.fileno(), choices_of(ffi, shape), len(shape), detour)
+    return lib.rc_steering_attach(sock.fileno(), 0, choices_of(ffi, shape), len(shape), detour)
 
 
 @pytest.mark.parametrize(
@@ -186,4 +186,4 @@ def test_attach_reports_what_the_kernel_refuses(ffi, lib):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         assert attach(ffi, lib, sock, [(0, 1)]) < 0
         assert attach(ffi, lib, sock, []) == -errno.EINVAL
-    assert lib.rc_steering_attach(-1, choices_of(ffi, [(0, 1)]), 1, ffi.NULL) == -errno.EBADF
+    assert lib.rc_steering_attach(-1, 0, choices_of(ffi, [(0, 1)]), 1, ffi.NULL) == -errno.EBADF

@@ -40,7 +40,7 @@ def path(folder):
 
 def worker_of(engine, number, generation=1, heir_of=0):
     worker = engine.worker(number, heir_of)
-    assert engine.lib.rc_worker_generation(engine.pointer, number, generation) == 0
+    engine.place(number, generation=generation)
     return worker
 
 

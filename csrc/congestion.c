@@ -1,0 +1,301 @@
+/* congestion.c - what a lane's queue, and its worker, say of it.
+ *
+ * Owns: when a lane is looked at, and what was seen: free, busy (its worker is
+ * at work, so a new connection would wait), congested (its queue stands still),
+ * hung (it was avoided for a second, and still does). Does not own the choice:
+ * that is lanes.c's, which prefers the better and never refuses the worse while
+ * there is nothing else.
+ *
+ * A lane at rest costs nothing: it is armed in the epoll set, and is looked at
+ * only after a connection was seen waiting in it, by one timer for all lanes,
+ * until its queue is empty again. (One that is taken before the master wakes is
+ * not seen; it needs nothing.) Beside that, all are looked at during a vigil.
+ *
+ * Invariants:
+ *  - the lane of a live worker is armed, or has a time of its next look;
+ *  - a look never changes what a worker may do, only who is preferred.
+ */
+#include "internal.h"
+
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    STILL_US = 5000,          /* a queue that does not shrink for this long stands still */
+    STILL_MOST_US = 1000000,  /* between two looks at one that does */
+    EXACT_STUCK_US = 5000000, /* where exact turns were asked for, which that ends */
+    STUCK_US = 100000,        /* one that did for longer belongs to a worker that is stuck */
+    HUNG_US = 1000000,        /* avoided for this long, and still */
+    SAMPLE_US = 1000,         /* between two looks at a free lane during a vigil */
+    BUSY_SAMPLE_US = 4000,    /* and at one whose worker is at work */
+    STEER_US = 10,            /* the cost of a program, by the lane (72 us for 128) */
+};
+
+static int64_t now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* A shared lane is not: it is congested when all its workers are. Nor is one of UDP:
+ * a flow comes to its worker whatever that does. */
+static bool watched(const struct rc_lane *lane)
+{
+    return lane->worker && lane->worker->live && !lane->worker->dead && !lane->removing &&
+           !lane->closing && !lane->party && !lane->deaf && lane->group->key.type == SOCK_STREAM;
+}
+
+/* ---- the timer --------------------------------------------------------------------- */
+
+static void wake_at(struct rc_engine *engine, int64_t at)
+{
+    if (engine->sweep_at && engine->sweep_at <= at)
+        return;
+    struct itimerspec when = {
+        .it_value = {.tv_sec = at / 1000000, .tv_nsec = at % 1000000 * 1000 + 1}};
+    if (timerfd_settime(engine->sweep.fd, TFD_TIMER_ABSTIME, &when, NULL) == 0)
+        engine->sweep_at = at;
+}
+
+static void look_in(struct rc_engine *engine, struct rc_lane *lane, int64_t now, unsigned us)
+{
+    lane->pressure.interval = us;
+    lane->pressure.look_at = now + us;
+    wake_at(engine, lane->pressure.look_at);
+}
+
+/* After a change of pressure; at most so often that programs do not cost more
+ * than the connections they steer. */
+static void steer_if_stale(struct rc_engine *engine, struct rc_group *group, int64_t now)
+{
+    int64_t least = group->steered_at + (int64_t)group->count * STEER_US;
+    if (!group->stale)
+        return;
+    if (now < least) {
+        wake_at(engine, least);
+        return;
+    }
+    group->steered_at = now;
+    (void)rc_group_refresh(group); /* refused: the next change tries again */
+}
+
+/* ---- what was seen ------------------------------------------------------------------- */
+
+static void set_hung(struct rc_engine *engine, struct rc_lane *lane, bool hung)
+{
+    struct rc_worker *worker = lane->worker;
+    if (lane->pressure.hung == hung)
+        return;
+    lane->pressure.hung = hung;
+    worker->hung_lanes += hung ? 1 : -1u;
+    if (hung && worker->hung_lanes == 1)
+        rc_emit(engine, RC_EVENT_HUNG, worker->id, (int)lane->pressure.queued, NULL, 0);
+    else if (!hung && worker->hung_lanes == 0)
+        rc_emit(engine, RC_EVENT_TAKES, worker->id, 0, NULL, 0);
+}
+
+static void set_busy(struct rc_engine *engine, struct rc_lane *lane, bool busy, int64_t now)
+{
+    if (lane->pressure.busy == busy)
+        return;
+    lane->pressure.busy = busy;
+    lane->pressure.busy_at = now;
+    lane->group->stale = true;
+    if (busy)
+        engine->vigil.stirred_at = now;
+}
+
+static void set_congested(struct rc_lane *lane, bool congested)
+{
+    lane->group->stale |= lane->pressure.congested != congested;
+    lane->pressure.congested = congested;
+}
+
+/* Somebody in the group would take a connection at once. */
+static bool anyone_free(const struct rc_group *group)
+{
+    for (unsigned at = 0; at < group->count; at++)
+        if (watched(group->lanes[at]) && rc_lane_pressure(group->lanes[at]) == RC_FREE)
+            return true;
+    return false;
+}
+
+/* Whether it is seen what the lane's worker does. */
+static bool judged(const struct rc_engine *engine, const struct rc_lane *lane)
+{
+    return engine->policy == RC_BALANCE_AUTO && lane->by_leader && !lane->worker->inscrutable;
+}
+
+/* ---- a look at a queue ------------------------------------------------------------------ */
+
+static void rest(struct rc_engine *engine, struct rc_lane *lane)
+{
+    lane->pressure.queued = 0;
+    lane->pressure.look_at = lane->pressure.marked_at = 0;
+    (void)rc_source_arm(engine->epoll, &lane->source, EPOLLIN);
+}
+
+static void stands_still(struct rc_engine *engine, struct rc_lane *lane, unsigned queued,
+                         int64_t now)
+{
+    struct rc_pressure *pressure = &lane->pressure;
+    unsigned twice = pressure->interval * 2;
+    pressure->queued = queued;
+    set_congested(lane, true);
+    lane->group->stale |= twice > STUCK_US; /* for whom that makes the difference */
+    if (pressure->avoided_at && now - pressure->avoided_at >= HUNG_US)
+        set_hung(engine, lane, true);
+    if (judged(engine, lane) && anyone_free(lane->group))
+        rc_vigil_begin(engine, now);
+    look_in(engine, lane, now, twice < STILL_MOST_US ? twice : STILL_MOST_US);
+}
+
+static void look(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
+{
+    struct rc_pressure *pressure = &lane->pressure;
+    unsigned queued = rc_lane_queued(lane, NULL);
+    if (queued == 0 || queued < pressure->queued) {
+        set_congested(lane, false);
+        set_hung(engine, lane, false);
+    }
+    if (queued == 0) {
+        rest(engine, lane);
+    } else if (queued < pressure->queued || pressure->marked_at == 0) {
+        pressure->queued = queued;
+        pressure->marked_at = now;
+        look_in(engine, lane, now, STILL_US);
+    } else if (now < pressure->marked_at + STILL_US) {
+        look_in(engine, lane, now, (unsigned)(pressure->marked_at + STILL_US - now));
+    } else if (!rc_lane_is_deaf(engine, lane)) {
+        stands_still(engine, lane, queued, now);
+    }
+}
+
+/* A connection waits in a lane that was at rest. */
+void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane)
+{
+    int64_t now = now_us();
+    (void)rc_source_arm(engine->epoll, &lane->source, 0);
+    if (!watched(lane) || rc_lane_is_deaf(engine, lane)) /* at once: a deaf lane traps clients */
+        return;
+    lane->pressure.queued = rc_lane_queued(lane, NULL);
+    lane->pressure.marked_at = lane->pressure.queued ? now : 0;
+    look_in(engine, lane, now, STILL_US);
+}
+
+/* ---- a vigil ------------------------------------------------------------------------------ */
+
+static void sample(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
+{
+    struct rc_pressure *pressure = &lane->pressure;
+    if (pressure->busy && now < pressure->sampled_at + BUSY_SAMPLE_US)
+        return;
+    pressure->sampled_at = now;
+    set_busy(engine, lane, judged(engine, lane) && rc_worker_doing(lane->worker) == RC_DOING_WORK,
+             now);
+    if (pressure->busy && now - pressure->busy_at >= STILL_US && anyone_free(lane->group))
+        rc_vigil_begin(engine, now); /* or goes on */
+}
+
+static void keep_vigil(struct rc_engine *engine, int64_t now)
+{
+    unsigned lanes = 0;
+    if (!engine->vigil.until)
+        return;
+    for (struct rc_group *group = engine->groups; group; group = group->next)
+        lanes += group->count;
+    bool on = rc_vigil_goes_on(engine, lanes, now);
+    bool due = on && now >= engine->vigil.sampled_at + SAMPLE_US;
+    for (struct rc_group *group = engine->groups; group; group = group->next)
+        for (unsigned at = 0; at < group->count; at++) {
+            struct rc_lane *lane = group->lanes[at];
+            if (!on) /* nobody looks any more, so nothing is known */
+                set_busy(engine, lane, false, now);
+            else if (due && watched(lane))
+                sample(engine, lane, now);
+        }
+    if (due)
+        engine->vigil.sampled_at = now;
+    if (on)
+        wake_at(engine, engine->vigil.sampled_at + SAMPLE_US);
+}
+
+void rc_lanes_sweep(struct rc_engine *engine)
+{
+    uint64_t times;
+    if (read(engine->sweep.fd, &times, sizeof times) != sizeof times)
+        return;
+    int64_t now = now_us();
+    engine->sweep_at = 0;
+    for (struct rc_group *group = engine->groups; group; group = group->next)
+        for (unsigned at = 0; at < group->count; at++) {
+            struct rc_lane *lane = group->lanes[at];
+            if (lane->pressure.look_at && lane->pressure.look_at <= now)
+                look(engine, lane, now);
+            else if (lane->pressure.look_at)
+                wake_at(engine, lane->pressure.look_at);
+        }
+    keep_vigil(engine, now);
+    for (struct rc_group *group = engine->groups; group; group = group->next)
+        steer_if_stale(engine, group, now);
+}
+
+/* ---- for lanes.c -------------------------------------------------------------------------- */
+
+/* The lane is another's now, or nobody's: what was seen does not hold. */
+void rc_lane_calm(struct rc_lane *lane)
+{
+    if (lane->pressure.hung)
+        lane->worker->hung_lanes--;
+    memset(&lane->pressure, 0, sizeof lane->pressure);
+}
+
+/* After who is live has changed: lanes of live workers are watched, and only
+ * they. */
+void rc_group_watch(struct rc_engine *engine, struct rc_group *group)
+{
+    for (unsigned at = 0; at < group->count; at++) {
+        struct rc_lane *lane = group->lanes[at];
+        bool wanted = watched(lane);
+        if (!wanted && (lane->pressure.look_at || lane->source.armed)) {
+            rc_lane_calm(lane);
+            (void)rc_source_arm(engine->epoll, &lane->source, 0);
+        } else if (wanted && !lane->pressure.look_at && !lane->source.armed) {
+            (void)rc_source_arm(engine->epoll, &lane->source, EPOLLIN);
+        }
+    }
+}
+
+enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane)
+{
+    const struct rc_pressure *pressure = &lane->pressure;
+    return pressure->hung        ? RC_HUNG
+           : pressure->congested ? RC_CONGESTED
+           : pressure->busy      ? RC_BUSY
+                                 : RC_FREE;
+}
+
+/* Congested for so long that it is no matter of a busy machine. Exact turns are not
+ * given up before a second: 2 CPUs with 20 runnable processes let a worker stand
+ * for 200 ms again and again. */
+bool rc_lane_stuck(const struct rc_lane *lane)
+{
+    const struct rc_pressure *pressure = &lane->pressure;
+    if (lane->group->kernel)
+        return pressure->congested && now_us() - pressure->marked_at >= EXACT_STUCK_US;
+    return pressure->congested && pressure->interval > STUCK_US;
+}
+
+/* From the first choice that avoids it, a congested lane is on its way to hung. */
+void rc_lane_chosen(struct rc_lane *lane, bool chosen)
+{
+    lane->chosen = chosen;
+    if (chosen || !lane->pressure.congested)
+        lane->pressure.avoided_at = 0;
+    else if (!lane->pressure.avoided_at)
+        lane->pressure.avoided_at = now_us();
+}

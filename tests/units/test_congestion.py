@@ -1,0 +1,269 @@
+"""What a lane's queue, and its worker, say of it; and that steering minds it."""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .harness import Clock, Engine, accept_all, connect, queue_of, spread
+
+
+def pressures(engine):
+    """worker -> the pressure of its lane."""
+    facts = engine.ffi.new("struct rc_lane_facts[]", 64)
+    count = engine.lib.rc_lanes(engine.pointer, facts, 64)
+    return {one.worker: one.pressure for one in facts[0:count]}
+
+
+@pytest.fixture
+def two(ffi, lib):
+    """An engine with two live workers of one lane each."""
+    with Engine(ffi, lib) as engine:
+        first = engine.lane(1)
+        lanes = {1: first, 2: engine.lane(2, first.getsockname())}
+        engine.steer(1, 2)
+        with contextlib.ExitStack() as clients:
+            yield engine, lanes, clients
+        for lane in lanes.values():
+            lane.close()
+
+
+def fill(lanes, clients, *wanted):
+    """Connect until something waits in each of the wanted lanes; the others take."""
+    clock = Clock()
+    while not all(queue_of(lanes[name]) for name in wanted):
+        clients.enter_context(connect(lanes[1].getsockname()))
+        for name in lanes.keys() - set(wanted):
+            accept_all(lanes[name])
+        clock.left_ms()
+
+
+def test_5_a_lane_that_stands_still_is_avoided_until_it_takes(two):
+    engine, lanes, clients = two
+    fill(lanes, clients, 1)
+    engine.wait_until(lambda _: pressures(engine)[1] == engine.lib.RC_CONGESTED)
+    accept_all(lanes[2])
+    queued = queue_of(lanes[1])
+    ports = [clients.enter_context(connect(lanes[1].getsockname())) for _ in range(40)]
+    assert queue_of(lanes[1]) == queued and len(accept_all(lanes[2])) == len(ports)
+    accept_all(lanes[1])
+    engine.wait_until(lambda _: pressures(engine)[1] == engine.lib.RC_FREE)
+    assert min(spread(lanes, lanes[1].getsockname(), 100).values()) > 0
+
+
+@pytest.mark.parametrize("weights", [{"w1": 3}, {"w2": 0.1}])
+def test_parts_that_were_asked_for_are_kept_until_a_worker_is_stuck(two, weights):
+    """Then it is avoided, told of when it hangs, and gets its part when it takes."""
+    engine, lanes, clients = two
+    engine.steer(1, 2, **weights)
+    fill(lanes, clients, 1)
+    engine.wait_until(lambda _: pressures(engine)[1] == engine.lib.RC_CONGESTED)
+    if engine.struct.groups.lanes[0].pressure.interval < 50000:  # the machine has not stood still
+        assert engine.lanes()[0][1] is True
+    engine.wait_until(lambda _: not engine.lanes()[0][1])
+    assert engine.struct.groups.lanes[0].pressure.interval > 100000
+    engine.wait_until(lambda _: pressures(engine)[1] == engine.lib.RC_HUNG, 20)
+    accept_all(lanes[1])
+    engine.wait_until(lambda _: engine.lanes()[0][1])
+    assert min(spread(lanes, lanes[1].getsockname(), 200).values()) > 0
+
+
+def test_by_address_nothing_is_avoided(new_engine):
+    engine = new_engine()
+    engine.balance("source_ip")
+    first = engine.lane(1)
+    lanes = {1: first, 2: engine.lane(2, first.getsockname())}
+    engine.place(1, 0)
+    engine.place(2, 1)
+    engine.steer(1, 2)
+    home = max(spread(lanes, first.getsockname(), 1).items(), key=lambda one: one[1])[0]
+    clients = [connect(first.getsockname()) for _ in range(3)]
+    engine.wait_until(lambda _: pressures(engine)[home] == engine.lib.RC_CONGESTED)
+    clients += [connect(first.getsockname()) for _ in range(10)]
+    assert queue_of(lanes[home]) == 13
+    for sock in (*clients, *lanes.values()):
+        sock.close()
+
+
+def test_where_all_stand_still_none_is_avoided(two):
+    engine, lanes, clients = two
+    fill(lanes, clients, 1, 2)
+    congested = {1: engine.lib.RC_CONGESTED, 2: engine.lib.RC_CONGESTED}
+    engine.wait_until(lambda _: pressures(engine) == congested)
+    assert min(spread(lanes, lanes[1].getsockname(), 100).values()) > 0
+
+
+def test_hung_is_told_once_and_so_is_its_end(two):
+    engine, lanes, clients = two
+    fill(lanes, clients, 1)
+
+    def told(kind):
+        return lambda events: kind in {event[0] for event in events}
+
+    events = engine.wait_until(told(engine.lib.RC_EVENT_HUNG), 20)
+    assert events == [(engine.lib.RC_EVENT_HUNG, 1, queue_of(lanes[1]), b"")]
+    assert pressures(engine)[1] == engine.lib.RC_HUNG
+    accept_all(lanes[1])
+    events = engine.wait_until(told(engine.lib.RC_EVENT_TAKES), 20)
+    assert events == [(engine.lib.RC_EVENT_TAKES, 1, 0, b"")]
+    assert pressures(engine)[1] == engine.lib.RC_FREE
+
+
+def test_the_successor_of_a_hung_worker_starts_anew(two):
+    engine, lanes, clients = two
+    fill(lanes, clients, 1)
+    engine.wait_until(lambda _: pressures(engine)[1] == engine.lib.RC_HUNG, 20)
+    old = engine.lib.rc_find(engine.struct, 1)
+    assert old.hung_lanes == 1
+    old.dead = True
+    engine.lib.rc_lanes_resteer(engine.struct)
+    assert (old.hung_lanes, pressures(engine)[1]) == (0, engine.lib.RC_FREE)
+    heir = engine.worker(3, heir_of=1)
+    sock = socket.socket()
+    sock.setblocking(False)
+    engine.bind(heir, sock, lanes[1].getsockname())
+    assert engine.listen(heir, sock)
+    engine.steer(2, 3)
+    assert heir.hung_lanes == 0 and accept_all(sock)
+    sock.close()
+
+
+def test_a_retired_worker_is_not_looked_at(two):
+    engine, lanes, clients = two
+    fill(lanes, clients, 1)
+    engine.steer(2)
+    assert pressures(engine)[1] == engine.lib.RC_FREE
+    fill({1: lanes[1], 2: lanes[2]}, clients, 2)
+    engine.wait_until(lambda _: pressures(engine)[2] == engine.lib.RC_CONGESTED)
+    assert pressures(engine)[1] == engine.lib.RC_FREE
+
+
+# ---- what a worker does ------------------------------------------------------------------
+
+# Each waits for connections, and after one byte on stdin does something else.
+WAITS = {
+    "accept": "lane.accept()",
+    "poll": "p = select.poll(); p.register(lane); p.register(0); p.poll()",
+    "select": "select.select([lane, 0], [], [])",
+    "epoll": "e = select.epoll(); e.register(lane); e.register(0); e.poll()",
+}
+WORKS = {
+    "sleep": "time.sleep(1000)",
+    "sleep by select": "select.select([], [], [], 1000)",
+    "sleep by poll": "select.poll().poll(1000000)",
+    "runs": "while True: pass",
+    "reads": "os.read(0, 1)",
+}
+
+
+@contextlib.contextmanager
+def program(code):
+    """A worker that runs this."""
+    code = "import os, select, socket, time; lane = socket.create_server(('127.0.0.1', 0))\n" + code
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def doing(engine, worker, wanted):
+    """Looks until it is that: the process may not have come so far yet."""
+    clock = Clock(20)
+    while engine.lib.rc_worker_doing(worker) != wanted:
+        clock.left_ms()
+        os.sched_yield()
+    return True
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_waiting_for_connections(ffi, lib, wait):
+    with Engine(ffi, lib) as engine, program(WAITS[wait]) as process:
+        worker = engine.worker(1)
+        worker.pid = process.pid
+        assert doing(engine, worker, lib.RC_DOING_WAIT)
+        assert worker.seen_waiting and not worker.inscrutable
+        worker.pid = 0
+
+
+@pytest.mark.parametrize("work", WORKS)
+def test_working(ffi, lib, work):
+    code = f"{WAITS['poll']}; os.read(0, 1)\n{WORKS[work]}"
+    with Engine(ffi, lib) as engine, program(code) as process:
+        worker = engine.worker(1)
+        worker.pid = process.pid
+        assert doing(engine, worker, lib.RC_DOING_WAIT)
+        process.stdin.write(b".")
+        process.stdin.flush()
+        assert doing(engine, worker, lib.RC_DOING_WORK)
+        worker.pid = 0
+
+
+def test_one_that_was_never_seen_waiting_is_not_judged(ffi, lib):
+    """Its connections may be accepted elsewhere than in its main thread."""
+    with Engine(ffi, lib) as engine, program("os.read(0, 1)") as process:
+        worker = engine.worker(1)
+        worker.pid = process.pid
+        call = Path(f"/proc/{process.pid}/syscall")
+        clock = Clock(20)
+        while not call.read_text().startswith("0 0x0 "):  # it reads
+            clock.left_ms()
+        assert lib.rc_worker_doing(worker) == lib.RC_DOING_UNKNOWN
+        worker.pid = 0
+
+
+def test_one_that_is_gone_is_not_asked_again(ffi, lib):
+    with Engine(ffi, lib) as engine, program("pass") as process:
+        worker = engine.worker(1)
+        process.wait()
+        worker.pid = process.pid  # reaped: there is no such file
+        assert lib.rc_worker_doing(worker) == lib.RC_DOING_UNKNOWN
+        assert worker.inscrutable
+        worker.pid = 0
+
+
+def test_a_busy_worker_is_avoided(ffi, lib):
+    """With balance=auto: nobody waits in its lane, and yet it would be wrong."""
+    code = f"{WAITS['poll']}; os.read(0, 1)\n{WORKS['sleep']}"
+    with Engine(ffi, lib) as engine, program(code) as process:
+        lib.rc_balance(engine.pointer, lib.RC_BALANCE_AUTO)
+        lanes = {1: engine.lane(1)}
+        address = lanes[1].getsockname()
+        lanes[2] = engine.lane(2, address)
+        engine.steer(1, 2)
+        worker = lib.rc_find(engine.struct, 1)
+        worker.pid = process.pid
+        assert engine.struct.groups.lanes[0].worker == worker
+        engine.struct.groups.lanes[0].by_leader = True
+        assert doing(engine, worker, lib.RC_DOING_WAIT)
+        process.stdin.write(b".")
+        process.stdin.flush()
+        with contextlib.ExitStack() as clients:
+            fill(lanes, clients, 1)
+            engine.wait_until(lambda _: pressures(engine)[1] == lib.RC_CONGESTED)
+            accept_all(lanes[1])  # by whoever: it is not judged by its queue then
+            engine.wait_until(lambda _: pressures(engine)[1] == lib.RC_BUSY)
+            assert spread(lanes, address, 40) == {1: 0, 2: 40}
+            os.kill(process.pid, signal.SIGKILL)
+        worker.pid = 0
+        for lane in lanes.values():
+            lane.close()
+
+
+def test_a_group_at_rest_is_not_looked_at(two):
+    """Nothing is due: the engine's descriptor does not become readable."""
+    engine, lanes, clients = two
+    clients.enter_context(connect(lanes[1].getsockname()))
+    clock = Clock()
+    while not any(accept_all(lane) for lane in lanes.values()):
+        clock.left_ms()
+    fd = engine.lib.rc_engine_fd(engine.pointer)
+    while engine.struct.sweep_at or select.select([fd], [], [], 0)[0]:
+        engine.wait(clock.left_ms())
+    assert pressures(engine) == {1: engine.lib.RC_FREE, 2: engine.lib.RC_FREE}
