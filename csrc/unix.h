@@ -78,6 +78,26 @@ bool rc_unix_node_at(const struct rc_unix_group *group, unsigned alias, struct r
 int rc_unix_name_it(const struct rc_unix_group *group, unsigned from, unsigned to);
 void rc_unix_unname(const struct rc_unix_group *group, unsigned alias);
 
+/* A bind that a child carries out; see unixerrand.c. */
+struct rc_unix_errand {
+    struct rc_grave grave;
+    struct rc_unix_errand *next;
+    struct rc_source source; /* pidfd of the child */
+    struct rc_later later;   /* whom to answer */
+    struct rc_worker *worker;
+    pid_t child, caller;
+    int *outcome; /* the child's, in memory shared with it: 0 or -errno */
+    int fd;       /* our duplicate of the socket */
+    uint64_t inode;
+    struct rc_unix_group *group; /* NULL: not known before the child has looked */
+    struct rc_unix_bound *bound;
+    int folder; /* of an alias: see bind_alike; or -1 */
+    char path[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
+};
+
+/* unixchild.c */
+pid_t rc_unix_child(const struct rc_unix_errand *errand);
+
 /* unixerrand.c */
 int rc_unix_errand_start(struct rc_engine *engine, const struct rc_call *call,
                          struct rc_unix_group *group, const char *path, unsigned alias,

@@ -48,6 +48,7 @@ def group_of(engine, sockets, address, count, heir_of=0, first=1):
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         sock = sockets(family)
         worker = engine.worker(number, heir_of)
+        engine.place(number, slot=number)
         assert engine.bind(worker, sock, address) == address
         lanes[number] = sock
     return lanes
@@ -182,6 +183,7 @@ def test_only_the_flows_of_a_dead_worker_move_and_come_back(engine, sockets, add
     assert 2 not in second
     # The successor takes the dead one's lane, and so its flows.
     heir, sock = engine.worker(5, 2), sockets()
+    engine.place(5, slot=2)
     assert engine.bind(heir, sock, address) == address
     engine.steer(1, 3, 4, 5)
     lanes[5] = sock
@@ -271,7 +273,7 @@ def test_a_socket_connected_to_one_peer_gets_that_peer_only(engine, sockets, add
 def test_a_program_fits_and_leaves_nobody_out_while_there_are_few(ffi, lib, count):
     choices = ffi.new("struct rc_choice[]", count)
     for at in range(count):
-        choices[at].index, choices[at].worker = at, at + 1
+        choices[at].index, choices[at].slot, choices[at].weight = at, at + 1, 1
     out = ffi.new("struct sock_filter[]", 4096)
     length = lib.rc_udp_build(choices, count, out, 4096)
     assert 0 < length < 1600
@@ -281,10 +283,10 @@ def test_a_program_fits_and_leaves_nobody_out_while_there_are_few(ffi, lib, coun
     assert lib.rc_udp_build(choices, count, out, length - 1) == -errno.E2BIG
 
 
-def test_the_lanes_of_one_worker_share_its_part(ffi, lib):
+def test_the_lanes_of_one_slot_share_its_part(ffi, lib):
     choices = ffi.new("struct rc_choice[]", 3)
-    for at, worker in enumerate((1, 1, 2)):
-        choices[at].index, choices[at].worker = at, worker
+    for at, slot in enumerate((1, 1, 2)):
+        choices[at].index, choices[at].slot, choices[at].weight = at, slot, 1
     out = ffi.new("struct sock_filter[]", 4096)
     length = lib.rc_udp_build(choices, 3, out, 4096)
     assert {one.k for one in out[0:length] if one.code == 0x06} == {0, 1, 2}
