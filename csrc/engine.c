@@ -83,6 +83,7 @@ static void free_memory(struct rc_engine *engine)
             free(group->lanes[at]);
         }
         free(group->lanes);
+        free(group->flows);
         free(group);
     }
     while (engine->watches) {
@@ -118,9 +119,12 @@ static void close_all(const struct rc_engine *engine)
         close_if_open(worker->child_channel);
         close_if_open(worker->doing_fd);
     }
-    for (const struct rc_group *group = engine->groups; group; group = group->next)
+    for (const struct rc_group *group = engine->groups; group; group = group->next) {
         for (unsigned at = 0; at < group->count; at++)
             close_if_open(group->lanes[at]->source.fd);
+        if (group->flows)
+            rc_udp_plan_close(group->flows);
+    }
     for (const struct rc_shim_caller *caller = engine->callers; caller; caller = caller->next)
         close_if_open(caller->source.fd);
     close_if_open(engine->timer.fd);

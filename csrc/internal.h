@@ -273,6 +273,8 @@ struct rc_group {
     bool held;                /* where only lanes without a holder are left, the sink is better */
     struct rc_kernel *kernel; /* the engine's, or NULL */
     struct rc_kernel_plan plan;
+    struct rc_udp_plan *flows; /* of a UDP group; NULL: there is none */
+    unsigned flows_stay_ms;    /* 0: not to be had */
 };
 
 struct rc_engine;
@@ -382,6 +384,14 @@ bool rc_socket_readable(int fd);
 int rc_udp_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                  unsigned room);
 int rc_udp_attach(int fd, const struct rc_choice *choices, unsigned count);
+unsigned rc_udp_owner(const struct rc_choice *choices, unsigned count, uint32_t bucket);
+
+/* udpkernel.c */
+struct rc_udp_plan;
+int rc_udp_steer(struct rc_group *group, const struct rc_choice *choices, unsigned count);
+void rc_udp_forget(struct rc_group *group, struct rc_lane *lane);
+void rc_udp_plan_close(const struct rc_udp_plan *plan);
+void rc_udp_plan_free(struct rc_group *group);
 
 /* lanes.c */
 struct rc_group *rc_group_find(struct rc_engine *engine, const struct rc_key *key);
@@ -564,6 +574,7 @@ struct rc_engine {
     bool expects_paths;          /* workers will bind AF_UNIX paths */
     enum rc_policy policy;
     struct rc_kernel *kernel; /* NULL: no steering by eBPF */
+    unsigned flows_stay_ms;   /* UDP flows of who retires; 0: not at all */
     struct rc_watch *watches;
     struct rc_shim shim;
     struct rc_shim_caller *callers;

@@ -110,7 +110,7 @@ static int group_attach(struct rc_group *group, unsigned limit)
         choices[count++] = (struct rc_choice){.index = lane_index(group->sink)};
     int error = count == 0 ? 0
                 : group->key.type == SOCK_DGRAM
-                    ? rc_udp_attach(lane, choices, count)
+                    ? rc_udp_steer(group, choices, count)
                     : rc_steering_attach(lane, group->policy, choices, count, NULL);
     if (count && !error)
         group->plan.attached = false;
@@ -194,6 +194,7 @@ struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key
     group->zero_index = -1;
     group->policy = engine->policy;
     group->kernel = key->type == SOCK_STREAM ? engine->kernel : NULL;
+    group->flows_stay_ms = key->type == SOCK_DGRAM ? engine->flows_stay_ms : 0;
     group->next = engine->groups;
     engine->groups = group;
     return group;
@@ -208,6 +209,7 @@ void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group)
         link = &(*link)->next;
     *link = group->next;
     rc_kernel_plan_free(&group->plan);
+    rc_udp_plan_free(group);
     free(group->lanes);
     rc_bury(engine, group);
 }
@@ -235,6 +237,7 @@ static void lane_take_out(struct rc_lane *lane)
     struct rc_group *group = lane->group;
     rc_lane_calm(lane);
     rc_kernel_forget(group, lane);
+    rc_udp_forget(group, lane);
     group->lanes[lane_index(lane)] = group->lanes[group->count - 1];
     group->count--;
 }

@@ -85,7 +85,8 @@ static unsigned within(const struct rc_choice *choices, unsigned count, uint32_t
     return choices[last].index;
 }
 
-static unsigned owner(const struct rc_choice *choices, unsigned count, uint32_t bucket)
+/* The index of the lane that has the bucket. */
+unsigned rc_udp_owner(const struct rc_choice *choices, unsigned count, uint32_t bucket)
 {
     unsigned best = 0;
     for (unsigned at = 1; at < count; at++)
@@ -107,7 +108,7 @@ int rc_udp_build(const struct rc_choice *choices, unsigned count, struct sock_fi
     if (count > 1)
         emit_hash(&text, buckets);
     for (uint32_t bucket = 0; bucket < buckets; bucket++) {
-        unsigned index = owner(choices, count, bucket);
+        unsigned index = rc_udp_owner(choices, count, bucket);
         if (used == 0 || runs[used - 1].index != index)
             runs[used++] = (struct rc_leaf){bucket, index};
     }

@@ -161,6 +161,14 @@ bool rc_unix_errand_elsewhere(const struct rc_engine *engine, const struct rc_un
     return errand;
 }
 
+/* Of a child that was killed: it may have bound already. */
+static void undo(struct rc_unix_errand *errand)
+{
+    clear_folder(errand);
+    if (errand->group && (errand->bound->alias || is_bound(errand->fd)))
+        rc_unix_unname(errand->group, errand->bound->alias);
+}
+
 /* A bind of `path` for that call; at an alias of the group's, or at the address. */
 int rc_unix_errand_start(struct rc_engine *engine, const struct rc_call *call,
                          struct rc_unix_group *group, const char *path, unsigned alias,
@@ -192,7 +200,7 @@ int rc_unix_errand_start(struct rc_engine *engine, const struct rc_call *call,
         snprintf(errand->path, sizeof errand->path, "%s", path);
         error = start_child(engine, errand);
         if (error)
-            clear_folder(errand);
+            undo(errand);
     }
     if (error) {
         errand_free(engine, errand);
@@ -258,13 +266,12 @@ void rc_unix_errand_ended(struct rc_engine *engine, struct rc_source *source)
     struct rc_unix_errand *errand = RC_CONTAINER(source, struct rc_unix_errand, source);
     reap(errand);
     int error = is_bound(errand->fd) ? 0 : *errand->outcome ? *errand->outcome : -EIO;
-    clear_folder(errand);
-    if (!errand->worker) {
-        if (errand->bound->alias)
-            rc_unix_unname(errand->group, errand->bound->alias);
+    if (!errand->worker) { /* it died meanwhile */
+        undo(errand);
         errand_free(engine, errand);
         return;
     }
+    clear_folder(errand);
     int known = find_group(engine, errand);
     error = error ? error : known;
     if (error == -EADDRINUSE && again(engine, errand)) {
@@ -330,9 +337,7 @@ void rc_unix_errands_free(struct rc_engine *engine)
         struct rc_unix_errand *errand = engine->errands;
         (void)syscall(SYS_pidfd_send_signal, errand->source.fd, SIGKILL, NULL, 0);
         reap(errand);
-        clear_folder(errand);
-        if (errand->bound->alias)
-            rc_unix_unname(errand->group, errand->bound->alias);
+        undo(errand);
         errand_free(engine, errand);
     }
 }

@@ -82,6 +82,7 @@ cdef extern from "recluster.h" nogil:
         RC_BALANCE_LEAST_CONNECTIONS
 
     int rc_balance(rc_engine *engine, rc_policy policy)
+    int rc_flows_stay(rc_engine *engine, unsigned int ms)
     int rc_balance_kernel(rc_engine *engine, const char **refused)
 
     struct rc_live:

@@ -255,6 +255,10 @@ cdef class Engine:
         """Which lane a new connection gets; before the first lane."""
         _check(rc_balance(self._alive(), POLICIES[policy]), "balance")
 
+    def flows_stay(self, double seconds):
+        """How long UDP flows stay with a worker that retires, where the kernel can do it."""
+        _check(rc_flows_stay(self._alive(), <unsigned int>(min(seconds, 1e6) * 1000)), "flows")
+
     def balance_kernel(self):
         """Have the kernel do it: None, or (what was refused, errno)."""
         cdef const char *refused = NULL

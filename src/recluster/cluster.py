@@ -115,6 +115,7 @@ class Cluster:
         try:
             door = choose(self._engine, self.options.door, self._story.line)
             self._balance = balancing.choose(self._engine, self.options, self._story.line)
+            self._engine.flows_stay(self.options.drain_settle)
             # A host's descriptors are the host's own.
             activation = os.environ if self._may_fork else {}
             unneeded = give(self._engine, self.options.bind, activation, self._story.line)

@@ -148,7 +148,7 @@ class Running:
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=self._stderr,
-            preexec_fn=preexec_fn,  # noqa: PLW1509
+            preexec_fn=preexec_fn,
         )
         os.close(inherited)
         self.pidfd = Pidfd(self.process.pid)

@@ -26,9 +26,11 @@ class Activated(Running):
         super().__init__(*args, cwd=cwd, env=env)
 
     def _popen(self, command, **more):
-        inherited = more.pop("pass_fds")
+        inherited, before = more.pop("pass_fds"), more.pop("preexec_fn", None)
 
         def place():
+            if before:
+                before()
             # Not over the events' pipe, nor over each other.
             high = [os.dup2(fd.fileno(), 200 + at) for at, fd in enumerate(self.sockets)]
             for at, fd in enumerate(high):

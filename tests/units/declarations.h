@@ -27,6 +27,7 @@ enum rc_policy {
     RC_BALANCE_WEIGHTED, RC_BALANCE_ROUND_ROBIN, RC_BALANCE_LEAST_CONNECTIONS, ...
 };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
+int rc_flows_stay(rc_engine *engine, unsigned ms);
 int rc_balance_kernel(rc_engine *engine, const char **refused);
 enum rc_door_kind { RC_DOOR_NOTIFY, RC_DOOR_PRELOAD, ... };
 struct rc_event {
