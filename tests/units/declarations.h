@@ -158,7 +158,12 @@ struct rc_kernel { struct rc_tally *tallies; ...; };
 struct rc_side { uint32_t workers, lanes, sink; uint32_t entry[...]; ...; };
 struct rc_plan { uint64_t version, cursor; struct rc_side side[2]; ...; };
 struct rc_kernel_plan { struct rc_plan *shared; int program; bool attached; ...; };
-struct rc_group { struct rc_lane **lanes, *sink; unsigned count; struct rc_kernel_plan plan; ...; };
+struct rc_group {
+    struct rc_lane **lanes, *sink;
+    unsigned count, flows_stay_ms;
+    struct rc_kernel_plan plan;
+    ...;
+};
 struct rc_engine {
     int epoll;
     int64_t sweep_at;
