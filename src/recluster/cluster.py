@@ -6,14 +6,12 @@ Owns the public API and everything with a side effect; decides nothing that
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +19,16 @@ from . import _engine, balancing, commands
 from .checks import OptionError, canary_part, weights_of
 from .control import Control, open_control
 from .doors import ClusterError, choose
-from .draining import Facts
 from .events import NOTICED, Callback, Emitter, Event
+from .executor import Executor
 from .handle import ReloadHandle
 from .inherit import give
 from .launch import Program, Target
 from .lifecycle import ENDED
+from .meanings import Meanings
 from .options import Options
 from .population import Population
-from .signals import Signals, catches
+from .signals import Signals
 from .socketfile import Refused
 from .spawner import Spawner
 from .story import Story, signal_name, to_stderr
@@ -88,14 +87,13 @@ class Cluster:
         self._signals: Signals | None = None
         self._control: Control | None = None
         self._spawner: Spawner | None = None
+        self._executor: Executor | None = None
         self._balance = ""
         self._on_fork: list[Callable[[], object]] = []
         self._may_fork = False  # the command line's privilege: its process is only a master
         self._watched: dict[int, Callable[[], object]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._working = False
-        self._unreleased: set[int] = set()
-        self._interrupts = 0
         self._put_off = 0
         self.exit_code: int | None = None
         """What the command line exits with; None while the cluster lives."""
@@ -122,8 +120,12 @@ class Cluster:
             self._program.hide(unneeded)
             self._spawner = Spawner(self._engine, self._program, door, self._may_fork)
             self._spawner.on_fork += self._on_fork
+            self._executor = Executor(
+                self._engine, self._population, self._workers, self.options, self._story
+            )
             if signals or subreaper:
-                self._signals = Signals(self, self._engine, self._act_on)
+                meanings = Meanings(self, self._story.line)
+                self._signals = Signals(self, self._engine, meanings.act)
             self._control = open_control(self, self._story.line)
             if self._control:
                 self._spawner.on_fork.append(self._control.abandon)
@@ -285,6 +287,15 @@ class Cluster:
             if slot.wanted:
                 active[index] = self._workers[slot.serving.id] if slot.serving else None
         return active
+
+    def size(self) -> int:
+        """How many slots are wanted: what `scale` was last told, or `workers`."""
+        slots = self._population.slots.values()
+        return sum(slot.wanted and not slot.surplus for slot in slots)
+
+    def signal(self, worker: Worker, number: int) -> bool:
+        """Send a signal to the worker's process. False if it is gone."""
+        return self._engine is not None and worker.alive and self._engine.signal(worker.key, number)
 
     def send(self, worker: Worker, message: Any) -> bool:
         """Queue a message for the worker. False if its channel is closed, or full
@@ -475,75 +486,17 @@ class Cluster:
             self._engine.deadline(self._population.deadline())
 
     def _carry_out(self, command: commands.Command) -> None:
-        engine = self._alive()
-        now = time.monotonic()
+        engine, now = self._alive(), time.monotonic()
         if isinstance(command, commands.Spawn):
             self._spawn(command, now)
             # The first of many stand in bind already. (A deadline that is heard
             # here is set again after the commands.)
             if command.worker % SPAWNS_AT_A_TIME == 0:
                 self._hear(engine.wait(0), nested=True)
-        elif isinstance(command, commands.Live):
-            try:
-                engine.steer(command.workers, command.weights)
-                self._story.over("steer")
-            except OSError as error:
-                self._story.once("steer", f"cannot steer: {error.strerror}; retrying")
-                self._population.steering_failed(now)
-            for key in list(self._unreleased):
-                self._release_worker(key, now)
-        elif isinstance(command, commands.Retired):
-            with contextlib.suppress(
-                OSError, AttributeError
-            ):  # a sandbox without sock_diag: less is known
-                engine.drain_begin(command.workers)
-        elif isinstance(command, commands.Disconnect):
-            engine.send(command.worker, b'{"cmd": "disconnect"}')
-        elif isinstance(command, commands.Leave):
-            engine.signal(command.worker, self.options.stop_signal)
-        elif isinstance(command, commands.Abort):
-            engine.signal(command.worker, signal.SIGABRT)
-        elif isinstance(command, commands.Kill):
-            engine.kill(command.worker)
-        elif isinstance(command, commands.Inspect):
-            self._population.inspected(command.worker, self._facts(command.worker), now)
-        elif isinstance(command, commands.Release):
-            self._release_worker(command.worker, now)
-        elif isinstance(command, commands.CloseLanes):
-            engine.close_lanes()
-        elif isinstance(command, commands.FindDeaf):
-            engine.deaf(command.worker)
-        elif isinstance(command, commands.Hold):
-            try:
-                engine.hold(command.address.encode(), command.on)
-            except OSError:
-                self._population.steering_failed(now)
         elif isinstance(command, commands.Notice):
             self._notice(command)
-
-    def _release_worker(self, key: int, now: float) -> None:
-        """Its lanes leave their groups; without memory for the programs that this
-        takes, with the next `Live`."""
-        self._unreleased.discard(key)
-        try:
-            self._alive().release(key)
-        except OSError:
-            self._unreleased.add(key)
-            self._population.steering_failed(now)
-            return
-        self._workers.pop(key, None)
-
-    def _facts(self, key: int) -> Facts:
-        engine, worker = self._alive(), self._workers.get(key)
-        stoppable = worker is not None and catches(worker.pid, self.options.stop_signal)
-        try:
-            connections, owing, quiet, half_open, queued = engine.drain_look(key)
-        except OSError:
-            queued = engine.queued(key)
-            stranded = engine.deaf(key) if queued else 0
-            return Facts(queued, catches_stop=stoppable, stranded=stranded)
-        stranded = engine.deaf(key) if queued else 0
-        return Facts(queued, half_open, connections, owing, quiet, stoppable, stranded)
+        elif self._executor is not None:
+            self._executor.carry_out(command, now)
 
     def _end(self, code: int) -> None:
         self.exit_code = code
@@ -623,37 +576,3 @@ class Cluster:
         except OSError as error:
             self._population.spawn_failed(command.worker, error.strerror or str(error), now)
             self._workers.pop(command.worker, None)
-
-    # ---- signals ---------------------------------------------------------------------
-
-    def _act_on(self, number: int) -> None:
-        """The meaning of a signal to the master."""
-        if number == signal.SIGHUP and self._signals and self._signals.terminal_closed():
-            self._story.line("the terminal was closed: shutting down")
-            self.shutdown()
-        elif number in (signal.SIGUSR2, signal.SIGHUP):
-            self.reload()
-        elif number == signal.SIGTERM:
-            self.shutdown()
-        elif number == signal.SIGINT:
-            self._interrupts += 1
-            if self._interrupts > 1:
-                self.terminate()
-            else:
-                self.shutdown()
-        elif number == signal.SIGQUIT:
-            self.terminate()
-        elif number in (signal.SIGTTIN, signal.SIGTTOU):
-            slots = self._population.slots.values()
-            count = sum(slot.wanted and not slot.surplus for slot in slots)
-            try:
-                self.scale(max(1, count + (1 if number == signal.SIGTTIN else -1)))
-            except OptionError as error:
-                self._story.line(str(error))
-        elif number == signal.SIGUSR1:
-            self._pass_on(self.workers(), number)
-
-    def _pass_on(self, workers: Iterable[Worker], number: int) -> None:
-        for worker in workers:
-            if catches(worker.pid, number):
-                self._alive().signal(worker.key, number)

@@ -1,4 +1,4 @@
-"""Signals of the master: which mean what, and how they arrive.
+"""Signals of the master: which are handled, and how they arrive.
 
 In a single-threaded program they are blocked and read from the engine's
 signalfd. With other threads that cannot work (the kernel gives a signal to any
@@ -10,7 +10,6 @@ instead of ours.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import threading
@@ -32,14 +31,6 @@ HANDLED = (
 )
 
 
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
-
-
 class Watcher(Protocol):
     """What a Cluster offers."""
 
@@ -58,7 +49,6 @@ class Signals:
         self._pipe: tuple[socket.socket, socket.socket] | None = None
         self._wakeup = -1
         self._pending: list[int] = []
-        self._had_terminal = _has_terminal()
         if threading.active_count() == 1:
             engine.signals(HANDLED)
         elif threading.current_thread() is threading.main_thread():
@@ -97,10 +87,6 @@ class Signals:
             handler(number, None)
         else:
             self._act(number)
-
-    def terminal_closed(self) -> bool:
-        """There was a controlling terminal, and it is gone (open: ENXIO)."""
-        return self._had_terminal and not _has_terminal()
 
     def close(self) -> None:
         for number, handler in self._before.items():

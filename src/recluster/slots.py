@@ -31,6 +31,7 @@ LOOK_EVERY = 0.1  # seconds between two looks at a retired worker's queue
 LANE_GRACE = 1.0  # how long a ready worker may still open further addresses
 CANCEL_GRACE = 5.0  # what a worker that never served gets between TERM and KILL
 ABORT_GRACE = 2.0  # between SIGABRT and SIGKILL: to write the stack
+APART = 0.05  # seconds between two of a generation that settle
 HURRY_GRACE = 10.0  # between stop signal and SIGKILL when too many generations drain
 
 
@@ -130,14 +131,17 @@ class Slots:
 
     def _retire(self, members: list[Member], now: float) -> None:
         settle = self.options.drain_settle
+        # Not all at once: an interpreter that ends takes a CPU for a while, and
+        # clients of those that serve feel it when many do.
+        apart = 0.0 if self.closing or not members else min(APART, settle / len(members))
         if members:
             self._do(Retired(tuple(member.id for member in members)))
-        for member in members:
+        for order, member in enumerate(members):
             member.hung_since = None
             member.retired_at = now
-            member.settle_until = now + settle
+            member.settle_until = now + settle + order * apart
             if member.state is not State.ABORTED:
-                member.deadline = now + max(self.options.timeout, settle)
+                member.deadline = max(now + self.options.timeout, member.settle_until)
             self._event(member, Event.RETIRE, now)
         self._limit_draining(now)
 

@@ -208,11 +208,15 @@ class Load:
 
     def more(self, count, timeout=GENEROUS):
         """Wait until so many more connections have been begun and answered."""
+        self.until(lambda fresh: len(fresh) >= count, timeout)
+
+    def until(self, enough, timeout=GENEROUS):
+        """Wait until `enough` says so of the answers to connections begun from now on."""
         now, known = time.monotonic(), len(self.answers)
 
         def come():
-            fresh = (answer.began > now for answer in self.answers[known:])
-            return self._stopping or sum(fresh) >= count
+            fresh = [answer for answer in self.answers[known:] if answer.began > now]
+            return self._stopping or enough(fresh)
 
         with self._changed:
             assert self._changed.wait_for(come, timeout), "the load makes no progress"

@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from clients import answers, connect, read_answer, send_request
+from clients import all_answer, answers, connect, read_answer, send_request
 from harness import Running, stop
 
 FAST = ("--respawn", 0, "--drain-settle", 0.2)
@@ -32,7 +32,7 @@ def test_hung_worker_is_avoided_until_it_takes(apps):
         running.wait_each("ready", 3)
         stop(running.pids()[0])
         pid, waiting = hang(running, 0)
-        assert {answer["worker"] for answer in answers(running.port, 60)} == {"1", "2"}
+        all_answer(running.port, {"1", "2"}, by=("worker",))
         os.kill(pid, signal.SIGCONT)
         served = [read_answer(connection) for connection in waiting]
         assert pid in {answer["pid"] for answer in served}

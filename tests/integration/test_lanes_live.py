@@ -9,7 +9,7 @@ import shutil
 import signal
 
 import pytest
-from clients import Load, answered, answers, queue, read_all
+from clients import Load, all_answer, answered, answers, queue, read_all
 from harness import Pidfd, Running, bind_again, descendants, stop
 
 QUEUED = 200
@@ -130,7 +130,7 @@ def test_children_die_with_their_worker(apps):
             load.more(20)
         assert len(load.failures()) <= 1  # what the killed one had accepted
         child.close()
-        assert {answer["worker"] for answer in answers(running.port, 40)} == {"0", "1"}
+        all_answer(running.port, {"0", "1"}, by=("worker",))
         assert running.end() == 0
 
 
@@ -150,7 +150,7 @@ def test_children_that_left_the_group_hold_nothing_up(apps):
                     for pid in before.values():
                         running.wait_for("exit", pid=pid)
             current = set(running.pids().values())
-            assert {answer["pid"] for answer in answers(running.port, 100)} == current
+            all_answer(running.port, current)
             assert running.end() == 0
         finally:
             for stray in strays:

@@ -1,0 +1,312 @@
+"""The population in chosen stories: what each promise looks like from command to command."""
+
+import pytest
+
+from recluster import commands as c
+from recluster import population as p
+from recluster.draining import Facts
+from recluster.lifecycle import State
+from recluster.options import Options
+
+ADDRESSES = ("a:1", "b:2")
+
+
+def test_a_reload_that_fails_changes_nothing():
+    people = p.Population(Options.make({"workers": 2, "boots": 2}, {}), lambda: 0.5)
+    people.start(0.0)
+    for key in (1, 2):
+        people.online(key, 0.1)
+        people.listening(key, "a:1", 0.1)
+    people.take()
+    people.reload(1.0)
+    assert {one.worker for one in people.take() if isinstance(one, c.Spawn)} == {3, 4}
+    people.listening(3, "a:1", 1.2)
+    people.failed(4, "SyntaxError: invalid syntax")
+    people.exited(4, 1, 1.3)
+    commands = people.take()
+    assert not [one for one in commands if isinstance(one, c.Live)]
+    (reload,) = (one for one in commands if isinstance(one, c.Notice) and one.name == "reload")
+    assert not reload.details["ok"]
+    assert "worker 1" in reload.details["why"]
+    assert "SyntaxError" in reload.details["why"]
+    assert {slot.serving.id for slot in people.slots.values()} == {1, 2}
+
+
+def test_the_wrong_port_never_takes_over():
+    people = p.Population(Options.make({"workers": 1, "ready_timeout": 9}, {}), lambda: 0.5)
+    people.start(0.0)
+    people.listening(1, "a:1", 0.1)
+    people.reload(1.0)
+    people.listening(2, "b:2", 1.1)
+    people.tick(5.0)
+    assert people.slots[0].serving.id == 1
+    people.tick(10.1)
+    (reload,) = (one for one in people.take() if isinstance(one, c.Notice) and one.name == "reload")
+    assert "never listened on a:1 within 9 s" in reload.details["why"]
+
+
+def test_an_address_that_went_is_told_after_a_grace():
+    people = p.Population(Options.make({"workers": 1}, {}), lambda: 0.5)
+    people.start(0.0)
+    for address in ("a:1", "b:2"):
+        people.listening(1, address, 0.1)
+    people.reload(1.0)
+    people.listening(2, "a:1", 1.1)
+    assert people.reloading
+    people.tick(people.deadline())
+    (reload,) = (one for one in people.take() if isinstance(one, c.Notice) and one.name == "reload")
+    assert reload.details["ok"]
+    assert reload.details["went"] == ["b:2"]
+
+
+def served(**given):
+    """Two addresses, one worker each slot, all serving since 0.1."""
+    people = p.Population(Options.make({"workers": 1, "hold": 5, **given}, {}), lambda: 0.5)
+    people.start(0.0)
+    for key in list(people.members):
+        for address in ADDRESSES:
+            people.listening(key, address, 0.1)
+    people.take()
+    return people
+
+
+def did(people, kind):
+    return [one for one in people.take() if isinstance(one, kind)]
+
+
+def test_a_worker_that_stops_listening_is_replaced_first():
+    people = served()
+    people.deaf(1, "a:1", False, 3.0)
+    assert people.deadline() == 3.0
+    people.tick(3.0)
+    commands = people.take()
+    (spawn,) = (one for one in commands if isinstance(one, c.Spawn))
+    assert (spawn.slot, spawn.heir_of) == (0, 1)
+    assert [one.name for one in commands if isinstance(one, c.Notice)] == ["deaf"]
+    assert people.slots[0].serving.id == 1
+    people.listening(2, "b:2", 3.1)
+    assert people.slots[0].serving.id == 1  # the successor has to listen where it did
+    people.listening(2, "a:1", 3.2)
+    assert people.slots[0].serving.id == 2
+    assert people.members[1].state is State.SETTLING
+
+
+def test_respawn_is_the_least_time_for_that_too():
+    people = served(respawn=4)
+    people.deaf(1, "a:1", False, 2.0)
+    assert people.deadline() == 4.0
+
+
+def test_one_process_of_several_gets_a_grace_and_listens_again():
+    people = served()
+    people.deaf(1, "a:1", True, 3.0)
+    assert people.deadline() == 4.0
+    people.listening(1, "a:1", 3.5)
+    people.tick(4.0)
+    assert not did(people, c.Spawn) and people.deadline() is None
+    people.deaf(1, "a:1", True, 5.0)
+    people.tick(6.0)
+    assert did(people, c.Spawn)
+
+
+def test_what_is_closed_while_it_starts_is_no_loss():
+    """A port that a program opens to see whether it is free."""
+    people = served(respawn=0)
+    people.deaf(1, "a:1", False, 0.5)  # it still has b:2
+    assert people.deadline() is None
+    people = p.Population(Options.make({"workers": 1, "respawn": 1}, {}), lambda: 0.5)
+    people.start(0.0)
+    people.listening(1, "probe:1", 0.1)  # that makes it ready
+    people.deaf(1, "probe:1", False, 0.2)
+    people.listening(1, "a:1", 0.3)
+    people.tick(2.0)
+    assert len(people.members) == 1 and people.deadline() is None
+
+
+def test_who_served_its_quota_and_ended_well_has_not_failed():
+    """No growing pauses for a server that ends every few seconds."""
+    people, now, key = served(), 0.1, 1
+    for _ in range(10):
+        now += 2.0
+        people.exited(key, 0, now)
+        assert people.deadline() == now
+        people.tick(now)
+        (spawn,) = did(people, c.Spawn)
+        key = spawn.worker
+        for address in ADDRESSES:
+            people.listening(key, address, now)
+
+
+def test_what_waits_in_the_lane_of_a_retired_deaf_worker_gets_a_relief():
+    people = served()
+    people.reload(1.0)
+    for address in ADDRESSES:
+        people.listening(2, address, 2.0)
+    assert people.members[1].state is State.SETTLING
+    people.take()
+    people.inspected(1, Facts(queued=3, stranded=3), 2.1)
+    (spawn,) = did(people, c.Spawn)
+    assert spawn.heir_of == 1
+    people.inspected(1, Facts(queued=3, stranded=3), 2.2)  # one is on its way
+    assert not did(people, c.Spawn)
+    people.exited(spawn.worker, 1, 2.3)
+    people.gone(spawn.worker, 2.3)
+    people.inspected(1, Facts(queued=3, stranded=3), 2.4)
+    assert did(people, c.Spawn)
+    people.exited(1, 0, 2.5)
+    people.gone(1, 2.5)
+    people.inspected(1, Facts(queued=3), 2.5)  # it is still on its way
+    assert not did(people, c.Spawn)
+    people.exited(4, 1, 2.6)
+    people.gone(4, 2.6)
+    people.inspected(4, Facts(), 2.6)
+    assert c.Inspect(1) in people.take()
+    people.inspected(1, Facts(queued=3), 2.6)
+    assert did(people, c.Spawn)
+
+
+def test_an_old_worker_kept_by_bake_that_gives_up_is_no_way_back():
+    people = served(bake=60)
+    people.reload(1.0)
+    for address in ADDRESSES:
+        people.listening(2, address, 2.0)
+    people.deaf(1, "a:1", False, 3.0)
+    assert people.members[1].state is State.SETTLING
+    people.exited(2, 1, 4.0)
+    assert people.slots[0].serving is None and people.slots[0].spawn_at is not None
+
+
+# ---- hold --------------------------------------------------------------------------------
+
+
+def holds(people):
+    return [(one.address, one.on) for one in did(people, c.Hold)]
+
+
+def test_37_an_address_without_any_worker_is_held_after_a_while():
+    people = served(respawn=100)
+    people.exited(1, -9, 10.0)
+    people.tick(14.9)
+    assert not holds(people)
+    assert people.deadline() == 15.0
+    people.tick(15.0)
+    assert holds(people) == [("a:1", True), ("b:2", True)]
+    people.tick(101.0)
+    people.listening(2, "a:1", 102.0)
+    commands = people.take()
+    assert [one for one in commands if isinstance(one, c.Hold)] == [
+        c.Hold("a:1", False), c.Hold("b:2", False)
+    ]  # fmt: skip
+    told = [one.details for one in commands if isinstance(one, c.Notice) and one.name == "hold"]
+    assert told == [{"address": "a:1", "held": False, "seconds": 92.0}]  # nobody serves b:2
+    people.listening(2, "b:2", 103.0)
+    assert not holds(people) and people.deadline() is None
+
+
+def test_37_nor_is_one_whose_only_worker_is_deaf_taken_for_alive():
+    people = served(respawn=100)
+    people.deaf(1, "a:1", False, 10.0)
+    people.tick(15.0)
+    assert holds(people) == [("a:1", True)]
+
+
+def test_37_while_one_slot_serves_nothing_is_held():
+    people = served(workers=2, respawn=100)
+    people.exited(1, -9, 10.0)
+    people.deaf(2, "a:1", True, 10.0)  # it has another lane there
+    assert people.deadline() > 15.0
+    people.tick(50.0)
+    assert not holds(people)
+
+
+def test_37_an_address_that_only_a_draining_generation_has_is_not_held():
+    people = served()
+    people.reload(1.0)
+    people.listening(2, "b:2", 1.1)
+    people.tick(people.deadline())
+    assert people.slots[0].serving.id == 2
+    people.exited(1, 0, 3.0)
+    people.tick(60.0)
+    assert not holds(people)
+
+
+def test_37_a_boot_that_takes_long_is_not_held():
+    people = p.Population(Options.make({"workers": 1, "hold": 5}, {}), lambda: 0.5)
+    people.start(0.0)
+    people.online(1, 0.1)
+    people.tick(30.0)
+    assert not holds(people)
+
+
+@pytest.mark.parametrize("hold", [0, None])
+def test_37_hold_can_be_switched_off(hold):
+    people = served(respawn=100, hold=hold)
+    people.exited(1, -9, 10.0)
+    people.tick(60.0)
+    assert not holds(people)
+
+
+def test_37_a_shutdown_ends_it():
+    people = served(respawn=100)
+    people.exited(1, -9, 10.0)
+    people.shutdown(11.0)
+    people.take()
+    people.tick(60.0)
+    assert not holds(people)
+
+
+def test_boots_that_fail_are_forgotten():
+    """A slot whose code is broken for a night must not keep each of its tries."""
+    options = Options.make({"workers": 1, "respawn": 1, "backoff": 0}, {})
+    people = p.Population(options, lambda: 0.5)
+    people.start(0.0)
+    people.listening(1, "a:1", 0.1)
+    people.exited(1, -9, 0.2)
+    people.gone(1, 0.2)
+    people.take()
+    newest = 1
+    for _ in range(50):
+        people.tick(people.deadline())
+        spawns = [one for one in people.take() if isinstance(one, c.Spawn)]
+        if spawns:
+            ((newest, heir_of),) = [(one.worker, one.heir_of) for one in spawns]
+            assert heir_of == 1  # its lane waits all the time
+            people.exited(newest, 1, newest + 0.5)
+            people.gone(newest, newest + 0.5)
+            for one in people.take():
+                if isinstance(one, c.Inspect):
+                    people.inspected(one.worker, Facts(), newest + 0.5)
+        assert people.members.keys() <= {1, newest}
+    assert newest > 20
+
+
+def test_so_many_boot_at_a_time():
+    """And when the last is ready all take over in one step."""
+    people = p.Population(Options.make({"workers": 3, "boots": 1}, {}), lambda: 0.5)
+    people.start(0.0)
+    for key in (1, 2, 3):
+        people.listening(key, "a:1", 0.1)
+    people.take()
+    people.reload(1.0)
+    for key, more in ((4, {5}), (5, {6}), (6, set())):
+        people.take()
+        people.listening(key, "a:1", 1.1)
+        found = people.take()
+        assert {one.worker for one in found if isinstance(one, c.Spawn)} == more
+        live = [one.workers for one in found if isinstance(one, c.Live)]
+        assert live == ([] if more else [frozenset({4, 5, 6})])
+
+
+def test_those_that_take_leave_settle_one_after_another():
+    """In a reload; when all ends there is nobody whose clients would feel it."""
+    people = p.Population(Options.make({"workers": 4, "boots": 4}, {}), lambda: 0.5)
+    people.start(0.0)
+    for key in (1, 2, 3, 4):
+        people.listening(key, "a:1", 0.1)
+    people.reload(1.0)
+    for key in (5, 6, 7, 8):
+        people.listening(key, "a:1", 2.0)
+    settle = [people.members[key].settle_until for key in (1, 2, 3, 4)]
+    assert len(set(settle)) == 4 and min(settle) >= 3.0 and max(settle) <= 4.0
+    people.shutdown(10.0)
+    assert {people.members[key].settle_until for key in (5, 6, 7, 8)} == {11.0}
