@@ -2,6 +2,7 @@
 PYTHON ?= python3
 ASAN = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
        ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
+SANITIZED ?= -m "not peer" --ignore tests/models
 C_FILES = $(wildcard csrc/*.c csrc/*.h csrc/preload/*.c csrc/preload/*.h csrc/bpf/*.c csrc/bpf/shared.h bench/*.c tests/units/*.c)
 
 help: ## this list
@@ -26,12 +27,12 @@ format: ## put everything into shape
 	$(PYTHON) -m ruff check --fix -q . ; $(PYTHON) -m ruff format -q .
 	clang-format -i $(C_FILES)
 
-sanitize: ## the suite with the engine under ASan and UBSan
+sanitize: ## what runs C code, with the engine under ASan and UBSan (SANITIZED= for the whole suite)
 	rm -rf build # objects of another build would be taken for up to date
 	RECLUSTER_SANITIZE=1 $(PYTHON) -m pip install -q --disable-pip-version-check --force-reinstall --no-deps .
 	rm -rf build
 	cd / && nm -D "$$($(PYTHON) -c 'import importlib.util as u; print(u.find_spec("recluster._engine").origin)')" | grep -q __asan_
-	$(ASAN) RECLUSTER_SANITIZE=1 $(PYTHON) -m pytest
+	$(ASAN) RECLUSTER_SANITIZE=1 $(PYTHON) -m pytest $(SANITIZED)
 
 figures: ## measure how connections are accepted, into build/figures (two hours, a quiet machine)
 	mkdir -p build/figures

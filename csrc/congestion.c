@@ -285,7 +285,7 @@ enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane)
 bool rc_lane_stuck(const struct rc_lane *lane)
 {
     const struct rc_pressure *pressure = &lane->pressure;
-    if (lane->group->kernel)
+    if (rc_group_exact(lane->group))
         return pressure->congested && now_us() - pressure->marked_at >= EXACT_STUCK_US;
     return pressure->congested && pressure->interval > STUCK_US;
 }

@@ -119,13 +119,19 @@ static int keep_unix(struct rc_engine *engine, int fd, bool ours)
     return error;
 }
 
-static int keep_lane(struct rc_engine *engine, const struct rc_key *key, int fd)
+static int keep_lane(struct rc_engine *engine, const struct rc_key *key, int fd, bool ours)
 {
     if (rc_group_find(engine, key))
         return -EEXIST;
     struct rc_group *group = rc_group_new(engine, key);
     struct rc_lane *lane = calloc(1, sizeof *lane);
     int error = group && lane ? rc_group_append(group, lane) : -ENOMEM;
+    if (group && !ours) {
+        /* A program stays on a socket that outlives us. A classic one then answers
+         * with an index that there is not, which is as none; eBPF with a refusal. */
+        group->kernel = NULL;
+        group->flows_stay_ms = 0;
+    }
     if (!error) {
         lane->source.fd = -1;
         lane->worker = engine->nobody;
@@ -176,8 +182,8 @@ int rc_inherit(rc_engine *engine, int given, int ours)
         if (!error)
             error = rc_key_of(fd, &address, &key);
         if (!error)
-            error =
-                may_join(fd, &key) ? keep_lane(engine, &key, fd) : keep_internet(engine, &key, fd);
+            error = may_join(fd, &key) ? keep_lane(engine, &key, fd, ours)
+                                       : keep_internet(engine, &key, fd);
     }
     if (error)
         rc_close(&fd);

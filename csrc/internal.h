@@ -277,6 +277,13 @@ struct rc_group {
     unsigned flows_stay_ms;    /* 0: not to be had */
 };
 
+/* Whether turns or counts were asked for by name: then they are kept to. In auto
+ * the kernel's count is one help of several, and who is congested is avoided. */
+static inline bool rc_group_exact(const struct rc_group *group)
+{
+    return group->kernel && group->policy != RC_BALANCE_AUTO;
+}
+
 struct rc_engine;
 
 /* One trapped bind or listen, however it came. */
@@ -451,16 +458,9 @@ enum rc_doing {
 };
 enum rc_doing rc_worker_doing(struct rc_worker *worker);
 
-/* steering.c; the choice by weights in weighted.c, by address in sticky.c */
-
+/* text.c */
 struct sock_filter;
 enum { RC_PROGRAM_MAX = 4096 };
-struct rc_choice {
-    unsigned index;  /* position in the group */
-    uint32_t worker; /* equal numbers share one worker's part */
-    uint32_t slot;   /* for source_ip: equal numbers share one slot's part */
-    double weight;   /* the worker's part; where all are equal none need be given */
-};
 /* A program that is being written: no more than `room` of it is kept. */
 struct rc_text {
     struct sock_filter *out;
@@ -473,6 +473,14 @@ struct rc_leaf {
 };
 void rc_text_add(struct rc_text *text, uint16_t code, uint32_t k);
 void rc_text_search(struct rc_text *text, const struct rc_leaf *leaves, unsigned count);
+
+/* steering.c; the choice by weights in weighted.c, by address in sticky.c */
+struct rc_choice {
+    unsigned index;  /* position in the group */
+    uint32_t worker; /* equal numbers share one worker's part */
+    uint32_t slot;   /* for source_ip: equal numbers share one slot's part */
+    double weight;   /* the worker's part; where all are equal none need be given */
+};
 int rc_steering_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                       unsigned room);
 int rc_weighted_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,

@@ -145,7 +145,9 @@ static int kernel_open(struct rc_kernel *kernel, const char **refused)
 int rc_balance_kernel(rc_engine *engine, const char **refused)
 {
     *refused = "the policy";
-    if (engine->policy != RC_BALANCE_ROUND_ROBIN && engine->policy != RC_BALANCE_LEAST_CONNECTIONS)
+    bool turns = engine->policy == RC_BALANCE_ROUND_ROBIN;
+    if (!turns && engine->policy != RC_BALANCE_LEAST_CONNECTIONS &&
+        engine->policy != RC_BALANCE_AUTO)
         return -EINVAL;
     if (engine->groups || engine->kernel)
         return -EBUSY;
@@ -153,7 +155,7 @@ int rc_balance_kernel(rc_engine *engine, const char **refused)
     *refused = "memory";
     if (!kernel)
         return -ENOMEM;
-    kernel->policy = engine->policy;
+    kernel->policy = turns ? RC_BALANCE_ROUND_ROBIN : RC_BALANCE_LEAST_CONNECTIONS;
     kernel->lanes = kernel->marks = kernel->tallies_map = kernel->link = -1;
     kernel->taken[0] = true; /* nobody's */
     int error = kernel_open(kernel, refused);

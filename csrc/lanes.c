@@ -38,7 +38,7 @@ static enum level lane_level(const struct rc_lane *lane)
         level = RC_LEVEL_ORPHAN; /* it waits for a successor too */
     if (level != RC_LEVEL_LIVE)
         return level == RC_LEVEL_ORPHAN && !group->held ? ORPHAN : NEVER;
-    bool exact = group->policy == RC_BALANCE_WEIGHTED || group->weighed || group->kernel;
+    bool exact = group->policy == RC_BALANCE_WEIGHTED || group->weighed || rc_group_exact(group);
     if (group->policy == RC_BALANCE_SOURCE_IP || (exact && !rc_lane_stuck(lane)))
         return FREE;
     return (enum level)(FREE - rc_lane_pressure(lane));

@@ -108,8 +108,8 @@ enum rc_policy {
     RC_BALANCE_LEAST_CONNECTIONS,
 };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
-/* The last two by eBPF (CAP_BPF; CAP_NET_ADMIN too for the second); on failure
- * `refused` names what was. Without it they are at random. */
+/* The last two by eBPF (CAP_BPF; CAP_NET_ADMIN too for the second), and RC_BALANCE_AUTO
+ * as the second; on failure `refused` names what was. Without it they are at random. */
 int rc_balance_kernel(rc_engine *engine, const char **refused);
 /* How long a UDP flow stays with a worker that retires, where CAP_BPF is there. */
 int rc_flows_stay(rc_engine *engine, unsigned ms);

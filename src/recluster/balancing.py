@@ -19,13 +19,18 @@ EXACT = ("round_robin", "least_connections")
 def choose(engine: _engine.Engine, options: Options, say: Callable[[str], None]) -> str:
     """What is in use from now on, in words. Raises ClusterError where a policy
     that was asked for cannot be had. Before the first worker."""
-    engine.balance(options.balance)
-    if options.balance not in EXACT:
-        return "reuseport" if options.balance == "auto" else options.balance
+    wanted = options.balance
+    engine.balance(wanted)
+    if wanted != "auto" and wanted not in EXACT:
+        return wanted
     refused = engine.balance_kernel()
-    if refused is not None:
-        why = f"{refused[0]}: {os.strerror(refused[1])}"
-        raise ClusterError(f"balance {options.balance} is refused by the kernel here ({why})")
-    used = f"{options.balance} in the kernel"
+    why = f"{refused[0]}: {os.strerror(refused[1])}" if refused else ""
+    if refused and wanted in EXACT:
+        raise ClusterError(f"balance {wanted} is refused by the kernel here ({why})")
+    if wanted == "auto":
+        used = f"reuseport ({why})" if refused else "least_connections in the kernel"
+        say(f"new connections: auto is {used}")
+        return "reuseport" if refused else used
+    used = f"{wanted} in the kernel"
     say(f"new connections: {used}")
     return used

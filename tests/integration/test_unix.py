@@ -50,6 +50,7 @@ SERVERS = {
     "gunicorn": module(
         "gunicorn", "-b", "unix:PATH", "--log-level", "error", "wsgi_app:app", app="wsgi_app"
     ),
+    "granian": module("granian", "--uds", "PATH", "--interface", "asgi", "asgi_app:app"),
     "node": Server("node", ("--", "node", "unix_node.js", "PATH"), "unix_node.js"),
 }
 
