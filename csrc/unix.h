@@ -34,6 +34,8 @@ struct rc_unix_bound {
 
 #define RC_NO_GENERATION UINT32_MAX /* no worker has it yet (inherited.c) */
 
+enum { RC_UNIX_OWN_MAX = 64 }; /* addresses that one worker may have to itself */
+
 /* One listening socket, from which all workers of a generation accept. */
 struct rc_unix_lane {
     struct rc_grave grave;
@@ -77,6 +79,7 @@ void rc_unix_alias(const struct rc_unix_group *group, unsigned number, char out[
 bool rc_unix_node_at(const struct rc_unix_group *group, unsigned alias, struct rc_unix_node *out);
 int rc_unix_name_it(const struct rc_unix_group *group, unsigned from, unsigned to);
 void rc_unix_unname(const struct rc_unix_group *group, unsigned alias);
+void rc_unix_sweep(const struct rc_unix_group *group);
 
 /* A bind that a child carries out; see unixerrand.c. */
 struct rc_unix_errand {

@@ -12,8 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OWN_MAX = 64 }; /* addresses that one worker may have to itself */
-
 /* ---- bind -------------------------------------------------------------------------- */
 
 static bool is_stream(int fd)
@@ -47,7 +45,7 @@ static void bind_in_directory(struct rc_engine *engine, const struct rc_call *ca
     }
     struct rc_unix_group *group = rc_unix_group_find(engine, &name);
     if (!group && (rc_unix_is_private(call->worker, directory) ||
-                   rc_unix_count_own(engine, call->worker) >= OWN_MAX)) {
+                   rc_unix_count_own(engine, call->worker) >= RC_UNIX_OWN_MAX)) {
         rc_close(&directory);
         return;
     }
@@ -116,7 +114,7 @@ static void bind_abstract(struct rc_engine *engine, const struct rc_call *call,
     struct rc_unix_name name = {.length = length - 1};
     memcpy(name.base, address->sun_path + 1, length - 1);
     struct rc_unix_group *group = rc_unix_group_find(engine, &name);
-    if (!group && rc_unix_count_own(engine, call->worker) >= OWN_MAX)
+    if (!group && rc_unix_count_own(engine, call->worker) >= RC_UNIX_OWN_MAX)
         return;
     if (group && (group->lanes || group->held >= 0)) {
         rc_unix_give(engine, call, group, answer);
@@ -195,7 +193,7 @@ static struct rc_unix_bound *bound_late(struct rc_engine *engine, const struct r
     struct rc_unix_group *group = rc_unix_group_find(engine, &key);
     struct rc_unix_bound *bound = NULL;
     if (group || (!rc_unix_is_private(call->worker, directory) &&
-                  rc_unix_count_own(engine, call->worker) < OWN_MAX))
+                  rc_unix_count_own(engine, call->worker) < RC_UNIX_OWN_MAX))
         bound = calloc(1, sizeof *bound);
     if (bound && !group)
         group = rc_unix_group_new(engine, &key, path, directory);

@@ -229,7 +229,8 @@ static int find_group(struct rc_engine *engine, struct rc_unix_errand *errand)
     if (directory < 0)
         return 0;
     struct rc_unix_group *group = rc_unix_group_find(engine, &name);
-    if (group || rc_unix_is_private(errand->worker, directory)) {
+    if (group || rc_unix_is_private(errand->worker, directory) ||
+        rc_unix_count_own(engine, errand->worker) >= RC_UNIX_OWN_MAX) {
         rc_close(&directory);
     } else {
         group = rc_unix_group_new(engine, &name, errand->path, directory);
@@ -283,6 +284,8 @@ void rc_unix_errand_ended(struct rc_engine *engine, struct rc_source *source)
         if (!rc_unix_node_at(errand->group, bound->alias, &bound->node))
             bound->node = (struct rc_unix_node){0};
         bound->inode = errand->inode;
+        if (errand->group->errands == 1 && !errand->group->bound && !errand->group->lanes)
+            rc_unix_sweep(errand->group); /* nobody else is about to listen here */
         rc_unix_bound_add(errand->group, errand->worker, bound);
         errand->group->shared |= rc_unix_asked_by_others(engine, errand->group, errand->worker);
         errand->bound = NULL;

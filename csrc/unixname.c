@@ -12,6 +12,7 @@
  */
 #include "unix.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -188,4 +189,40 @@ int rc_unix_name_it(const struct rc_unix_group *group, unsigned from, unsigned t
     int error = renameat(group->directory, step, group->directory, new) < 0 ? -errno : 0;
     (void)unlinkat(group->directory, step, 0);
     return error;
+}
+
+/* ---- what a master that was killed has left ------------------------------------------- */
+
+static bool is_refused(const struct rc_unix_group *group, const char *name)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int length = snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s",
+                          group->directory, name);
+    int fd = length > 0 && (size_t)length < sizeof address.sun_path
+                 ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
+                 : -1;
+    bool refused = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) < 0 &&
+                   errno == ECONNREFUSED;
+    rc_close(&fd);
+    return refused;
+}
+
+/* Removes aliases of this address on which nobody listens. A directory may be
+ * large and a name too long to be tried: what is not seen stays. */
+void rc_unix_sweep(const struct rc_unix_group *group)
+{
+    enum { ENTRIES = 10000 };
+    char before[NAME_MAX + 1];
+    int fd = openat(group->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *entries = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *entry;
+    if (!entries)
+        rc_close(&fd);
+    snprintf(before, sizeof before, ".%s.recluster-", group->name.base);
+    for (int most = 0; entries && most < ENTRIES && (entry = readdir(entries)); most++)
+        if (strncmp(entry->d_name, before, strlen(before)) == 0 && entry->d_type == DT_SOCK &&
+            is_refused(group, entry->d_name))
+            (void)unlinkat(group->directory, entry->d_name, 0);
+    if (entries)
+        closedir(entries);
 }

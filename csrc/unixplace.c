@@ -218,10 +218,15 @@ void rc_unix_noticed(struct rc_engine *engine)
 
 /* ---- a worker removes the path ------------------------------------------------------ */
 
-static bool is_alias(const struct rc_unix_group *group, const char *base)
+/* The number of the alias that the name is (getsockname(2) may have said it), or 0. */
+static unsigned alias_of(const struct rc_unix_group *group, const char *base)
 {
-    return *base == '.' && strncmp(base + 1, group->name.base, group->name.length) == 0 &&
-           strncmp(base + 1 + group->name.length, ".recluster-", 11) == 0;
+    unsigned number = 0;
+    char name[NAME_MAX + 1];
+    if (*base == '.' && strncmp(base + 1, group->name.base, group->name.length) == 0 &&
+        sscanf(base + 1 + group->name.length, ".recluster-%u", &number) == 1)
+        rc_unix_alias(group, number, name);
+    return number && strcmp(name, base) == 0 ? number : 0;
 }
 
 /* Whether an unlink(2) of that path by that worker shall change nothing, and be
@@ -234,7 +239,7 @@ bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid
     struct rc_unix_node there;
     rc_unix_errands_catch_up(engine);
     for (struct rc_unix_group *group = engine->unixes; group; group = group->next) {
-        bool alias = is_alias(group, base); /* what getsockname(2) may have said */
+        unsigned alias = alias_of(group, base);
         if (group->directory < 0 || group->late ||
             (!alias && strcmp(base, group->name.base) != 0) ||
             !rc_unix_asked_by_others(engine, group, worker))
@@ -243,8 +248,9 @@ bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid
         rc_close(&fd);
         if (name.device != group->name.device || name.directory != group->name.directory)
             continue;
-        return alias || !rc_unix_node_at(group, 0, &there) || is_ours(group, &there) ||
-               rc_unix_errand_elsewhere(engine, group, worker);
+        /* What is there belongs to a lane, or to a bind, of this cluster; or will at once. */
+        return rc_unix_node_at(group, alias, &there) &&
+               (is_ours(group, &there) || rc_unix_errand_elsewhere(engine, group, worker));
     }
     return false;
 }
