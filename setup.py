@@ -42,7 +42,7 @@ setup(
         # into foreign processes, so it is never built with the sanitizers.
         Extension(
             "recluster._shim",
-            sources=["csrc/preload/shim.c"],
+            sources=["csrc/preload/shim.c", "csrc/preload/accept.c"],
             depends=HEADERS,
             include_dirs=["csrc/preload"],
             py_limited_api=STABLE,

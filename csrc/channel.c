@@ -72,6 +72,8 @@ int rc_channel_read(struct rc_channel *channel, int fd)
     while (got < 0 && errno == EINTR);
     if (got < 0 && errno == EAGAIN)
         return 0;
+    if (got < 0 && errno != ECONNRESET) /* no memory: what was sent is still there */
+        return -errno;
     if (got <= 0) {
         channel->finished = true;
         return 0;

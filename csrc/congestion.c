@@ -41,12 +41,14 @@ static int64_t now_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-/* A shared lane is not: it is congested when all its workers are. Nor is one of UDP:
- * a flow comes to its worker whatever that does. */
+/* A shared lane is not: it is congested when all its workers are. Nor is one of UDP (a
+ * flow comes to its worker whatever that does), or in dispatch, where nothing is queued
+ * but a bell. */
 static bool watched(const struct rc_lane *lane)
 {
     return lane->worker && lane->worker->live && !lane->worker->dead && !lane->removing &&
-           !lane->closing && !lane->party && !lane->deaf && lane->group->key.type == SOCK_STREAM;
+           !lane->closing && !lane->party && !lane->deaf && !lane->group->front &&
+           lane->group->key.type == SOCK_STREAM;
 }
 
 /* ---- the timer --------------------------------------------------------------------- */
@@ -261,6 +263,8 @@ void rc_group_watch(struct rc_engine *engine, struct rc_group *group)
     for (unsigned at = 0; at < group->count; at++) {
         struct rc_lane *lane = group->lanes[at];
         bool wanted = watched(lane);
+        if (lane == lane->group->front)
+            continue; /* dispatch has armed it */
         if (!wanted && (lane->pressure.look_at || lane->source.armed)) {
             rc_lane_calm(lane);
             (void)rc_source_arm(engine->epoll, &lane->source, 0);

@@ -2,7 +2,8 @@
  *
  * Owns the question "does a process of the worker still hold this lane?", and
  * telling of a lane that none holds. Does not own when it is asked: when something
- * is queued (congestion.c), when a worker says that it leaves, when its heir listens.
+ * is queued (congestion.c), when an offer is not taken (dispatch.c), when a worker
+ * says that it leaves, when its heir listens.
  *
  * There is no event for it. close(2) of a worker is not the last one, for we have
  * a duplicate: the lane stays in its group, takes handshakes, and nobody accepts
@@ -24,20 +25,26 @@
 
 enum { ARRIVAL_MS = 5000 };
 
+/* In dispatch an end of a pair may lie in the place of the socket. */
+static uint64_t inode_of(const struct rc_lane *lane)
+{
+    return lane->taker.pair.fd >= 0 ? lane->taker.inode : lane->inode;
+}
+
 /* Where it was when it was last seen, it mostly still is: one system call. */
 static bool in_its_place(const struct rc_lane *lane)
 {
     char path[64];
     struct stat facts;
     snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)lane->pid, lane->descriptor);
-    return stat(path, &facts) == 0 && S_ISSOCK(facts.st_mode) && facts.st_ino == lane->inode;
+    return stat(path, &facts) == 0 && S_ISSOCK(facts.st_mode) && facts.st_ino == inode_of(lane);
 }
 
 /* Twice: a process that is forked between the list of processes and the look at
  * its parent is missed, and the parent may have closed its own. */
 static int held_by_any(struct rc_lane *lane)
 {
-    struct rc_flow one = {.inode = (uint32_t)lane->inode};
+    struct rc_flow one = {.inode = (uint32_t)inode_of(lane)};
     struct rc_flows flows = {.all = &one, .count = 1, .room = 1};
     int error = 0;
     for (int looks = 0; looks < 2 && !error && !one.held; looks++)

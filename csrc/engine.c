@@ -37,6 +37,7 @@ int rc_engine_new(rc_engine **out, unsigned flags)
     engine->timer.fd = engine->sweep.fd = engine->signals.fd = engine->guard.source.fd = -1;
     engine->unix_watch.fd = -1;
     engine->shim.port.fd = engine->guard.pipe = engine->diag = -1;
+    engine->dispatch.patience.fd = engine->dispatch.opens.source.fd = -1;
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
     int error = engine->epoll < 0 ? -errno : 0;
     int timer = error ? -1 : timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -79,9 +80,11 @@ static void free_memory(struct rc_engine *engine)
         struct rc_group *group = engine->groups;
         engine->groups = group->next;
         for (unsigned at = 0; at < group->count; at++) {
+            rc_accept_forget(group->lanes[at]);
             rc_lane_unshare(group->lanes[at]);
             free(group->lanes[at]);
         }
+        rc_hands_free(group);
         free(group->lanes);
         free(group->flows);
         free(group);
@@ -97,6 +100,7 @@ static void free_memory(struct rc_engine *engine)
         free(caller);
     }
     free(engine->nobody);
+    rc_opens_close(engine);
     rc_free_graves(engine);
     free(engine);
 }
@@ -120,8 +124,12 @@ static void close_all(const struct rc_engine *engine)
         close_if_open(worker->doing_fd);
     }
     for (const struct rc_group *group = engine->groups; group; group = group->next) {
-        for (unsigned at = 0; at < group->count; at++)
+        for (unsigned at = 0; at < group->count; at++) {
             close_if_open(group->lanes[at]->source.fd);
+            close_if_open(group->lanes[at]->taker.pair.fd);
+            close_if_open(group->lanes[at]->taker.theirs);
+            close_if_open(group->lanes[at]->taker.bell.fd);
+        }
         if (group->flows)
             rc_udp_plan_close(group->flows);
     }
@@ -135,6 +143,8 @@ static void close_all(const struct rc_engine *engine)
     close_if_open(engine->shim.port.fd);
     close_if_open(engine->unix_watch.fd);
     close_if_open(engine->diag);
+    close_if_open(engine->dispatch.patience.fd);
+    close_if_open(engine->dispatch.opens.source.fd);
     close_if_open(engine->epoll);
 }
 
@@ -289,6 +299,8 @@ static bool greet(struct rc_engine *engine, struct rc_worker *worker)
         error = -hello.error;
     if (!error && door >= 0)
         error = rc_source_add(engine->epoll, &worker->door, RC_SOURCE_DOOR, door, EPOLLIN);
+    if (!error && door >= 0 && engine->dispatch.on)
+        rc_accept_prepare(door);
     if (error)
         rc_close(&door);
     rc_emit(engine, RC_EVENT_DOOR, worker->id, -error, NULL, 0);
@@ -431,6 +443,18 @@ static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_
     case RC_SOURCE_UNIX:
         rc_unix_noticed(engine);
         break;
+    case RC_SOURCE_FRONT:
+        rc_dispatch_run(engine, RC_CONTAINER(source, struct rc_lane, source)->group);
+        break;
+    case RC_SOURCE_PAIR:
+        rc_dispatch_taken(engine, RC_CONTAINER(source, struct rc_lane, taker.pair));
+        break;
+    case RC_SOURCE_PATIENCE:
+        rc_dispatch_patience(engine);
+        break;
+    case RC_SOURCE_OPENS:
+        rc_opens_read(engine);
+        break;
     }
 }
 
@@ -446,12 +470,10 @@ static void hurry_if_needed(struct rc_engine *engine)
         }
 }
 
-int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout_ms)
+/* One turn: whether anything was ready. */
+static int turn(struct rc_engine *engine, int timeout_ms)
 {
-    struct rc_output output = {.events = events, .room = room};
     struct epoll_event batch[TURN];
-    if (room < RC_EVENTS_MIN)
-        return -EINVAL;
     rc_free_graves(engine);
     if (engine->shim.starved) { /* a turn has passed: a descriptor may be free */
         engine->shim.starved = false;
@@ -459,8 +481,7 @@ int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout
     }
     int ready = epoll_wait(engine->epoll, batch, TURN, timeout_ms);
     if (ready < 0)
-        return errno == EINTR ? 0 : -errno;
-    engine->output = &output;
+        return -errno;
     engine->text_count = 0;
     engine->turn++;
     for (int doors = 1; doors >= 0; doors--)
@@ -474,7 +495,25 @@ int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout
             pump(engine, worker);
     if (engine->orphans)
         rc_reap_orphans(engine);
+    if (engine->dispatch.again)
+        rc_dispatch_run_all(engine);
     hurry_if_needed(engine);
+    return ready;
+}
+
+/* Connections that dispatch hands out are no events: the caller is not woken for
+ * them, as long as it would wait anyway. */
+int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout_ms)
+{
+    struct rc_output output = {.events = events, .room = room};
+    if (room < RC_EVENTS_MIN)
+        return -EINVAL;
+    engine->output = &output;
+    int ready;
+    do
+        ready = turn(engine, engine->dispatch.again ? 0 : timeout_ms);
+    while (engine->dispatch.on && ready >= 0 && output.count == 0 &&
+           (engine->dispatch.again || (timeout_ms < 0 && ready > 0)));
     engine->output = NULL;
-    return (int)output.count;
+    return ready >= 0 ? (int)output.count : ready == -EINTR ? 0 : ready;
 }

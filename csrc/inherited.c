@@ -134,6 +134,7 @@ static int keep_lane(struct rc_engine *engine, const struct rc_key *key, int fd,
     }
     if (!error) {
         lane->source.fd = -1;
+        rc_lane_init(lane);
         lane->worker = engine->nobody;
         lane->inode = rc_socket_inode(fd);
         lane->inherited = true;

@@ -48,6 +48,10 @@ enum rc_source_kind {
     RC_SOURCE_SHIM_CALL,
     RC_SOURCE_UNIX,
     RC_SOURCE_ERRAND,
+    RC_SOURCE_FRONT,
+    RC_SOURCE_PAIR,
+    RC_SOURCE_PATIENCE,
+    RC_SOURCE_OPENS,
 };
 
 /* A descriptor in the epoll set, embedded in what owns it. fd is -1 when shut. */
@@ -56,6 +60,8 @@ struct rc_source {
     int fd;
     uint32_t armed;
 };
+
+#include "dispatch.h"
 
 int rc_source_add(int epoll, struct rc_source *source, enum rc_source_kind kind, int fd,
                   uint32_t events);
@@ -208,6 +214,10 @@ struct rc_worker {
     unsigned pendings;
     struct rc_zero_count zeros[8]; /* port-0 binds that listened, by address */
     struct rc_drain drain;
+    bool takes;        /* dispatch may give it connections */
+    uint64_t given;    /* how many it did, or will at its next accept */
+    unsigned promised; /* of these, how many are offers by a bell */
+    unsigned open;     /* of these, how many are open (opens.c) */
 };
 
 /* ---- lanes, and what leads to them ------------------------------------------------ */
@@ -244,6 +254,7 @@ struct rc_lane {
     bool chosen;    /* the attached program may return it */
     bool closing;   /* caller asked for no new SYN */
     bool removing;
+    struct rc_taker taker; /* in dispatch */
 };
 
 /* A group's program in the kernel and what it reads (kernel_plan.c). */
@@ -263,7 +274,10 @@ struct rc_group {
     struct sockaddr_in6 zero;
     int zero_index; /* -1: the port was asked for by number */
     struct rc_lane **lanes;
-    struct rc_lane *sink; /* one of them, or NULL */
+    struct rc_lane *sink;  /* one of them, or NULL */
+    struct rc_lane *front; /* one of them: in dispatch; or NULL */
+    struct rc_hand *hand;
+    unsigned promised; /* offers by bells */
     enum rc_policy policy;
     bool weighed; /* its lanes have different weights */
     bool stale;   /* pressure has changed since the last choice */
@@ -350,7 +364,7 @@ unsigned rc_backlog_for(int asked);
 struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *heir,
                               const struct rc_key *key);
 int rc_adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
-             struct rc_answer *answer);
+             bool passes, struct rc_answer *answer);
 
 /* inherited.c */
 struct rc_worker *rc_nobody(struct rc_engine *engine);
@@ -401,6 +415,8 @@ void rc_udp_plan_close(const struct rc_udp_plan *plan);
 void rc_udp_plan_free(struct rc_group *group);
 
 /* lanes.c */
+void rc_lane_init(struct rc_lane *lane);
+unsigned rc_listener_queued(int fd);
 struct rc_group *rc_group_find(struct rc_engine *engine, const struct rc_key *key);
 struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key);
 int rc_group_append(struct rc_group *group, struct rc_lane *lane);
@@ -497,6 +513,9 @@ int rc_steering_attach(int fd, enum rc_policy policy, const struct rc_choice *ch
                        unsigned count, const struct rc_detour *detour);
 
 /* sink.c */
+int rc_sibling_listen(const struct rc_key *key, int lane, int backlog);
+int rc_client_at(const struct rc_key *key, in_port_t port);
+void rc_reachable(const struct rc_key *key, struct sockaddr_in6 *to);
 int rc_sink_listen(const struct rc_key *key, int lane);
 int rc_sink_client(const struct rc_key *key, in_port_t *port);
 int rc_sink_fill(int sink, int client, const struct rc_key *key);
@@ -510,8 +529,11 @@ int rc_kernel_connections(const struct rc_lane *lane);
 
 /* ---- doors ------------------------------------------------------------------ */
 
-int rc_notify_install(bool unlinks);
+/* What of a worker is trapped beside bind and listen. */
+enum rc_traps { RC_TRAP_BINDS = 0, RC_TRAP_ACCEPTS = 1, RC_TRAP_UNLINKS = 2 };
+int rc_notify_install(unsigned traps);
 int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker);
+int rc_notify_descriptor(const struct rc_worker *worker, pid_t thread, int number);
 void rc_notify_answer(const struct rc_worker *worker, uint64_t notice, int result);
 
 struct rc_shim {
@@ -587,6 +609,7 @@ struct rc_engine {
     struct rc_shim shim;
     struct rc_shim_caller *callers;
     struct rc_grave *graves;
+    struct rc_dispatch dispatch;
     int diag;            /* netlink socket, or -1 */
     uint32_t diag_asked; /* number of the last question */
     unsigned turn;

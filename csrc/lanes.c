@@ -25,6 +25,11 @@
 
 enum level { NEVER, ORPHAN, HUNG, CONGESTED, BUSY, FREE };
 
+void rc_lane_init(struct rc_lane *lane)
+{
+    lane->source.fd = lane->taker.pair.fd = lane->taker.theirs = lane->taker.bell.fd = -1;
+}
+
 /* By address a client comes to its slot whatever that does. Where parts were asked
  * for, or turns, they are exact, but for who is stuck: to prefer one worker or another from
  * one moment to the next would make a canary's what chance makes it. */
@@ -91,6 +96,8 @@ bool rc_group_choose(struct rc_group *group)
  * clients wait. */
 static int group_attach(struct rc_group *group, unsigned limit)
 {
+    if (group->front)
+        return rc_front_attach(group, limit);
     if (group->count == 1 && group->lanes[0]->inherited)
         return 0; /* the kernel makes a group of it when a second one joins */
     if (rc_kernel_steer(group) == 0)
@@ -164,7 +171,9 @@ int rc_steer(rc_engine *engine, const struct rc_live *live, size_t count)
                 worker->weight = live[at].weight;
             }
     }
-    return rc_lanes_resteer(engine);
+    int error = rc_lanes_resteer(engine);
+    rc_dispatch_resteer(engine, count > 0);
+    return error;
 }
 
 int rc_balance(rc_engine *engine, enum rc_policy policy)
@@ -208,6 +217,7 @@ void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group)
     while (*link != group)
         link = &(*link)->next;
     *link = group->next;
+    rc_hands_free(group);
     rc_kernel_plan_free(&group->plan);
     rc_udp_plan_free(group);
     free(group->lanes);
@@ -242,19 +252,30 @@ static void lane_take_out(struct rc_lane *lane)
     group->count--;
 }
 
+static bool has_worker(const struct rc_group *group)
+{
+    for (unsigned at = 0; at < group->count; at++)
+        if (group->lanes[at]->worker)
+            return true;
+    return false;
+}
+
 /* The kernel has taken (or is about to take) the lane out of its group. */
 static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
+    rc_dispatch_leave(engine, lane);
     lane_take_out(lane);
     rc_lane_unshare(lane);
     if (group->sink == lane)
         group->sink = NULL;
+    if (group->front == lane)
+        group->front = NULL;
     rc_source_shut(engine->epoll, &lane->source);
     (void)rc_group_steer(group);
     rc_bury(engine, lane);
-    if (group->sink && group->count == 1)
-        lane_forget(engine, group->sink); /* the last one locks up */
+    if (group->count && !has_worker(group))
+        lane_forget(engine, group->lanes[group->count - 1]); /* the last one locks up */
     else
         rc_group_free_if_empty(engine, group);
 }
@@ -322,6 +343,8 @@ void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane)
 void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group)
 {
     struct rc_lane *sink = calloc(1, sizeof *sink);
+    if (sink)
+        rc_lane_init(sink);
     struct rc_detour detour = {.index = group->count};
     int client = sink ? rc_sink_client(&group->key, &detour.port) : -1;
     int fd = client >= 0 ? rc_sink_listen(&group->key, group->lanes[0]->source.fd) : -1;
@@ -400,7 +423,7 @@ struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode)
 {
     for (struct rc_group *group = inode ? engine->groups : NULL; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++)
-            if (group->lanes[at]->inode == inode)
+            if (group->lanes[at]->inode == inode || group->lanes[at]->taker.inode == inode)
                 return group->lanes[at];
     return NULL;
 }
@@ -423,6 +446,12 @@ unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit)
     return info.tcpi_unacked;
 }
 
+unsigned rc_listener_queued(int fd)
+{
+    const struct rc_lane lane = {.source.fd = fd};
+    return rc_lane_queued(&lane, NULL);
+}
+
 int rc_queued(rc_engine *engine, uint32_t id)
 {
     const struct rc_worker *worker = rc_find(engine, id);
@@ -430,7 +459,8 @@ int rc_queued(rc_engine *engine, uint32_t id)
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++)
             if (rc_lane_owed(group->lanes[at], worker))
-                queued += rc_lane_queued(group->lanes[at], NULL);
+                queued +=
+                    rc_lane_queued(group->lanes[at], NULL) + rc_dispatch_queued(group->lanes[at]);
     return (int)(queued + (worker ? rc_unix_queued(engine, worker) : 0));
 }
 
@@ -440,10 +470,13 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++) {
             const struct rc_lane *lane = group->lanes[at];
-            if (!lane->worker || lane->worker == engine->nobody || count++ >= room)
+            if (lane->worker ? lane->worker == engine->nobody : lane != group->front)
+                continue;
+            if (count++ >= room)
                 continue;
             struct rc_lane_facts *facts = &out[count - 1];
-            *facts = (struct rc_lane_facts){.worker = lane->worker->id, .chosen = lane->chosen};
+            *facts = (struct rc_lane_facts){.worker = lane->worker ? lane->worker->id : 0,
+                                            .chosen = lane->chosen};
             facts->holders = rc_lane_holders(lane);
             facts->pressure = (int)rc_lane_pressure(lane);
             facts->queued = rc_lane_queued(lane, &facts->backlog);

@@ -66,7 +66,7 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
         group = rc_group_new(engine, &pending->key);
     if (!lane || !group || fd < 0)
         goto fail;
-    lane->source.fd = -1;
+    rc_lane_init(lane);
     lane->worker = call->worker;
     lane->party = call->worker->party;
     lane->by_leader = call->pid == call->worker->pid;
@@ -121,6 +121,28 @@ static int lane_widen(struct rc_lane *lane, int asked)
     return 0;
 }
 
+/* In dispatch: how the lane's worker will be told, which may change what it has in
+ * place of its socket. */
+static int join(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
+                bool passes, struct rc_answer *answer)
+{
+    if (!engine->dispatch.on || lane->group->key.type != SOCK_STREAM)
+        return 0;
+    int flags = fcntl(call->fd, F_GETFL);
+    int error = rc_dispatch_join(engine, lane, passes);
+    int instead = error ? -1 : rc_dispatch_descriptor(lane);
+    if (!error && instead < 0 && rc_socket_inode(call->fd) != lane->inode)
+        instead = lane->source.fd; /* it had an end of a pair, and is not called by our part */
+    if (instead >= 0 && rc_socket_inode(call->fd) == rc_socket_inode(instead))
+        return error;
+    if (instead >= 0) {
+        answer->replace = instead;
+        if (flags >= 0)
+            (void)fcntl(instead, F_SETFL, flags);
+    }
+    return error;
+}
+
 /* A lane of the same address that nobody holds, and to which `worker` is heir:
  * its predecessor died or closed it, or it closed it itself (a server that
  * restarts in its process, one of its processes that ended). Else one that no
@@ -156,7 +178,7 @@ struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *
  * a socket that never listens, gunicorn skips listen on one that already does
  * (SO_ACCEPTCONN). */
 int rc_adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
-             struct rc_answer *answer)
+             bool passes, struct rc_answer *answer)
 {
     static const int kept[][2] = {{IPPROTO_TCP, TCP_NODELAY}, {SOL_SOCKET, SO_KEEPALIVE}};
     int flags = fcntl(call->fd, F_GETFL);
@@ -164,6 +186,8 @@ int rc_adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lan
     bool orphaned = rc_lane_all_dead(lane), held = rc_lane_held_by(lane, call->worker);
     if (!error && lane->party)
         error = rc_lane_join(lane, call->worker);
+    if (!error)
+        error = join(engine, call, lane, passes, answer);
     if (error)
         return error;
     if (lane->inherited) /* one that the program did not make */
@@ -179,7 +203,9 @@ int rc_adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lan
         (void)fcntl(lane->source.fd, F_SETFL, flags);
     answer->adopted = lane;
     answer->previous = !lane->party ? lane->worker : held ? NULL : call->worker;
-    answer->replace = lane->source.fd;
+    if (answer->replace < 0)
+        answer->replace = lane->source.fd;
+    rc_dispatch_inherit(engine, lane->worker, call->worker);
     rc_lane_calm(lane);
     if (lane->party)
         lane->party = call->worker->party ? call->worker->party : lane->party;
@@ -226,8 +252,12 @@ static struct rc_lane *lane_for(struct rc_engine *engine, const struct rc_worker
     return shared ? shared : rc_orphan_for(engine, worker, key);
 }
 
-void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer)
+void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *asked,
+                     struct rc_answer *answer)
 {
+    struct rc_call here = *asked;
+    const struct rc_call *call = &here;
+    bool passes = rc_dispatch_passes(&here.backlog);
     uint64_t inode = rc_socket_inode(call->fd);
     struct rc_lane *lane = rc_lane_find(engine, inode), *given;
     struct rc_pending *found = rc_pending_find(call->worker, inode);
@@ -238,10 +268,12 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struc
         return;
     if (lane) { /* a second call, or a process that shares the socket */
         answer->result = lane_widen(lane, call->backlog);
+        if (!answer->result)
+            answer->result = join(engine, call, lane, passes, answer);
         return;
     }
     if (found && (given = lane_for(engine, call->worker, &found->key)) != NULL) {
-        answer->result = rc_adopt(engine, call, given, answer);
+        answer->result = rc_adopt(engine, call, given, passes, answer);
         if (answer->result)
             return;
         rc_zero_listened(call->worker, found);
@@ -264,6 +296,8 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call, struc
     }
     pending = *found;
     answer->result = lane_new(engine, call, &pending);
+    if (answer->result == 0 && (lane = rc_lane_find(engine, inode)) != NULL)
+        answer->result = join(engine, call, lane, passes, answer);
     if (answer->result == 0) {
         rc_pending_delete(call->worker, (unsigned)(found - call->worker->pending));
         rc_zero_listened(call->worker, &pending);

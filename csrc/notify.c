@@ -56,17 +56,21 @@ static int seccomp(unsigned operation, unsigned flags, void *argument)
 }
 
 /* Returns the listener (closed on exec), or -errno. Only system calls: this
- * runs between fork and exec. */
-int rc_notify_install(bool unlinks)
+ * runs between fork and exec. Where accept is trapped, it may wait for long, and a
+ * signal must be able to end that wait. */
+int rc_notify_install(unsigned traps)
 {
+    const uint8_t accepts = traps & RC_TRAP_ACCEPTS;
     const uint32_t none = UINT32_MAX;
     struct sock_filter text[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SYSCALL_FIELD(arch)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, RC_ARCH, 0, 9),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, RC_ARCH, 0, 11),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SYSCALL_FIELD(nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_accept4, accepts ? 8 : 9, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_accept, accepts ? 7 : 8, 0),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_listen, 6, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, unlinks ? RC_NR_UNLINK : none, 5, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, unlinks ? __NR_unlinkat : none, 4, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, traps & RC_TRAP_UNLINKS ? RC_NR_UNLINK : none, 5, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, traps & RC_TRAP_UNLINKS ? __NR_unlinkat : none, 4, 0),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_bind, 0, 4),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SYSCALL_FIELD(args[2])), /* low half: little endian */
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, RC_NETLINK_LENGTH, 2, 0),
@@ -75,8 +79,9 @@ int rc_notify_install(bool unlinks)
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {.len = sizeof text / sizeof text[0], .filter = text};
-    unsigned killable =
-        SECCOMP_FILTER_FLAG_NEW_LISTENER | (unsigned)SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    unsigned killable = SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    if (!accepts)
+        killable |= (unsigned)SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
 
     int listener = seccomp(SECCOMP_SET_MODE_FILTER, killable, &program);
     if (listener < 0 && errno == EACCES) {
@@ -119,6 +124,22 @@ static int take_descriptor(const struct rc_worker *worker, pid_t process, int nu
     int error = fd < 0 ? -errno : 0;
     if (pidfd != worker->process.fd)
         close(pidfd);
+    return error ? error : fd;
+}
+
+/* A duplicate of what a thread of the worker has at that number. */
+int rc_notify_descriptor(const struct rc_worker *worker, pid_t thread, int number)
+{
+    if (thread == worker->pid)
+        return take_descriptor(worker, thread, number);
+    int pidfd = (int)syscall(SYS_pidfd_open, thread, O_EXCL); /* PIDFD_THREAD, Linux 6.9 */
+    if (pidfd < 0) {
+        pid_t process = process_of(thread);
+        return process < 0 ? process : take_descriptor(worker, process, number);
+    }
+    int fd = (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
+    int error = fd < 0 ? -errno : 0;
+    close(pidfd);
     return error ? error : fd;
 }
 
@@ -280,7 +301,11 @@ int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker)
     memset(&notice, 0, sizeof notice);
     if (ioctl(door, SECCOMP_IOCTL_NOTIF_RECV, &notice) < 0)
         return errno == ENOENT || errno == EINTR ? 0 : -errno;
-    decide(engine, door, &notice, &call, &answer);
+    bool accepts = notice.data.nr == __NR_accept || notice.data.nr == __NR_accept4;
+    if (accepts && rc_accept_asked(engine, worker, door, &notice))
+        return 0;
+    if (!accepts)
+        decide(engine, door, &notice, &call, &answer);
     if (answer.later)
         *answer.later = (struct rc_later){.notice = notice.id};
     else

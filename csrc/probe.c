@@ -23,7 +23,7 @@ static void probe_child(int channel)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int door = rc_notify_install(false);
+    int door = rc_notify_install(RC_TRAP_BINDS);
     if (rc_channel_greet(channel, door < 0 ? -1 : door, door < 0 ? -door : 0) < 0 || door < 0)
         _exit(1);
     close(door);

@@ -109,10 +109,25 @@ enum rc_policy {
 };
 int rc_balance(rc_engine *engine, enum rc_policy policy);
 /* The last two by eBPF (CAP_BPF; CAP_NET_ADMIN too for the second), and RC_BALANCE_AUTO
- * as the second; on failure `refused` names what was. Without it they are at random. */
+ * as the second; on failure `refused` names what was. Or, but for AUTO, by dispatch,
+ * before the first worker: the master accepts, and hands out. With neither they are
+ * at random. */
 int rc_balance_kernel(rc_engine *engine, const char **refused);
 /* How long a UDP flow stays with a worker that retires, where CAP_BPF is there. */
 int rc_flows_stay(rc_engine *engine, unsigned ms);
+int rc_balance_dispatch(rc_engine *engine);
+const char *rc_balance_how(const rc_engine *engine); /* which way of dispatch is in use */
+
+/* In a worker: receives a connection in place of accept(2), where the master passes
+ * them; the caller marked its backlog with RC_LISTEN_PASSES << 16. -EAGAIN: none. */
+enum { RC_LISTEN_PASSES = 0x5263 };
+struct rc_connection {
+    int fd;
+    int family;
+    unsigned port, flow, scope;
+    unsigned char host[16];
+};
+int rc_receive_connection(int fd, struct rc_connection *out);
 
 /* Lanes and steering. Of its lanes, steering prefers those with the least: */
 enum rc_pressure_kind {

@@ -51,7 +51,7 @@ static int socket_for(const struct rc_key *key)
 }
 
 /* A listener that joins the group of `lane`, which is of the same address. */
-int rc_sink_listen(const struct rc_key *key, int lane)
+int rc_sibling_listen(const struct rc_key *key, int lane, int backlog)
 {
     int fd = socket_for(key);
     if (fd < 0)
@@ -68,8 +68,30 @@ int rc_sink_listen(const struct rc_key *key, int lane)
     if (!error &&
         bind(fd, (const struct sockaddr *)&key->address, rc_address_length(&key->address)) < 0)
         error = -errno;
-    if (!error && listen(fd, 0) < 0) /* room for one connection */
+    if (!error && listen(fd, backlog) < 0)
         error = -errno;
+    if (error)
+        rc_close(&fd);
+    return error ? error : fd;
+}
+
+int rc_sink_listen(const struct rc_key *key, int lane)
+{
+    return rc_sibling_listen(key, lane, 0); /* room for one connection */
+}
+
+/* A client socket of the group's address, with this source port. */
+int rc_client_at(const struct rc_key *key, in_port_t port)
+{
+    struct rc_key from = *key;
+    int fd = socket_for(&from);
+    if (fd < 0)
+        return fd;
+    from.address.sin6_port = htons(port);
+    int error =
+        bind(fd, (const struct sockaddr *)&from.address, rc_address_length(&from.address)) < 0
+            ? -errno
+            : 0;
     if (error)
         rc_close(&fd);
     return error ? error : fd;
@@ -103,17 +125,24 @@ static bool is_full(int sink)
     return getsockopt(sink, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 && info.tcpi_unacked > 0;
 }
 
+/* Where we can connect to a listener of that address. */
+void rc_reachable(const struct rc_key *key, struct sockaddr_in6 *to)
+{
+    struct sockaddr_in *to4 = (struct sockaddr_in *)(void *)to;
+    *to = key->address;
+    if (to->sin6_family == AF_INET && to4->sin_addr.s_addr == INADDR_ANY)
+        to4->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (to->sin6_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&to->sin6_addr))
+        to->sin6_addr = in6addr_loopback;
+}
+
 /* Connects `client` to the group, whose program sends its port to the sink.
  * Over loopback the handshake is over before connect(2) returns; the wait is
  * for kernels that hand packets to another CPU. */
 int rc_sink_fill(int sink, int client, const struct rc_key *key)
 {
-    struct sockaddr_in6 to = key->address;
-    struct sockaddr_in *to4 = (struct sockaddr_in *)(void *)&to;
-    if (to.sin6_family == AF_INET && to4->sin_addr.s_addr == INADDR_ANY)
-        to4->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (to.sin6_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&to.sin6_addr))
-        to.sin6_addr = in6addr_loopback;
+    struct sockaddr_in6 to;
+    rc_reachable(key, &to);
     if (connect(client, (struct sockaddr *)&to, rc_address_length(&to)) < 0 && errno != EINPROGRESS)
         return -errno;
     struct pollfd one = {.fd = client, .events = POLLOUT};

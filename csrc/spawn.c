@@ -116,7 +116,9 @@ static int child_setup(struct rc_engine *engine, struct rc_worker *worker, enum 
     error = rc_guard_add(&engine->guard, self);
     child_stdin();
     if (!error && door == RC_DOOR_NOTIFY) {
-        listener = rc_notify_install(engine->expects_paths || engine->unixes);
+        listener = rc_notify_install(
+            (engine->dispatch.on ? RC_TRAP_ACCEPTS : RC_TRAP_BINDS) |
+            (engine->expects_paths || engine->unixes ? RC_TRAP_UNLINKS : RC_TRAP_BINDS));
         if (listener < 0)
             error = listener;
     }
@@ -337,6 +339,7 @@ void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker)
     rc_unix_exited(engine, worker);
     engine->orphans = true;
     rc_lanes_resteer(engine);
+    rc_dispatch_worker_ended(engine, worker);
 }
 
 /* Nothing polls its lanes any more. Without a seccomp door there is no telling,

@@ -75,6 +75,7 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call, const 
     if (!lane || !group || fd < 0)
         goto fail;
     lane->source.fd = -1;
+    rc_lane_init(lane);
     lane->worker = call->worker;
     lane->pid = call->pid;
     lane->descriptor = call->number;
@@ -213,7 +214,7 @@ void rc_udp_bind(struct rc_engine *engine, const struct rc_call *call,
     if (orphan)
         leave_groups(orphan->source.fd);
     if (orphan)
-        answer->result = rc_adopt(engine, call, orphan, answer);
+        answer->result = rc_adopt(engine, call, orphan, false, answer);
     else
         answer->result = lane_new(engine, call, &key);
     if (answer->result == 0)

@@ -169,8 +169,11 @@ EXPORT int bind(int fd, const struct sockaddr *address, socklen_t length)
 
 EXPORT int listen(int fd, int backlog)
 {
-    struct rc_wire_request request = {.operation = RC_WIRE_LISTEN, .backlog = backlog};
+    struct rc_wire_request request = {.operation = RC_WIRE_LISTEN};
     int result;
+
+    request.backlog = backlog >= 0 && backlog < RC_PASS_BACKLOG ? backlog : RC_PASS_BACKLOG;
+    request.backlog |= RC_PASS_MARK << 16;
 
     if (!has_type(fd, SOCK_STREAM))
         return plain_listen(fd, backlog);

@@ -34,4 +34,16 @@ struct rc_wire_reply { /* with a socket attached if it is to be put in place */
     int32_t error; /* 0 or an errno */
 };
 
+/* What the master passes to a worker in dispatch (csrc/pass.c). The master's end of the
+ * pair has an abstract name: this, anything, a slash, the address in hexadecimal. */
+#define RC_PASS_NAME "recluster-pass/"
+#define RC_PASS_MAGIC 0x72637061u
+enum { RC_PASS_MARK = 0x5263, RC_PASS_BACKLOG = 0xffff }; /* halves of a backlog: we can */
+
+struct rc_pass_head { /* with the connection attached by SCM_RIGHTS, or with none */
+    uint32_t magic;
+    uint32_t length;
+    struct sockaddr_in6 peer; /* accept(2) knows it also when the client is gone */
+};
+
 #endif

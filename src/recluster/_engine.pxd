@@ -84,6 +84,21 @@ cdef extern from "recluster.h" nogil:
     int rc_balance(rc_engine *engine, rc_policy policy)
     int rc_flows_stay(rc_engine *engine, unsigned int ms)
     int rc_balance_kernel(rc_engine *engine, const char **refused)
+    int rc_balance_dispatch(rc_engine *engine)
+    const char *rc_balance_how(const rc_engine *engine)
+
+    enum:
+        RC_LISTEN_PASSES
+
+    struct rc_connection:
+        int fd
+        int family
+        unsigned port
+        unsigned flow
+        unsigned scope
+        unsigned char host[16]
+
+    int rc_receive_connection(int fd, rc_connection *out)
 
     struct rc_live:
         uint32_t worker

@@ -23,6 +23,13 @@ cdef extern from "unistd.h" nogil:
     int getpid()
     void _exit(int status)
 
+cdef extern from "errno.h" nogil:
+    int EAGAIN
+
+cdef extern from "arpa/inet.h" nogil:
+    int AF_INET
+    const char *inet_ntop(int family, const void *host, char *out, unsigned room)
+
 import os
 
 SIGNAL = RC_EVENT_SIGNAL
@@ -43,6 +50,7 @@ PRESSURES = ("free", "busy", "congested", "hung")
 NOTIFY = RC_DOOR_NOTIFY
 PRELOAD = RC_DOOR_PRELOAD
 
+LISTEN_PASSES = RC_LISTEN_PASSES
 POLICIES = {
     "auto": RC_BALANCE_AUTO,
     "reuseport": RC_BALANCE_REUSEPORT,
@@ -77,6 +85,21 @@ def finalize_and_die(int number):
     signal(number, SIG_DFL)
     kill(getpid(), number)
     _exit(128 + number)
+
+
+def receive_connection(int fd):
+    """(descriptor, address as accept(2) gives it) of what the master passed, or None."""
+    cdef rc_connection got
+    cdef char text[64]
+    cdef int result = rc_receive_connection(fd, &got)
+    if result == -EAGAIN:
+        return None
+    _check(result, "receive a connection")
+    inet_ntop(got.family, got.host, text, sizeof(text))
+    host = (<bytes>text).decode()
+    if got.family == AF_INET:
+        return got.fd, (host, got.port)
+    return got.fd, (host, got.port, got.flow, got.scope)
 
 
 cdef char **_vector(list strings) except NULL:
@@ -266,6 +289,14 @@ cdef class Engine:
         if result == 0:
             return None
         return (<bytes>refused).decode(), -result
+
+    def balance_dispatch(self):
+        """Have the master do it: accept, and hand out; before the first worker."""
+        _check(rc_balance_dispatch(self._alive()), "dispatch")
+
+    def balance_how(self):
+        """Which way of dispatch is in use; "" without dispatch."""
+        return (<bytes>rc_balance_how(self._alive())).decode()
 
     def steer(self, live, weights=None):
         """From now on new connections go to the lanes of these workers only, by

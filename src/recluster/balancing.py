@@ -19,18 +19,37 @@ EXACT = ("round_robin", "least_connections")
 def choose(engine: _engine.Engine, options: Options, say: Callable[[str], None]) -> str:
     """What is in use from now on, in words. Raises ClusterError where a policy
     that was asked for cannot be had. Before the first worker."""
-    wanted = options.balance
-    engine.balance(wanted)
-    if wanted != "auto" and wanted not in EXACT:
-        return wanted
+    engine.balance(options.balance)
+    if options.balance == "auto":
+        return _auto(engine, say)
+    if options.balance not in EXACT:
+        return options.balance
+    if options.balance_by != "dispatch":
+        why = _kernel_refuses(engine)
+        if why is None:
+            used = f"{options.balance} in the kernel"
+            say(f"new connections: {used}")
+            return used
+        if options.balance_by == "kernel":
+            raise ClusterError(f"balance {options.balance} is refused by the kernel here ({why})")
+    try:
+        engine.balance_dispatch()
+    except OSError as error:
+        raise ClusterError(f"balance {options.balance}: {error.strerror}") from None
+    return f"{options.balance} by dispatch"
+
+
+def _kernel_refuses(engine: _engine.Engine) -> str | None:
     refused = engine.balance_kernel()
-    why = f"{refused[0]}: {os.strerror(refused[1])}" if refused else ""
-    if refused and wanted in EXACT:
-        raise ClusterError(f"balance {wanted} is refused by the kernel here ({why})")
-    if wanted == "auto":
-        used = f"reuseport ({why})" if refused else "least_connections in the kernel"
-        say(f"new connections: auto is {used}")
-        return "reuseport" if refused else used
-    used = f"{wanted} in the kernel"
-    say(f"new connections: {used}")
-    return used
+    return None if refused is None else f"{refused[0]}: {os.strerror(refused[1])}"
+
+
+def _auto(engine: _engine.Engine, say: Callable[[str], None]) -> str:
+    """Who has the fewest connections, where they may be counted; else at random. In
+    both who is busy or congested is avoided (csrc/congestion.c)."""
+    why = _kernel_refuses(engine)
+    if why is None:
+        say("new connections: auto is least_connections in the kernel")
+        return "least_connections in the kernel"
+    say(f"new connections: auto is reuseport (the kernel may not count here: {why})")
+    return "reuseport"

@@ -111,6 +111,7 @@ class Cluster:
             raise RuntimeError("the cluster was started before")
         self._engine = _engine.Engine(subreaper)
         try:
+            self._control = open_control(self, self._story.line)
             door = choose(self._engine, self.options.door, self._story.line)
             self._balance = balancing.choose(self._engine, self.options, self._story.line)
             self._engine.flows_stay(self.options.drain_settle)
@@ -126,7 +127,6 @@ class Cluster:
             if signals or subreaper:
                 meanings = Meanings(self, self._story.line)
                 self._signals = Signals(self, self._engine, meanings.act)
-            self._control = open_control(self, self._story.line)
             if self._control:
                 self._spawner.on_fork.append(self._control.abandon)
         except Refused as error:
@@ -429,6 +429,9 @@ class Cluster:
                 )
         elif kind == _engine.LISTENING:
             people.listening(key, (text or b"").decode(), now)
+            how = self._alive().balance_how()
+            if how:
+                self._story.once("balance", f"new connections: {self.options.balance} by {how}")
         elif kind == _engine.DEAF:
             people.deaf(key, (text or b"").decode(), bool(value), now)
         elif kind == _engine.MESSAGE:

@@ -40,6 +40,7 @@ class Forked(BaseException):
         cwd: str,
         channel: int,
         dumps: bool,
+        passes: bool = False,
     ) -> None:
         """Made by the master, before the fork: what it touches here the child
         need not copy."""
@@ -50,7 +51,7 @@ class Forked(BaseException):
         self.importable = target.kind == "file" and is_importable(self.path)
         self.directory = os.path.dirname(os.path.realpath(self.path))
         self.target, self.args, self.changes = target, args, changes
-        self.cwd, self.channel, self.dumps = cwd, channel, dumps
+        self.cwd, self.channel, self.dumps, self.passes = cwd, channel, dumps, passes
 
 
 def _fresh_main() -> types.ModuleType:
@@ -200,6 +201,10 @@ def become(worker: Forked) -> int:
             else:
                 os.environ[variable] = value
         os.chdir(worker.cwd)
+        if worker.passes:
+            from . import accepting
+
+            accepting.install()
         _forget_master()
         # What the interpreter itself would have been given.
         dash_m = ["-m", name] if target.kind == "module" else [name]

@@ -43,7 +43,7 @@ BALANCES = (
     "round_robin",
     "least_connections",
 )
-BALANCED_BY = ("auto", "kernel")
+BALANCED_BY = ("auto", "kernel", "dispatch")
 
 
 def default_workers(environ: Mapping[str, str]) -> int:
@@ -278,7 +278,8 @@ FIELDS = (
         "auto",
         "HOW",
         "who does round_robin and least_connections: kernel (eBPF; needs CAP_BPF, the second "
-        "CAP_NET_ADMIN too), auto (the best that is allowed here)",
+        "CAP_NET_ADMIN too), dispatch (the master hands connections out), auto (the kernel where "
+        "it allows that)",
     ),
     Field(
         "log",

@@ -65,8 +65,9 @@ class Spawner:
             with contextlib.suppress(Exception):
                 stream.flush()
         program = self._program
+        passes = bool(self._engine.balance_how())
         forked = Forked(
-            program.target, program.args, changes, program.cwd(), channel, program.dumps
+            program.target, program.args, changes, program.cwd(), channel, program.dumps, passes
         )
         pid = self._engine.fork(key, self.door)
         if pid == 0:

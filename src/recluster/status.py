@@ -25,6 +25,12 @@ def _by_address(lane: Lane) -> tuple[str, int]:
     return lane[1], lane[0]
 
 
+def _balance_of(cluster: Cluster) -> str:
+    """In dispatch also how the workers are told, which their programs decide."""
+    how = cluster._alive().balance_how()
+    return f"{cluster.options.balance} by {how}" if how else cluster._balance
+
+
 def status_of(cluster: Cluster) -> dict[str, Any]:
     """Raises RuntimeError if the cluster does not run.
 
@@ -86,7 +92,7 @@ def status_of(cluster: Cluster) -> dict[str, Any]:
         "pid": os.getpid(),
         "version": __version__,
         "door": NAMES[cluster._spawner.door] if cluster._spawner else None,
-        "balance": cluster._balance,
+        "balance": _balance_of(cluster),
         "generation": people.generation,
         "reloading": people.reloading.generation if people.reloading else None,
         "closing": people.closing,

@@ -26,9 +26,12 @@ enum rc_policy {
     RC_BALANCE_AUTO, RC_BALANCE_REUSEPORT, RC_BALANCE_SHARED, RC_BALANCE_SOURCE_IP,
     RC_BALANCE_WEIGHTED, RC_BALANCE_ROUND_ROBIN, RC_BALANCE_LEAST_CONNECTIONS, ...
 };
+struct rc_connection { int fd, family; unsigned port; ...; };
+int rc_receive_connection(int fd, struct rc_connection *out);
 int rc_balance(rc_engine *engine, enum rc_policy policy);
 int rc_flows_stay(rc_engine *engine, unsigned ms);
 int rc_balance_kernel(rc_engine *engine, const char **refused);
+int rc_balance_dispatch(rc_engine *engine);
 enum rc_door_kind { RC_DOOR_NOTIFY, RC_DOOR_PRELOAD, ... };
 struct rc_event {
     enum rc_event_kind kind;
@@ -117,7 +120,7 @@ struct rc_worker {
     uint32_t id;
     pid_t pid;
     bool live, dead, seen_waiting, inscrutable;
-    unsigned pendings, hung_lanes;
+    unsigned pendings, hung_lanes, open;
     uint32_t generation;
     ...;
 };
@@ -143,6 +146,9 @@ struct rc_answer {
     ...;
 };
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
+struct rc_key { ...; };
+struct rc_bell { int fd; in_port_t port; bool rung; ...; };
+struct rc_taker { struct rc_bell bell; bool offered, late; ...; };
 struct rc_pressure { unsigned interval; bool congested; ...; };
 struct rc_lane {
     struct rc_source source;
@@ -151,6 +157,7 @@ struct rc_lane {
     int64_t arrives_until_ms;
     bool deaf, chosen, by_leader;
     struct rc_pressure pressure;
+    struct rc_taker taker;
     ...;
 };
 struct rc_tally { uint32_t established; ...; };
@@ -159,11 +166,15 @@ struct rc_side { uint32_t workers, lanes, sink; uint32_t entry[...]; ...; };
 struct rc_plan { uint64_t version, cursor; struct rc_side side[2]; ...; };
 struct rc_kernel_plan { struct rc_plan *shared; int program; bool attached; ...; };
 struct rc_group {
-    struct rc_lane **lanes, *sink;
+    struct rc_key key;
+    struct rc_lane **lanes, *sink, *front;
     unsigned count, flows_stay_ms;
     struct rc_kernel_plan plan;
     ...;
 };
+struct rc_hand { int fd; ...; };
+int rc_bell_ring(struct rc_bell *bell, const struct rc_key *key);
+int rc_bell_silence(struct rc_bell *bell, int lane, struct rc_hand *stranger);
 struct rc_engine {
     int epoll;
     int64_t sweep_at;
@@ -187,7 +198,8 @@ int rc_unix_connections(const struct rc_engine *engine, const struct rc_worker *
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lane_held(struct rc_lane *lane);
 bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
-int rc_notify_install(bool unlinks);
+enum rc_traps { RC_TRAP_BINDS, RC_TRAP_ACCEPTS, RC_TRAP_UNLINKS, ... };
+int rc_notify_install(unsigned traps);
 
 /* steering.c */
 struct sock_filter { uint16_t code; uint8_t jt, jf; uint32_t k; };

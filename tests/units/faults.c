@@ -123,6 +123,7 @@ WRAP(int, -1, renameat, (int from, const char *old, int to, const char *new), (f
 WRAP(int, -1, mkdirat, (int at, const char *path, mode_t mode), (at, path, mode))
 WRAP(int, -1, inotify_init1, (int flags), (flags))
 WRAP(int, -1, inotify_add_watch, (int fd, const char *path, uint32_t mask), (fd, path, mask))
+WRAP(ssize_t, -1, recv, (int fd, void *bytes, size_t room, int flags), (fd, bytes, room, flags))
 WRAP(int, -1, poll, (struct pollfd * fds, nfds_t count, int ms), (fds, count, ms))
 WRAP(ssize_t, -1, getrandom, (void *out, size_t room, unsigned flags), (out, room, flags))
 WRAP(ssize_t, -1, process_vm_readv,
