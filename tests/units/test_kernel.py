@@ -573,9 +573,7 @@ def test_a_flood_of_syns_leaves_no_skew(least, held):
 # ---- refusals ----------------------------------------------------------------------------------
 
 
-def test_the_policy_must_be_one_that_counts_or_turns_and_come_first(
-    new_engine, ffi, lib, balanced
-):
+def test_the_policy_must_be_one_that_counts_or_turns_and_come_first(new_engine, ffi, lib, balanced):
     engine, refused = new_engine(), ffi.new("const char **")
     assert lib.rc_balance(engine.pointer, lib.RC_BALANCE_REUSEPORT) == 0
     assert lib.rc_balance_kernel(engine.pointer, refused) == -errno.EINVAL
