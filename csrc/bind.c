@@ -46,6 +46,7 @@ static int bind_socket(struct rc_engine *engine, const struct rc_call *call, int
     int error = rc_key_of(fd, address, &pending.key);
     if (error)
         return error;
+    rc_inherited_fit(engine, fd, &pending.key);
     struct rc_group *group = address->sin6_port ? rc_group_find(engine, &pending.key) : NULL;
     /* The first of a group binds without SO_REUSEPORT, so that a foreign owner
      * or a second cluster is what it would be without us: EADDRINUSE. */
@@ -89,13 +90,22 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
 
     *answer = (struct rc_answer){.replace = -1};
     answer->pass = true;
+    if (domain == AF_UNIX) {
+        rc_unix_bind(engine, call, answer);
+        return;
+    }
     if ((domain != AF_INET && domain != AF_INET6) ||
-        rc_socket_get(call->fd, SOL_SOCKET, SO_TYPE) != SOCK_STREAM ||
-        (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP))
+        (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP && protocol != IPPROTO_UDP))
         return;
     if (rc_address_canonical(&call->address, call->length, &address) < 0 ||
         address.sin6_family != domain)
         return; /* the kernel knows best what is wrong with it */
+    if (rc_inherited_bind(engine, call, &address, answer))
+        return;
+    if (protocol == IPPROTO_UDP) {
+        rc_udp_bind(engine, call, &address, answer);
+        return;
+    }
     if (address.sin6_port == 0 && rc_socket_get(call->fd, SOL_SOCKET, SO_REUSEADDR) <= 0 &&
         rc_socket_get(call->fd, SOL_SOCKET, SO_REUSEPORT) <= 0)
         return; /* a client's socket, or one that asked for a port of its own */

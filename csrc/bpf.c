@@ -41,7 +41,9 @@ static const struct {
     [RC_BPF_LEAST_CONNECTIONS] = {"rc_least_conn", BPF_PROG_TYPE_SK_REUSEPORT,
                                   TEXT(least_connections)},
     [RC_BPF_COUNT] = {"rc_count", BPF_PROG_TYPE_SOCK_OPS, TEXT(count)},
+    [RC_BPF_FLOWS] = {"rc_flows", BPF_PROG_TYPE_SK_REUSEPORT, TEXT(flows)},
 };
+_Static_assert(COUNT(rc_flows_text) <= PROGRAM_MAX, "longer than the room for it");
 _Static_assert(COUNT(rc_round_robin_text) <= PROGRAM_MAX, "longer than the room for it");
 _Static_assert(COUNT(rc_least_connections_text) <= PROGRAM_MAX, "longer than the room for it");
 _Static_assert(COUNT(rc_count_text) <= PROGRAM_MAX, "longer than the room for it");
@@ -169,6 +171,19 @@ int rc_bpf_storage(void)
     int map = bpf(BPF_MAP_CREATE, &attributes);
     rc_close(&types);
     return map;
+}
+
+/* Which lane each UDP flow went to. */
+int rc_bpf_flows(void)
+{
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof attributes);
+    attributes.map_type = BPF_MAP_TYPE_LRU_HASH;
+    attributes.key_size = sizeof(struct rc_flow_key);
+    attributes.value_size = sizeof(uint32_t);
+    attributes.max_entries = RC_FLOWS;
+    memcpy(attributes.map_name, "rc_flows", sizeof "rc_flows");
+    return bpf(BPF_MAP_CREATE, &attributes);
 }
 
 /* For storage the key is a descriptor, as for the sockarray the value is. */

@@ -21,6 +21,8 @@ static enum level lane_level(const struct rc_lane *lane)
 {
     enum rc_level level = rc_lane_level(lane);
     const struct rc_group *group = lane->group;
+    if (group->key.type == SOCK_DGRAM && rc_udp_connected(lane->source.fd))
+        return NEVER; /* the kernel finds it by its peer */
     if (level == RC_LEVEL_LIVE && lane->deaf)
         level = RC_LEVEL_ORPHAN; /* it waits for a successor too */
     if (level != RC_LEVEL_LIVE)
@@ -80,10 +82,13 @@ int rc_group_attach(struct rc_group *group, unsigned limit)
 {
     if (group->front)
         return rc_bells_attach(group, limit);
+    if (group->count == 1 && group->lanes[0]->inherited)
+        return 0; /* the kernel makes a group of it when a second one joins */
     if (rc_kernel_steer(group) == 0)
         return 0;
     struct rc_choice *choices = calloc(group->count, sizeof *choices);
     unsigned count = 0;
+    int lane = group->lanes[0]->source.fd;
     if (!choices)
         return -ENOMEM;
     for (unsigned at = 0; at < group->count && at < limit; at++)
@@ -94,9 +99,10 @@ int rc_group_attach(struct rc_group *group, unsigned limit)
         }
     if (count == 0 && group->sink && rc_lane_index(group->sink) < limit)
         choices[count++] = (struct rc_choice){.index = rc_lane_index(group->sink)};
-    int error =
-        count ? rc_steering_attach(group->lanes[0]->source.fd, group->policy, choices, count, NULL)
-              : 0;
+    int error = count == 0 ? 0
+                : group->key.type == SOCK_DGRAM
+                    ? rc_udp_steer(group, choices, count)
+                    : rc_steering_attach(lane, group->policy, choices, count, NULL);
     if (count && !error)
         group->plan.attached = false;
     free(choices);

@@ -30,12 +30,14 @@ enum {
     STEER_US = 10,           /* the cost of a program, by the lane (72 us for 128) */
 };
 
-/* A shared lane is not: it is congested when all its workers are. Nor is one in
- * dispatch, where nothing is queued but a bell. */
+/* A shared lane is not: it is congested when all its workers are. Nor is one of UDP (a
+ * flow comes to its worker whatever that does), or in dispatch, where nothing is queued
+ * but a bell. */
 static bool watched(const struct rc_lane *lane)
 {
     return lane->worker && lane->worker->live && !lane->worker->dead && !lane->removing &&
-           !lane->closing && !lane->party && !lane->deaf && !lane->group->front;
+           !lane->closing && !lane->party && !lane->deaf && !lane->group->front &&
+           lane->group->key.type == SOCK_STREAM;
 }
 
 /* ---- the timer --------------------------------------------------------------------- */

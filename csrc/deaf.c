@@ -94,8 +94,7 @@ bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane)
     rc_lane_calm(lane); /* and it is not looked at any more */
     (void)rc_source_arm(engine->epoll, &lane->source, 0);
     (void)rc_group_steer(lane->group); /* else the next Live does it */
-    rc_emit_address(engine, RC_EVENT_DEAF, lane->worker->id, lanes_left(lane),
-                    &lane->group->key.address);
+    rc_emit_key(engine, RC_EVENT_DEAF, lane->worker->id, lanes_left(lane), &lane->group->key);
     return true;
 }
 
@@ -103,8 +102,7 @@ bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane)
 void rc_lane_shut_down(struct rc_engine *engine, const struct rc_lane *lane)
 {
     if (lane->worker && !lane->worker->dead)
-        rc_emit_address(engine, RC_EVENT_DEAF, lane->worker->id, lanes_left(lane),
-                        &lane->group->key.address);
+        rc_emit_key(engine, RC_EVENT_DEAF, lane->worker->id, lanes_left(lane), &lane->group->key);
 }
 
 int rc_deaf(rc_engine *engine, uint32_t id)
@@ -125,10 +123,10 @@ int rc_deaf(rc_engine *engine, uint32_t id)
  * once. Returns how many groups have that address. */
 int rc_hold(rc_engine *engine, const char *address, int on)
 {
-    char text[80];
+    char text[128];
     int count = 0, first = 0;
     for (struct rc_group *group = engine->groups; group; group = group->next) {
-        rc_address_text(&group->key.address, text, sizeof text);
+        rc_key_text(&group->key, text, sizeof text);
         if (strcmp(text, address) != 0)
             continue;
         group->held = on;

@@ -35,6 +35,7 @@ int rc_engine_new(rc_engine **out, unsigned flags)
     engine->flags = flags;
     engine->deadline_ms = -1;
     engine->timer.fd = engine->sweep.fd = engine->signals.fd = engine->guard.source.fd = -1;
+    engine->unix_watch.fd = -1;
     engine->shim.port.fd = engine->guard.pipe = engine->diag = -1;
     engine->dispatch.patience.fd = engine->dispatch.opens.source.fd = -1;
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -85,6 +86,7 @@ static void free_memory(struct rc_engine *engine)
         }
         rc_hands_free(group);
         free(group->lanes);
+        free(group->flows);
         free(group);
     }
     while (engine->watches) {
@@ -97,6 +99,7 @@ static void free_memory(struct rc_engine *engine)
         engine->callers = caller->next;
         free(caller);
     }
+    free(engine->nobody);
     rc_opens_close(engine);
     rc_free_graves(engine);
     free(engine);
@@ -120,13 +123,16 @@ static void close_all(const struct rc_engine *engine)
         close_if_open(worker->child_channel);
         close_if_open(worker->doing_fd);
     }
-    for (const struct rc_group *group = engine->groups; group; group = group->next)
+    for (const struct rc_group *group = engine->groups; group; group = group->next) {
         for (unsigned at = 0; at < group->count; at++) {
             close_if_open(group->lanes[at]->source.fd);
             close_if_open(group->lanes[at]->taker.pair.fd);
             close_if_open(group->lanes[at]->taker.theirs);
             close_if_open(group->lanes[at]->taker.bell.fd);
         }
+        if (group->flows)
+            rc_udp_plan_close(group->flows);
+    }
     for (const struct rc_shim_caller *caller = engine->callers; caller; caller = caller->next)
         close_if_open(caller->source.fd);
     close_if_open(engine->timer.fd);
@@ -135,6 +141,7 @@ static void close_all(const struct rc_engine *engine)
     close_if_open(engine->guard.source.fd);
     close_if_open(engine->guard.pipe);
     close_if_open(engine->shim.port.fd);
+    close_if_open(engine->unix_watch.fd);
     close_if_open(engine->diag);
     close_if_open(engine->dispatch.patience.fd);
     close_if_open(engine->dispatch.opens.source.fd);
@@ -146,6 +153,7 @@ static void close_all(const struct rc_engine *engine)
 void rc_engine_abandon(rc_engine *engine)
 {
     rc_kernel_close(engine);
+    rc_unix_close_all(engine);
     close_all(engine);
 }
 
@@ -167,6 +175,7 @@ void rc_engine_free(rc_engine *engine)
     if (engine->flags & RC_SUBREAPER)
         prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
     rc_kernel_close(engine);
+    rc_unix_free(engine);
     close_all(engine);
     free_memory(engine);
 }
@@ -427,6 +436,12 @@ static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_
         break;
     case RC_SOURCE_SHIM_CALL:
         rc_shim_call(engine, source);
+        break;
+    case RC_SOURCE_ERRAND:
+        rc_unix_errand_ended(engine, source);
+        break;
+    case RC_SOURCE_UNIX:
+        rc_unix_noticed(engine);
         break;
     case RC_SOURCE_FRONT:
         rc_dispatch_run(engine, RC_CONTAINER(source, struct rc_lane, source)->group);

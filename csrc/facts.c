@@ -83,7 +83,7 @@ static struct rc_retirement *retirement_new(struct rc_engine *engine, const uint
         return NULL;
     retirement->users = 1;
     for (struct rc_group *group = engine->groups; group; group = group->next)
-        if (has_lane(engine, group, workers, count))
+        if (group->key.type == SOCK_STREAM && has_lane(engine, group, workers, count))
             retirement->places[retirement->count++] = group->key;
     return retirement;
 }
@@ -247,6 +247,24 @@ static int look_at_connections(struct rc_engine *engine, struct rc_flows *flows,
     return 0;
 }
 
+static int add_unix(const struct rc_engine *engine, struct rc_worker *worker,
+                    struct rc_drain_facts *facts)
+{
+    struct timespec now;
+    int found = rc_unix_connections(engine, worker);
+    if (found <= 0)
+        return found == -ENOMEM ? found : 0; /* without /proc/net/unix: as if there were none */
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    if (!worker->drain.calm_ms)
+        worker->drain.calm_ms = now_ms;
+    facts->connections += found;
+    int64_t quiet = now_ms - worker->drain.calm_ms;
+    if (quiet < facts->quiet_ms)
+        facts->quiet_ms = (int)quiet;
+    return 0;
+}
+
 int rc_drain_look(rc_engine *engine, uint32_t id, struct rc_drain_facts *out)
 {
     struct rc_worker *worker = rc_find(engine, id);
@@ -278,6 +296,8 @@ int rc_drain_look(rc_engine *engine, uint32_t id, struct rc_drain_facts *out)
         drain->known = !error;
         if (!error)
             error = look_at_connections(engine, &drain->connections, &facts);
+        if (!error)
+            error = add_unix(engine, worker, &facts);
     }
     if (!error)
         *out = facts;

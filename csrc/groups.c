@@ -20,7 +20,8 @@ struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key
     group->key = *key;
     group->zero_index = -1;
     group->policy = engine->policy;
-    group->kernel = engine->kernel;
+    group->kernel = key->type == SOCK_STREAM ? engine->kernel : NULL;
+    group->flows_stay_ms = key->type == SOCK_DGRAM ? engine->flows_stay_ms : 0;
     group->next = engine->groups;
     engine->groups = group;
     return group;

@@ -1,7 +1,8 @@
 /* internal.h - what the engine's files share. Not installed, not public.
  *
  * Direction of dependencies: engine -> spawn, doors (notify, shimdoor) -> bind,
- * listen -> pending, deaf, lanes -> kernel, steering, sockets; facts -> lanes, diag, holders.
+ * listen -> pending, deaf, inherited, udp, unixdoor -> lanes, unix -> kernel, steering,
+ * udpflow, sockets; facts -> lanes, unixfacts, diag, holders.
  * At the bottom, knowing nobody: channel, guard, loop, registry.
  */
 #ifndef RECLUSTER_INTERNAL_H
@@ -20,6 +21,8 @@
 #include <stdbool.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
 
 #define RC_CONTAINER(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
 
@@ -43,6 +46,8 @@ enum rc_source_kind {
     RC_SOURCE_LANE,
     RC_SOURCE_SHIM_PORT,
     RC_SOURCE_SHIM_CALL,
+    RC_SOURCE_UNIX,
+    RC_SOURCE_ERRAND,
     RC_SOURCE_FRONT,
     RC_SOURCE_PAIR,
     RC_SOURCE_PATIENCE,
@@ -143,9 +148,10 @@ int rc_holders_mark(pid_t group, struct rc_flows *flows);
 struct rc_drain {
     struct rc_retirement *retirement; /* shared by those that retired together */
     struct rc_flows connections;
-    int half_open; /* at the last look */
-    bool empty;    /* its lanes' queues, at the last look */
-    bool known;    /* connections are those of the worker */
+    int half_open;   /* at the last look */
+    bool empty;      /* its lanes' queues, at the last look */
+    bool known;      /* connections are those of the worker */
+    int64_t calm_ms; /* CLOCK_MONOTONIC of the first such look, of AF_UNIX connections */
 };
 void rc_drain_free(struct rc_drain *drain);
 
@@ -158,6 +164,7 @@ struct rc_key {
     struct sockaddr_in6 address; /* a sockaddr_in lies in it zero-padded */
     int v6only;
     int device;
+    int type; /* SOCK_STREAM, SOCK_DGRAM */
     uid_t uid;
 };
 
@@ -183,6 +190,8 @@ struct rc_worker {
     struct rc_grave grave;
     struct rc_worker *next;
     uint32_t id, heir_of;
+    unsigned generation;  /* those of one share the AF_UNIX listeners */
+    struct timespec born; /* CLOCK_REALTIME */
     pid_t pid;
     struct rc_source process; /* pidfd */
     struct rc_source channel_source;
@@ -238,6 +247,7 @@ struct rc_lane {
     int descriptor;  /* as which descriptor, when it was last seen: where a look begins */
     uint32_t number; /* by which programs in the kernel know it; 0: not at all */
     unsigned backlog;
+    bool inherited;           /* somebody else's too: never shut down (inherited.c) */
     int64_t arrives_until_ms; /* adopted, and perhaps still on its way in a message; 0: not */
     bool deaf;                /* its worker lives, and no process of it has the lane any more */
     struct rc_pressure pressure;
@@ -278,6 +288,8 @@ struct rc_group {
     bool held;                /* where only lanes without a holder are left, the sink is better */
     struct rc_kernel *kernel; /* the engine's, or NULL */
     struct rc_kernel_plan plan;
+    struct rc_udp_plan *flows; /* of a UDP group; NULL: there is none */
+    unsigned flows_stay_ms;    /* 0: not to be had */
 };
 
 /* Whether turns or counts were asked for by name: then they are kept to. In auto
@@ -298,15 +310,27 @@ struct rc_call {
     struct sockaddr_in6 address;
     socklen_t length;
     int backlog;
+    struct sockaddr_un path; /* instead of address, for AF_UNIX */
+    socklen_t path_length;
 };
 
+/* A call that is answered in a later turn, and how. */
+struct rc_later {
+    uint64_t notice;               /* of the worker's door, or */
+    struct rc_shim_caller *caller; /* the shim that asked; neither: nobody waits any more */
+};
+
+struct rc_unix_lane;
 struct rc_answer {
-    bool pass;   /* let the kernel do it as if nobody had looked */
-    int result;  /* 0 or -errno */
-    int replace; /* a descriptor to put in place of theirs, or -1 */
-    bool owned;  /* replace is the answer's own, to close after use */
+    struct rc_later *later; /* not now: the door writes there how to answer */
+    bool pass;              /* let the kernel do it as if nobody had looked */
+    int result;             /* 0 or -errno */
+    int replace;            /* a descriptor to put in place of theirs, or -1 */
+    bool owned;             /* replace is the answer's own, to close after use */
     struct rc_lane *adopted;
-    struct rc_worker *previous; /* who had it; of a shared lane: who joins */
+    struct rc_worker *previous;  /* who had it; of a shared lane: who joins */
+    struct rc_unix_lane *joined; /* AF_UNIX: by joiner, who was not in it before */
+    struct rc_worker *joiner;
 };
 
 /* sockets.c */
@@ -319,6 +343,7 @@ int rc_address_canonical(const struct sockaddr_in6 *from, socklen_t length,
 socklen_t rc_address_length(const struct sockaddr_in6 *address);
 void rc_address_text(const struct sockaddr_in6 *address, char *out, size_t room);
 int rc_key_of(int fd, const struct sockaddr_in6 *address, struct rc_key *key);
+void rc_key_text(const struct rc_key *key, char *out, size_t room);
 bool rc_same_place(const struct rc_key *a, const struct rc_key *b);
 
 /* pending.c */
@@ -336,6 +361,59 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 void rc_lanes_refused(struct rc_answer *answer);
+unsigned rc_backlog_for(int asked);
+struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *heir,
+                              const struct rc_key *key);
+int rc_adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
+             bool passes, struct rc_answer *answer);
+
+/* inherited.c */
+struct rc_worker *rc_nobody(struct rc_engine *engine);
+bool rc_inherited_bind(struct rc_engine *engine, const struct rc_call *call,
+                       const struct sockaddr_in6 *address, struct rc_answer *answer);
+void rc_inherited_fit(struct rc_engine *engine, int fd, struct rc_key *key);
+void rc_inherited_return(struct rc_engine *engine, struct rc_lane *lane);
+
+/* unix.c, unixdoor.c, unixplace.c, unixerrand.c: AF_UNIX listeners */
+struct rc_unix_errand;
+void rc_unix_errand_ended(struct rc_engine *engine, struct rc_source *source);
+enum { RC_NETLINK_LENGTH = 12 };
+void rc_unix_bind(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
+bool rc_unix_listen(struct rc_engine *engine, const struct rc_call *call, struct rc_answer *answer);
+void rc_unix_refused(const struct rc_answer *answer);
+int rc_unix_resteer(struct rc_engine *engine);
+void rc_unix_close(struct rc_engine *engine);
+void rc_unix_noticed(struct rc_engine *engine);
+bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid_t pid, int at,
+                   const char *path);
+void rc_unix_exited(struct rc_engine *engine, const struct rc_worker *worker);
+void rc_unix_drop(struct rc_engine *engine, const struct rc_worker *worker);
+unsigned rc_unix_queued(struct rc_engine *engine, const struct rc_worker *worker);
+int rc_unix_connections(const struct rc_engine *engine, const struct rc_worker *worker);
+size_t rc_unix_lanes(const struct rc_engine *engine, struct rc_lane_facts *out, size_t room,
+                     size_t count);
+void rc_unix_free(struct rc_engine *engine);
+void rc_unix_close_all(const struct rc_engine *engine);
+
+/* udp.c, udpflow.c */
+struct rc_choice;
+struct sock_filter;
+void rc_udp_bind(struct rc_engine *engine, const struct rc_call *call,
+                 const struct sockaddr_in6 *address, struct rc_answer *answer);
+int rc_udp_vacate(struct rc_engine *engine, struct rc_lane *lane);
+bool rc_udp_connected(int fd);
+bool rc_socket_readable(int fd);
+int rc_udp_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                 unsigned room);
+int rc_udp_attach(int fd, const struct rc_choice *choices, unsigned count);
+unsigned rc_udp_owner(const struct rc_choice *choices, unsigned count, uint32_t bucket);
+
+/* udpkernel.c */
+struct rc_udp_plan;
+int rc_udp_steer(struct rc_group *group, const struct rc_choice *choices, unsigned count);
+void rc_udp_forget(struct rc_group *group, struct rc_lane *lane);
+void rc_udp_plan_close(const struct rc_udp_plan *plan);
+void rc_udp_plan_free(struct rc_group *group);
 
 /* groups.c */
 struct rc_group *rc_group_find(struct rc_engine *engine, const struct rc_key *key);
@@ -353,6 +431,7 @@ int rc_take_of_thread(const struct rc_worker *worker, pid_t thread, int number);
 void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group);
 void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group);
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
+int rc_lane_remove(struct rc_engine *engine, struct rc_lane *lane);
 int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);
 
@@ -465,9 +544,11 @@ int rc_kernel_connections(const struct rc_lane *lane);
 
 /* ---- doors ------------------------------------------------------------------ */
 
-enum rc_traps { RC_TRAP_BINDS, RC_TRAP_ACCEPTS };
-int rc_notify_install(enum rc_traps traps);
+/* What of a worker is trapped beside bind and listen. */
+enum rc_traps { RC_TRAP_BINDS = 0, RC_TRAP_ACCEPTS = 1, RC_TRAP_UNLINKS = 2 };
+int rc_notify_install(unsigned traps);
 int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker);
+void rc_notify_answer(const struct rc_worker *worker, uint64_t notice, int result);
 
 struct rc_shim {
     struct rc_source port;
@@ -478,6 +559,10 @@ struct rc_shim {
 void rc_shim_accept(struct rc_engine *engine);
 void rc_shim_call(struct rc_engine *engine, struct rc_source *source);
 void rc_shim_shut(struct rc_engine *engine);
+void rc_shim_answer(struct rc_engine *engine, struct rc_shim_caller *caller, int result);
+void rc_later_answer(struct rc_engine *engine, const struct rc_worker *worker,
+                     const struct rc_later *later, int result);
+void rc_later_forget(struct rc_engine *engine, const struct rc_shim_caller *caller);
 
 /* ---- engine ------------------------------------------------------------------ */
 
@@ -525,9 +610,15 @@ struct rc_engine {
     bool hurried; /* the timer was set to now because lines wait in a buffer */
     struct rc_guard guard;
     struct rc_worker *workers;
+    struct rc_worker *nobody; /* has the lanes that no worker has yet (inherited.c); or NULL */
     struct rc_group *groups;
+    struct rc_unix_group *unixes;
+    struct rc_unix_errand *errands;
+    struct rc_source unix_watch; /* inotify, or -1 */
+    bool expects_paths;          /* workers will bind AF_UNIX paths */
     enum rc_policy policy;
     struct rc_kernel *kernel; /* NULL: no steering by eBPF */
+    unsigned flows_stay_ms;   /* UDP flows of who retires; 0: not at all */
     struct rc_watch *watches;
     struct rc_shim shim;
     struct rc_shim_caller *callers;
@@ -537,7 +628,7 @@ struct rc_engine {
     uint32_t diag_asked; /* number of the last question */
     unsigned turn;
     struct rc_output *output; /* where events go while rc_wait runs */
-    char texts[64][80];       /* addresses of this turn's listening events */
+    char texts[64][128];      /* addresses of this turn's listening events */
     unsigned text_count;
 };
 
@@ -545,8 +636,10 @@ void rc_descriptors_restore(const struct rc_engine *engine);
 struct rc_worker *rc_find(struct rc_engine *engine, uint32_t id);
 void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
              const char *text, size_t length);
-void rc_emit_address(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
-                     const struct sockaddr_in6 *address);
+void rc_emit_place(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+                   const char *place);
+void rc_emit_key(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+                 const struct rc_key *key);
 void rc_bury(struct rc_engine *engine, void *memory); /* begins with a grave */
 void rc_free_graves(struct rc_engine *engine);
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);

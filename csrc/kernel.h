@@ -17,16 +17,18 @@ enum rc_bpf_map {
     RC_MAP_LANES,   /* REUSEPORT_SOCKARRAY: number -> lane */
     RC_MAP_MARKS,   /* SK_STORAGE: socket -> struct rc_mark */
     RC_MAP_TALLIES, /* ARRAY: number -> struct rc_tally */
-    RC_MAP_PLAN,    /* ARRAY of one: struct rc_plan */
+    RC_MAP_PLAN,    /* ARRAY of one: struct rc_plan, or rc_flow_plan */
+    RC_MAP_FLOWS,   /* LRU_HASH: struct rc_flow_key -> number */
     RC_MAPS,
 };
 
-enum rc_bpf_program { RC_BPF_ROUND_ROBIN, RC_BPF_LEAST_CONNECTIONS, RC_BPF_COUNT };
+enum rc_bpf_program { RC_BPF_ROUND_ROBIN, RC_BPF_LEAST_CONNECTIONS, RC_BPF_COUNT, RC_BPF_FLOWS };
 
 int rc_bpf_sockarray(unsigned entries);
 int rc_bpf_shared(unsigned entries, size_t each, void **memory);
 void rc_bpf_unshare(void *memory, size_t length);
 int rc_bpf_storage(void);
+int rc_bpf_flows(void);
 int rc_bpf_update(int map, uint32_t key, const void *value);
 int rc_bpf_load(enum rc_bpf_program program, const int maps[RC_MAPS], char *log, size_t room);
 int rc_bpf_link_cgroup(int program, int cgroup);

@@ -28,7 +28,8 @@ int rc_lanes_resteer(struct rc_engine *engine)
         first = first ? first : error;
         rc_group_watch(engine, group);
     }
-    return first;
+    int error = rc_unix_resteer(engine);
+    return first ? first : error;
 }
 
 int rc_steer(rc_engine *engine, const struct rc_live *live, size_t count)
@@ -69,6 +70,7 @@ void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group)
     *link = group->next;
     rc_hands_free(group);
     rc_kernel_plan_free(&group->plan);
+    rc_udp_plan_free(group);
     free(group->lanes);
     rc_bury(engine, group);
 }
@@ -81,6 +83,7 @@ static void lane_take_out(struct rc_lane *lane)
     struct rc_group *group = lane->group;
     rc_lane_calm(lane);
     rc_kernel_forget(group, lane);
+    rc_udp_forget(group, lane);
     group->lanes[rc_lane_index(lane)] = group->lanes[group->count - 1];
     group->count--;
 }
@@ -117,7 +120,7 @@ static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
  * before and after at once, so the moving one is not chosen meanwhile. Where it
  * is the only one that may be, the sink is: a SYN that meets the move is dropped
  * and comes again, it never reaches a wrong lane. */
-static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
+int rc_lane_remove(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
     unsigned last = group->count - 1;
@@ -211,15 +214,24 @@ void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group)
 int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker)
 {
     int first = 0;
+    rc_unix_drop(engine, worker);
     for (struct rc_group *group = engine->groups, *next; group; group = next) {
         next = group->next; /* the group goes with its last lane */
         for (unsigned at = group->count; at-- > 0;) {
             struct rc_lane *lane = group->lanes[at];
             int error = 0;
-            if (rc_lane_leave(lane, worker))
+            if (rc_lane_leave(lane, worker)) {
                 error = rc_group_steer(group);
-            else if (rc_lane_held_by(lane, worker))
-                error = lane_remove(engine, lane);
+            } else if (!rc_lane_held_by(lane, worker)) {
+                continue;
+            } else if (lane->inherited) {
+                rc_inherited_return(engine, lane);
+            } else if (group->key.type == SOCK_DGRAM) {
+                error = rc_udp_vacate(engine, lane);
+                at = group->count < at ? group->count : at; /* more may have gone */
+            } else {
+                error = rc_lane_remove(engine, lane);
+            }
             first = first ? first : error;
         }
     }
@@ -238,6 +250,8 @@ int rc_close_lanes(rc_engine *engine, uint32_t id)
         int error = rc_group_steer(group);
         first = first ? first : error;
     }
+    if (id == 0)
+        rc_unix_close(engine);
     return first;
 }
 
@@ -252,7 +266,7 @@ int rc_queued(rc_engine *engine, uint32_t id)
             if (rc_lane_owed(group->lanes[at], worker))
                 queued +=
                     rc_lane_queued(group->lanes[at], NULL) + rc_dispatch_queued(group->lanes[at]);
-    return (int)queued;
+    return (int)(queued + (worker ? rc_unix_queued(engine, worker) : 0));
 }
 
 int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
@@ -261,7 +275,9 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++) {
             const struct rc_lane *lane = group->lanes[at];
-            if ((!lane->worker && lane != group->front) || count++ >= room)
+            if (lane->worker ? lane->worker == engine->nobody : lane != group->front)
+                continue;
+            if (count++ >= room)
                 continue;
             struct rc_lane_facts *facts = &out[count - 1];
             *facts = (struct rc_lane_facts){.worker = lane->worker ? lane->worker->id : 0,
@@ -270,7 +286,7 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
             facts->pressure = (int)rc_lane_pressure(lane);
             facts->queued = rc_lane_queued(lane, &facts->backlog);
             facts->connections = rc_kernel_connections(lane);
-            rc_address_text(&group->key.address, facts->address, sizeof facts->address);
+            rc_key_text(&group->key, facts->address, sizeof facts->address);
         }
-    return (int)count;
+    return (int)rc_unix_lanes(engine, out, room, count);
 }

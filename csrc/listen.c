@@ -8,12 +8,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
-static unsigned backlog_for(int asked)
+unsigned rc_backlog_for(int asked)
 {
     static const unsigned enough = 1024;
     unsigned most = 4096, wanted = asked < 0 ? UINT32_MAX : (unsigned)asked;
@@ -30,7 +31,8 @@ static unsigned backlog_for(int asked)
 static void announce(struct rc_engine *engine, const struct rc_worker *worker,
                      const struct sockaddr_in6 *address, bool lane)
 {
-    rc_emit_address(engine, RC_EVENT_LISTENING, worker->id, lane, address);
+    struct rc_key key = {.address = *address};
+    rc_emit_key(engine, RC_EVENT_LISTENING, worker->id, lane, &key);
 }
 
 /* The kernel calls listen(2) on our dup. The first lane of a group listens with
@@ -71,7 +73,7 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
     lane->inode = pending->inode;
     lane->pid = call->pid;
     lane->descriptor = call->number;
-    lane->backlog = backlog_for(call->backlog);
+    lane->backlog = rc_backlog_for(call->backlog);
     error = rc_group_append(group, lane);
     if (error)
         goto fail;
@@ -110,7 +112,7 @@ fail:
 /* The backlog is the description's, and may only grow: any listen(2) sets it. */
 static int lane_widen(struct rc_lane *lane, int asked)
 {
-    unsigned backlog = backlog_for(asked);
+    unsigned backlog = rc_backlog_for(asked);
     if (backlog <= lane->backlog)
         return 0;
     if (listen(lane->source.fd, (int)backlog) < 0)
@@ -124,7 +126,7 @@ static int lane_widen(struct rc_lane *lane, int asked)
 static int join(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
                 bool passes, struct rc_answer *answer)
 {
-    if (!engine->dispatch.on)
+    if (!engine->dispatch.on || lane->group->key.type != SOCK_STREAM)
         return 0;
     int flags = fcntl(call->fd, F_GETFL);
     int error = rc_dispatch_join(engine, lane, passes);
@@ -143,9 +145,10 @@ static int join(struct rc_engine *engine, const struct rc_call *call, struct rc_
 
 /* A lane of the same address that nobody holds, and to which `worker` is heir:
  * its predecessor died or closed it, or it closed it itself (a server that
- * restarts in its process, one of its processes that ended). */
-static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_worker *heir,
-                                  const struct rc_key *key)
+ * restarts in its process, one of its processes that ended). Else one that no
+ * worker has had yet. */
+struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *heir,
+                              const struct rc_key *key)
 {
     struct rc_group *group = rc_group_find(engine, key);
     for (const struct rc_worker *worker = heir; group && worker;
@@ -164,6 +167,9 @@ static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_work
                                 : rc_lane_is_deaf(engine, lane)))
                 return lane;
         }
+    for (unsigned at = 0; group && at < group->count; at++)
+        if (engine->nobody && group->lanes[at]->worker == engine->nobody)
+            return group->lanes[at];
     return NULL;
 }
 
@@ -171,11 +177,12 @@ static struct rc_lane *orphan_for(struct rc_engine *engine, const struct rc_work
  * or the one its party shares. At listen and not at bind: granian's parent binds
  * a socket that never listens, gunicorn skips listen on one that already does
  * (SO_ACCEPTCONN). */
-static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
-                 bool passes, struct rc_answer *answer)
+int rc_adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
+             bool passes, struct rc_answer *answer)
 {
+    static const int kept[][2] = {{IPPROTO_TCP, TCP_NODELAY}, {SOL_SOCKET, SO_KEEPALIVE}};
     int flags = fcntl(call->fd, F_GETFL);
-    int error = lane_widen(lane, call->backlog);
+    int error = lane->backlog ? lane_widen(lane, call->backlog) : 0; /* 0: it is UDP */
     bool orphaned = rc_lane_all_dead(lane), held = rc_lane_held_by(lane, call->worker);
     if (!error && lane->party)
         error = rc_lane_join(lane, call->worker);
@@ -183,6 +190,12 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
         error = join(engine, call, lane, passes, answer);
     if (error)
         return error;
+    if (lane->inherited) /* one that the program did not make */
+        for (size_t at = 0; at < sizeof kept / sizeof kept[0]; at++) {
+            int value = rc_socket_get(call->fd, kept[at][0], kept[at][1]);
+            if (value > 0)
+                (void)rc_socket_set(lane->source.fd, kept[at][0], kept[at][1], value);
+        }
     /* O_NONBLOCK as the new program wants it; but it belongs to the description,
      * and of that no other can be had for the same socket. So while others use
      * the lane it stays as they have set it: they run the same program. */
@@ -198,6 +211,8 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
         lane->party = call->worker->party ? call->worker->party : lane->party;
     else
         lane->worker = call->worker;
+    if (lane->inherited)
+        lane->party = call->worker->party;
     lane->pid = call->pid;
     lane->descriptor = call->number;
     lane->deaf = false;
@@ -212,7 +227,10 @@ static int adopt(struct rc_engine *engine, const struct rc_call *call, struct rc
 void rc_lanes_refused(struct rc_answer *answer)
 {
     struct rc_lane *lane = answer->adopted;
-    if (lane && lane->party) {
+    if (lane && lane->inherited && answer->previous && !answer->previous->pid) {
+        lane->worker = answer->previous; /* nobody's again */
+        lane->party = 0;
+    } else if (lane && lane->party) {
         (void)rc_lane_leave(lane, answer->previous);
     } else if (lane) {
         const struct rc_worker *heir = lane->worker;
@@ -221,6 +239,8 @@ void rc_lanes_refused(struct rc_answer *answer)
         lane->deaf = !answer->previous->dead && answer->previous != heir;
     }
     answer->adopted = NULL;
+    rc_unix_refused(answer);
+    answer->joined = NULL;
 }
 
 /* What this worker's listen on that address is answered with, or NULL. */
@@ -229,7 +249,7 @@ static struct rc_lane *lane_for(struct rc_engine *engine, const struct rc_worker
 {
     struct rc_group *group = worker->party ? rc_group_find(engine, key) : NULL;
     struct rc_lane *shared = group ? rc_lane_of_party(group, worker->party) : NULL;
-    return shared ? shared : orphan_for(engine, worker, key);
+    return shared ? shared : rc_orphan_for(engine, worker, key);
 }
 
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *asked,
@@ -244,6 +264,8 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *asked,
     struct rc_pending pending;
 
     *answer = (struct rc_answer){.replace = -1};
+    if (rc_unix_listen(engine, call, answer))
+        return;
     if (lane) { /* a second call, or a process that shares the socket */
         answer->result = lane_widen(lane, call->backlog);
         if (!answer->result)
@@ -251,7 +273,7 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *asked,
         return;
     }
     if (found && (given = lane_for(engine, call->worker, &found->key)) != NULL) {
-        answer->result = adopt(engine, call, given, passes, answer);
+        answer->result = rc_adopt(engine, call, given, passes, answer);
         if (answer->result)
             return;
         rc_zero_listened(call->worker, found);

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -37,10 +38,16 @@
 #error "recluster does not know the audit architecture of this machine"
 #endif
 
-/* A bind of less than 16 bytes is no internet address: name look-ups bind a
- * 12-byte netlink one each time, and must neither pay for us nor hang when the
- * master is stopped. */
-enum { SHORTEST_ADDRESS = sizeof(struct sockaddr_in) };
+/* Name look-ups bind a 12-byte netlink address each time, and must neither pay
+ * for us nor hang when the master is stopped. A filter sees no memory, so an
+ * AF_UNIX address of that length (nine bytes of path) is not seen either; all
+ * others are. One of two bytes has no name. */
+enum { SHORTEST_ADDRESS = 3 };
+#ifdef __NR_unlink
+#define RC_NR_UNLINK __NR_unlink
+#else
+#define RC_NR_UNLINK __NR_unlinkat
+#endif
 #define SYSCALL_FIELD(field) ((uint32_t)offsetof(struct seccomp_data, field))
 
 static int seccomp(unsigned operation, unsigned flags, void *argument)
@@ -51,18 +58,22 @@ static int seccomp(unsigned operation, unsigned flags, void *argument)
 /* Returns the listener (closed on exec), or -errno. Only system calls: this
  * runs between fork and exec. Where accept is trapped, it may wait for long, and a
  * signal must be able to end that wait. */
-int rc_notify_install(enum rc_traps traps)
+int rc_notify_install(unsigned traps)
 {
-    const uint8_t accepts = traps == RC_TRAP_ACCEPTS;
+    const uint8_t accepts = traps & RC_TRAP_ACCEPTS;
+    const uint32_t none = UINT32_MAX;
     struct sock_filter text[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SYSCALL_FIELD(arch)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, RC_ARCH, 0, 8),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, RC_ARCH, 0, 11),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SYSCALL_FIELD(nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_accept4, accepts ? 5 : 6, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_accept, accepts ? 4 : 5, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_listen, 3, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_bind, 0, 3),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_accept4, accepts ? 8 : 9, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_accept, accepts ? 7 : 8, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_listen, 6, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, traps & RC_TRAP_UNLINKS ? RC_NR_UNLINK : none, 5, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, traps & RC_TRAP_UNLINKS ? __NR_unlinkat : none, 4, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_bind, 0, 4),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SYSCALL_FIELD(args[2])), /* low half: little endian */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, RC_NETLINK_LENGTH, 2, 0),
         BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, SHORTEST_ADDRESS, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
@@ -87,16 +98,47 @@ int rc_notify_install(enum rc_traps traps)
 
 static int read_address(pid_t process, uint64_t from, uint64_t length, struct rc_call *call)
 {
-    socklen_t wanted = length < sizeof call->address ? (socklen_t)length : sizeof call->address;
-    struct iovec here = {.iov_base = &call->address, .iov_len = wanted};
+    union {
+        sa_family_t family;
+        struct sockaddr_in6 internet;
+        struct sockaddr_un path;
+    } address;
+    socklen_t wanted = length < sizeof address ? (socklen_t)length : sizeof address;
+    struct iovec here = {.iov_base = &address, .iov_len = wanted};
     struct iovec there = {.iov_base = (void *)(uintptr_t)from, .iov_len = wanted};
     ssize_t got = process_vm_readv(process, &here, 1, &there, 1, 0);
     if (got < 0)
         return -errno;
     if ((size_t)got != wanted)
         return -EFAULT;
-    call->length = wanted;
+    if (address.family == AF_UNIX) {
+        memcpy(&call->path, &address, wanted);
+        call->path_length = length <= sizeof call->path ? wanted : 0; /* 0: it is not valid */
+    } else {
+        call->length = wanted < sizeof call->address ? wanted : sizeof call->address;
+        memcpy(&call->address, &address, call->length);
+    }
     return 0;
+}
+
+/* A string of theirs: read to its end, or to that of its last page, for what is
+ * behind may not be there. */
+static int read_text(pid_t process, uint64_t from, char *out, size_t room)
+{
+    size_t got = 0;
+    while (got < room) {
+        size_t page = 4096 - (size_t)((from + got) & 4095);
+        size_t wanted = page < room - got ? page : room - got;
+        struct iovec here = {.iov_base = out + got, .iov_len = wanted};
+        struct iovec there = {.iov_base = (void *)(uintptr_t)(from + got), .iov_len = wanted};
+        ssize_t some = process_vm_readv(process, &here, 1, &there, 1, 0);
+        if (some <= 0)
+            return -EFAULT;
+        if (memchr(out + got, '\0', (size_t)some))
+            return 0;
+        got += (size_t)some;
+    }
+    return -ENAMETOOLONG;
 }
 
 static bool still_waits(int door, uint64_t id)
@@ -131,12 +173,28 @@ static int put_in_place(int door, uint64_t id, const struct rc_call *call, int f
     return ioctl(door, SECCOMP_IOCTL_NOTIF_ADDFD, &add) < 0 ? -errno : 0;
 }
 
+static void decide_unlink(struct rc_engine *engine, const struct seccomp_notif *notice,
+                          const struct rc_call *call, struct rc_answer *answer)
+{
+    bool relative = notice->data.nr == __NR_unlinkat;
+    char path[PATH_MAX];
+    int at = relative ? (int)notice->data.args[0] : AT_FDCWD;
+    if (call->pid < 0 || (relative && notice->data.args[2] != 0) ||
+        read_text(call->pid, notice->data.args[relative ? 1 : 0], path, sizeof path) < 0)
+        return;
+    answer->pass = !rc_unix_keeps(engine, call->worker, call->pid, at, path);
+}
+
 static void decide(struct rc_engine *engine, int door, const struct seccomp_notif *notice,
                    struct rc_call *call, struct rc_answer *answer)
 {
     bool is_bind = notice->data.nr == __NR_bind;
     call->pid = (pid_t)notice->pid == call->worker->pid ? call->worker->pid
                                                         : rc_process_of((pid_t)notice->pid);
+    if (!is_bind && notice->data.nr != __NR_listen) {
+        decide_unlink(engine, notice, call, answer);
+        return;
+    }
     call->number = (int)notice->data.args[0];
     call->backlog = (int)notice->data.args[1];
     call->fd =
@@ -169,6 +227,22 @@ static void decide(struct rc_engine *engine, int door, const struct seccomp_noti
     }
 }
 
+static void reply(int door, uint64_t id, bool pass, int result)
+{
+    struct seccomp_notif_resp reply = {
+        .id = id,
+        .error = pass ? 0 : result,
+        .flags = pass ? SECCOMP_USER_NOTIF_FLAG_CONTINUE : 0,
+    };
+    (void)ioctl(door, SECCOMP_IOCTL_NOTIF_SEND, &reply); /* ENOENT: the caller is dead */
+}
+
+void rc_notify_answer(const struct rc_worker *worker, uint64_t notice, int result)
+{
+    if (worker->door.fd >= 0)
+        reply(worker->door.fd, notice, false, result);
+}
+
 /* Serves one notification. The epoll set said there is one, so RECV does not
  * block; one that was withdrawn since is ENOENT. */
 int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker)
@@ -186,12 +260,10 @@ int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker)
         return 0;
     if (!accepts)
         decide(engine, door, &notice, &call, &answer);
-    struct seccomp_notif_resp reply = {
-        .id = notice.id,
-        .error = answer.pass ? 0 : answer.result,
-        .flags = answer.pass ? SECCOMP_USER_NOTIF_FLAG_CONTINUE : 0,
-    };
-    (void)ioctl(door, SECCOMP_IOCTL_NOTIF_SEND, &reply); /* ENOENT: the caller is dead */
+    if (answer.later)
+        *answer.later = (struct rc_later){.notice = notice.id};
+    else
+        reply(door, notice.id, answer.pass, answer.result);
     if (answer.owned)
         rc_close(&answer.replace);
     if (call.fd >= 0)

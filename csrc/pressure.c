@@ -11,12 +11,12 @@ enum { EXACT_STUCK_US = 5000000 }; /* where exact turns were asked for, which th
 
 /* For a listener tcpi_unacked is the length of its accept queue and tcpi_sacked
  * its limit (tcp_get_info, net/ipv4/tcp.c). */
-unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit)
+static unsigned ask_listener(int fd, unsigned *limit)
 {
     struct tcp_info info;
     socklen_t length = sizeof info;
     memset(&info, 0, sizeof info);
-    if (getsockopt(lane->source.fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0)
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0)
         return 0;
     if (limit)
         *limit = info.tcpi_sacked;
@@ -25,8 +25,15 @@ unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit)
 
 unsigned rc_listener_queued(int fd)
 {
-    const struct rc_lane lane = {.source.fd = fd};
-    return rc_lane_queued(&lane, NULL);
+    return ask_listener(fd, NULL);
+}
+
+/* Of UDP whether there is anything; what a dead worker left promises nothing. */
+unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit)
+{
+    if (lane->group->key.type == SOCK_DGRAM)
+        return !lane->worker->dead && rc_socket_readable(lane->source.fd);
+    return ask_listener(lane->source.fd, limit);
 }
 
 /* The lane is another's now, or nobody's: what was seen does not hold. */

@@ -67,10 +67,12 @@ int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout
  * was refused. rc_shim_address gives the value of RECLUSTER_SHIM for a worker. */
 int rc_door_probe(const char **refused);
 int rc_shim_open(rc_engine *engine);
+int rc_expect_paths(rc_engine *engine); /* workers will listen on AF_UNIX paths: see to unlink(2) */
 int rc_shim_address(const rc_engine *engine, uint32_t worker, char *out, size_t room);
 
 /* Workers. rc_worker_new makes the channel (the child's end keeps its number
- * over the fork); then one of rc_worker_fork or rc_worker_exec. */
+ * over the fork); rc_worker_generation, for those of one generation share what
+ * cannot be one lane each; then one of rc_worker_fork or rc_worker_exec. */
 struct rc_program {
     const char *path;
     char *const *argv;
@@ -78,8 +80,10 @@ struct rc_program {
     const char *cwd; /* NULL: the master's */
 };
 int rc_worker_new(rc_engine *engine, uint32_t worker, uint32_t heir_of, int *channel_fd);
-/* Before it listens. Workers of one party (not 0) share one lane per address. */
-int rc_worker_place(rc_engine *engine, uint32_t worker, uint32_t slot, uint32_t party);
+/* Before it listens. Workers of one party (not 0) share one lane per address; those
+ * of one generation share each AF_UNIX listener. */
+int rc_worker_place(rc_engine *engine, uint32_t worker, uint32_t slot, uint32_t party,
+                    uint32_t generation);
 pid_t rc_worker_fork(rc_engine *engine, uint32_t worker, enum rc_door_kind door);
 pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, enum rc_door_kind door,
                      const struct rc_program *program);
@@ -88,6 +92,10 @@ int rc_worker_signal(rc_engine *engine, uint32_t worker, int number);
 int rc_worker_kill(rc_engine *engine, uint32_t worker); /* SIGKILL, whole process group */
 int rc_worker_send(rc_engine *engine, uint32_t worker, const char *line, size_t length);
 int rc_worker_release(rc_engine *engine, uint32_t worker); /* forget a dead one; drop its lanes */
+
+/* A listening (or bound UDP) socket for the workers that bind its address; before
+ * the first worker. Takes the descriptor on success. `ours`: the caller made it. */
+int rc_inherit(rc_engine *engine, int fd, int ours);
 
 /* Which lane a new connection gets; before the first lane. */
 enum rc_policy {
@@ -105,6 +113,8 @@ int rc_balance(rc_engine *engine, enum rc_policy policy);
  * before the first worker: the master accepts, and hands out. With neither they are
  * at random. */
 int rc_balance_kernel(rc_engine *engine, const char **refused);
+/* How long a UDP flow stays with a worker that retires, where CAP_BPF is there. */
+int rc_flows_stay(rc_engine *engine, unsigned ms);
 int rc_balance_dispatch(rc_engine *engine);
 const char *rc_balance_how(const rc_engine *engine); /* which way of dispatch is in use */
 
@@ -133,7 +143,7 @@ struct rc_lane_facts {
     int pressure;     /* enum rc_pressure_kind */
     unsigned queued;  /* connections that wait to be accepted */
     unsigned backlog; /* how many may */
-    char address[80];
+    char address[128];
     int connections; /* established and not closed by the worker; -1: nobody counts */
 };
 struct rc_live {

@@ -5,6 +5,7 @@
  */
 #include "internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,14 +27,23 @@ void rc_emit(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker,
 }
 
 /* The text must live until the next turn. */
-void rc_emit_address(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
-                     const struct sockaddr_in6 *address)
+void rc_emit_place(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+                   const char *place)
 {
     if (engine->text_count == sizeof engine->texts / sizeof engine->texts[0])
         return;
     char *text = engine->texts[engine->text_count++];
-    rc_address_text(address, text, sizeof engine->texts[0]);
+    snprintf(text, sizeof engine->texts[0], "%s", place);
     rc_emit(engine, kind, worker, value, text, strlen(text));
+}
+
+/* As it is named in events and in `status`. */
+void rc_emit_key(struct rc_engine *engine, enum rc_event_kind kind, uint32_t worker, int value,
+                 const struct rc_key *key)
+{
+    char text[128];
+    rc_key_text(key, text, sizeof text);
+    rc_emit_place(engine, kind, worker, value, text);
 }
 
 void rc_bury(struct rc_engine *engine, void *memory)

@@ -82,6 +82,7 @@ static void caller_free(struct rc_engine *engine, struct rc_shim_caller *caller)
     while (*link != caller)
         link = &(*link)->next;
     *link = caller->next;
+    rc_later_forget(engine, caller);
     rc_source_shut(engine->epoll, &caller->source);
     rc_bury(engine, caller);
 }
@@ -94,11 +95,21 @@ static void decide(struct rc_engine *engine, const struct rc_wire_request *reque
         .pid = pid,
         .number = request->number,
         .fd = fd,
-        .address = request->address,
-        .length = request->length,
         .backlog = request->backlog,
     };
-    if (!call.worker || call.worker->dead) {
+    if (request->path.sun_family == AF_UNIX) {
+        call.path = request->path;
+        call.path_length = request->length;
+    } else {
+        call.address = request->address;
+        call.length = request->length;
+    }
+    if (request->operation == RC_WIRE_UNLINK) {
+        char path[sizeof request->path.sun_path + 1] = "";
+        memcpy(path, request->path.sun_path, sizeof request->path.sun_path);
+        answer->pass =
+            !call.worker || !rc_unix_keeps(engine, call.worker, pid, request->number, path);
+    } else if (!call.worker || call.worker->dead) {
         /* What is left of a worker that ended must not serve: as when the
          * seccomp door has lost its master. */
         answer->pass = false;
@@ -108,6 +119,23 @@ static void decide(struct rc_engine *engine, const struct rc_wire_request *reque
     } else {
         rc_lanes_listen(engine, &call, answer);
     }
+}
+
+static int reply(int socket, const struct rc_answer *answer, int replace)
+{
+    struct rc_wire_reply reply = {
+        .magic = RC_WIRE_MAGIC,
+        .pass = answer->pass,
+        .error = answer->pass ? 0 : -answer->result,
+    };
+    return rc_send_descriptor(socket, &reply, sizeof reply, replace);
+}
+
+void rc_shim_answer(struct rc_engine *engine, struct rc_shim_caller *caller, int result)
+{
+    struct rc_answer answer = {.result = result};
+    (void)reply(caller->source.fd, &answer, -1);
+    caller_free(engine, caller);
 }
 
 void rc_shim_call(struct rc_engine *engine, struct rc_source *source)
@@ -120,25 +148,36 @@ void rc_shim_call(struct rc_engine *engine, struct rc_source *source)
     ssize_t got = rc_receive_descriptor(source->fd, &request, sizeof request, &fd);
     if (got == sizeof request && request.magic == RC_WIRE_MAGIC &&
         request.token == engine->shim.token) {
-        if (fd >= 0) {
+        if (fd >= 0 || request.operation == RC_WIRE_UNLINK) {
             decide(engine, &request, caller->pid, fd, &answer);
         } else { /* we had no descriptor left to receive it in */
             answer.pass = false;
             answer.result = -EMFILE;
         }
-        struct rc_wire_reply reply = {
-            .magic = RC_WIRE_MAGIC,
-            .pass = answer.pass,
-            .error = answer.pass ? 0 : -answer.result,
-        };
+        if (answer.later) { /* its end can still be seen, and nothing else */
+            *answer.later = (struct rc_later){.caller = caller};
+            (void)rc_source_arm(engine->epoll, source, 0);
+            rc_close(&fd);
+            return;
+        }
         int replace = !answer.pass && answer.result == 0 ? answer.replace : -1;
-        if (rc_send_descriptor(source->fd, &reply, sizeof reply, replace) < 0)
+        if (reply(source->fd, &answer, replace) < 0)
             rc_lanes_refused(&answer);
         if (answer.owned)
             rc_close(&answer.replace);
     }
     rc_close(&fd);
     caller_free(engine, caller);
+}
+
+/* Of either door: a call whose answer had to wait. */
+void rc_later_answer(struct rc_engine *engine, const struct rc_worker *worker,
+                     const struct rc_later *later, int result)
+{
+    if (later->caller)
+        rc_shim_answer(engine, later->caller, result);
+    else if (later->notice)
+        rc_notify_answer(worker, later->notice, result);
 }
 
 void rc_shim_shut(struct rc_engine *engine)

@@ -63,6 +63,7 @@ int rc_key_of(int fd, const struct sockaddr_in6 *address, struct rc_key *key)
     if (fstat(fd, &facts) < 0)
         return -errno;
     *key = (struct rc_key){.address = *address, .uid = facts.st_uid};
+    key->type = rc_socket_get(fd, SOL_SOCKET, SO_TYPE);
     if (address->sin6_family == AF_INET6)
         key->v6only = rc_socket_get(fd, IPPROTO_IPV6, IPV6_V6ONLY);
     int device = rc_socket_get(fd, SOL_SOCKET, SO_BINDTOIFINDEX);
@@ -93,8 +94,14 @@ void rc_address_text(const struct sockaddr_in6 *address, char *out, size_t room)
     snprintf(out, room, "[%s]:%u", host, port);
 }
 
+void rc_key_text(const struct rc_key *key, char *out, size_t room)
+{
+    size_t before = key->type == SOCK_DGRAM ? (size_t)snprintf(out, room, "udp:") : 0;
+    rc_address_text(&key->address, out + before, room - before);
+}
+
 bool rc_same_place(const struct rc_key *a, const struct rc_key *b)
 {
     return memcmp(&a->address, &b->address, sizeof a->address) == 0 && a->v6only == b->v6only &&
-           a->device == b->device;
+           a->device == b->device && a->type == b->type;
 }

@@ -37,6 +37,7 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
         return -ENOMEM;
     worker->id = id;
     worker->heir_of = heir_of;
+    (void)clock_gettime(CLOCK_REALTIME, &worker->born);
     worker->weight = 1;
     worker->doing_fd = worker->process.fd = worker->door.fd = worker->channel_source.fd = -1;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
@@ -59,7 +60,8 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
     return 0;
 }
 
-int rc_worker_place(rc_engine *engine, uint32_t id, uint32_t slot, uint32_t party)
+int rc_worker_place(rc_engine *engine, uint32_t id, uint32_t slot, uint32_t party,
+                    uint32_t generation)
 {
     struct rc_worker *worker = rc_find(engine, id);
     if (!worker)
@@ -68,6 +70,7 @@ int rc_worker_place(rc_engine *engine, uint32_t id, uint32_t slot, uint32_t part
         return -EINVAL;
     worker->slot = slot;
     worker->party = party;
+    worker->generation = generation;
     return 0;
 }
 
@@ -113,7 +116,9 @@ static int child_setup(struct rc_engine *engine, struct rc_worker *worker, enum 
     error = rc_guard_add(&engine->guard, self);
     child_stdin();
     if (!error && door == RC_DOOR_NOTIFY) {
-        listener = rc_notify_install(engine->dispatch.on ? RC_TRAP_ACCEPTS : RC_TRAP_BINDS);
+        listener = rc_notify_install(
+            (engine->dispatch.on ? RC_TRAP_ACCEPTS : RC_TRAP_BINDS) |
+            (engine->expects_paths || engine->unixes ? RC_TRAP_UNLINKS : RC_TRAP_BINDS));
         if (listener < 0)
             error = listener;
     }
@@ -331,6 +336,7 @@ void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker)
     rc_source_shut(engine->epoll, &worker->process);
     worker->dead = worker->leaving = true;
     worker->pendings = 0;
+    rc_unix_exited(engine, worker);
     engine->orphans = true;
     rc_lanes_resteer(engine);
     rc_dispatch_worker_ended(engine, worker);

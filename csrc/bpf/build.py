@@ -1,4 +1,4 @@
-"""Compile balance.bpf.c and print balance.h: `make bpf`.
+"""Compile the programs here and print balance.h: `make bpf`.
 
 The same clang gives the same bytes. The header is committed, so that neither
 clang nor libbpf is needed to install; tests/units/test_bpf_header.py compares.
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCE = HERE / "balance.bpf.c"
+SOURCES = (HERE / "balance.bpf.c", HERE / "flows.bpf.c")
 HEADER = HERE / "balance.h"
 FLAGS = "-mcpu=v3 -O2 -ffreestanding -fno-jump-tables -Wall -Wextra -Werror"
 LOAD_64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW, the one instruction of 16 bytes
@@ -32,7 +32,7 @@ def version() -> str:
     return said.stdout.splitlines()[0].strip()
 
 
-def compiled() -> bytes:
+def compiled(source: Path) -> bytes:
     """The ELF object; asm/types.h of <linux/bpf.h> lies with the machine's headers."""
     machine = f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}"
     with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +45,7 @@ def compiled() -> bytes:
             "-idirafter",
             machine,
             "-c",
-            SOURCE.name,
+            source.name,
             "-o",
             str(out),
         ]
@@ -100,13 +100,14 @@ def body(name: str, code: bytes, marks: list[tuple[int, str]]) -> list[str]:
 
 def header() -> str:
     lines = [
-        "/* balance.h - balance.bpf.c, compiled. Made by `make bpf`; do not edit.",
+        "/* balance.h - balance.bpf.c and flows.bpf.c, compiled. Made by `make bpf`; do not edit.",
         f" * {version()}",
         " */",
         "/* clang-format off */",
     ]
-    for name, (code, marks) in programs(compiled()).items():
-        lines += body(name, code, marks)
+    for source in SOURCES:
+        for name, (code, marks) in programs(compiled(source)).items():
+            lines += body(name, code, marks)
     return "\n".join(lines) + "\n"
 
 

@@ -54,4 +54,27 @@ struct rc_mark {
     uint32_t counted; /* 1: the tally has this connection */
 };
 
+/* ---- flows.bpf.c ------------------------------------------------------------- */
+
+enum {
+    RC_FLOW_LANES = 1024,  /* lanes of one UDP group that can have a number */
+    RC_FLOW_BUCKETS = 512, /* of flows that were not seen before */
+    RC_FLOWS = 32768,      /* that are remembered; the one longest unheard of goes first */
+};
+
+struct rc_flow_key {
+    uint32_t address[4]; /* as in the packet; of IPv4 the last word */
+    uint32_t port;
+};
+
+/* Per UDP group. The lowest bit of version says which side is in force; until[n]:
+ * CLOCK_MONOTONIC in ns, up to when lane n keeps the flows it has. */
+struct rc_flow_plan {
+    uint64_t version;
+    uint64_t until[RC_FLOW_LANES];
+    struct {
+        uint32_t lane[RC_FLOW_BUCKETS];
+    } side[2];
+};
+
 #endif

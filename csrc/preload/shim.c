@@ -1,6 +1,6 @@
 /* shim.c - the door where seccomp cannot be it: an LD_PRELOAD library.
  *
- * Owns bind(2) and listen(2) of a dynamically linked worker. It hands the
+ * Owns bind(2), listen(2) and unlink(2) of a dynamically linked worker. It hands the
  * worker's own socket to the master and does what the master says. Static
  * programs and raw system calls pass it by.
  *
@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -32,16 +33,30 @@ static int plain_listen(int fd, int backlog)
     return (int)syscall(SYS_listen, fd, backlog);
 }
 
-static int is_internet_stream(int fd)
+static int plain_unlinkat(int at, const char *path, int flags)
 {
-    int domain = 0, type = 0;
-    socklen_t length = sizeof domain;
-    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) < 0)
+    return (int)syscall(SYS_unlinkat, at, path, flags);
+}
+
+static int has_type(int fd, int type)
+{
+    int found = 0;
+    socklen_t length = sizeof found;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &found, &length) == 0 && found == type;
+}
+
+/* What the master may have something to say about. A UDP client's port 0 is not. */
+static int is_for_master(int fd, const struct sockaddr *address, socklen_t length)
+{
+    const struct sockaddr_in *internet = (const struct sockaddr_in *)(const void *)address;
+    if (!address || length < sizeof address->sa_family)
         return 0;
-    length = sizeof type;
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) < 0)
-        return 0;
-    return (domain == AF_INET || domain == AF_INET6) && type == SOCK_STREAM;
+    if (address->sa_family == AF_UNIX)
+        return length > offsetof(struct sockaddr_un, sun_path) &&
+               length <= sizeof(struct sockaddr_un) && has_type(fd, SOCK_STREAM);
+    return (address->sa_family == AF_INET || address->sa_family == AF_INET6) &&
+           length >= sizeof *internet && length <= sizeof(struct sockaddr_storage) &&
+           (has_type(fd, SOCK_STREAM) || (internet->sin_port && has_type(fd, SOCK_DGRAM)));
 }
 
 /* A connected door, with worker and token filled in, or -1. */
@@ -85,8 +100,8 @@ static int exchange(int door, const struct rc_wire_request *request, int fd,
     struct msghdr message = {
         .msg_iov = &part,
         .msg_iovlen = 1,
-        .msg_control = &control,
-        .msg_controllen = sizeof control,
+        .msg_control = fd < 0 ? NULL : &control,
+        .msg_controllen = fd < 0 ? 0 : sizeof control,
     };
     ssize_t moved;
 
@@ -102,6 +117,7 @@ static int exchange(int door, const struct rc_wire_request *request, int fd,
 
     part = (struct iovec){.iov_base = reply, .iov_len = sizeof *reply};
     memset(&control, 0, sizeof control);
+    message.msg_control = &control;
     message.msg_controllen = sizeof control;
     do
         moved = recvmsg(door, &message, MSG_CMSG_CLOEXEC);
@@ -121,7 +137,8 @@ static int ask(struct rc_wire_request *request, int fd, int *result)
     struct rc_wire_reply reply;
 
     request->magic = RC_WIRE_MAGIC;
-    request->number = fd;
+    if (fd >= 0)
+        request->number = fd;
     int door = door_connect(request);
     if (door >= 0 && exchange(door, request, fd, &reply, &replacement) == 0 && !reply.pass) {
         int flags = fcntl(fd, F_GETFD);
@@ -144,11 +161,9 @@ EXPORT int bind(int fd, const struct sockaddr *address, socklen_t length)
     struct rc_wire_request request = {.operation = RC_WIRE_BIND, .length = length};
     int result;
 
-    if (!address || length < sizeof(struct sockaddr_in) ||
-        length > sizeof(struct sockaddr_storage) || !is_internet_stream(fd))
+    if (!is_for_master(fd, address, length))
         return plain_bind(fd, address, length);
-    memcpy(&request.address, address,
-           length < sizeof request.address ? length : sizeof request.address);
+    memcpy(&request.path, address, length < sizeof request.path ? length : sizeof request.path);
     return ask(&request, fd, &result) ? result : plain_bind(fd, address, length);
 }
 
@@ -160,7 +175,30 @@ EXPORT int listen(int fd, int backlog)
     request.backlog = backlog >= 0 && backlog < RC_PASS_BACKLOG ? backlog : RC_PASS_BACKLOG;
     request.backlog |= RC_PASS_MARK << 16;
 
-    if (!is_internet_stream(fd))
+    if (!has_type(fd, SOCK_STREAM))
         return plain_listen(fd, backlog);
     return ask(&request, fd, &result) ? result : plain_listen(fd, backlog);
+}
+
+/* A server removes its path; the master knows whether it is others' too. Only a
+ * socket is worth a question. */
+EXPORT int unlinkat(int at, const char *path, int flags)
+{
+    struct rc_wire_request request = {.operation = RC_WIRE_UNLINK, .number = at};
+    struct stat facts;
+    int result, before = errno;
+    size_t length = strnlen(path, sizeof request.path.sun_path);
+
+    if (!length || length == sizeof request.path.sun_path || flags ||
+        fstatat(at, path, &facts, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISSOCK(facts.st_mode)) {
+        errno = before;
+        return plain_unlinkat(at, path, flags);
+    }
+    memcpy(request.path.sun_path, path, length);
+    return ask(&request, -1, &result) ? result : plain_unlinkat(at, path, flags);
+}
+
+EXPORT int unlink(const char *path)
+{
+    return unlinkat(AT_FDCWD, path, 0);
 }

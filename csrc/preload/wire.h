@@ -9,11 +9,12 @@
 
 #include <netinet/in.h>
 #include <stdint.h>
+#include <sys/un.h>
 
-enum rc_wire_operation { RC_WIRE_BIND = 1, RC_WIRE_LISTEN = 2 };
-#define RC_WIRE_MAGIC 0x72637332u
+enum rc_wire_operation { RC_WIRE_BIND = 1, RC_WIRE_LISTEN = 2, RC_WIRE_UNLINK = 3 };
+#define RC_WIRE_MAGIC 0x72637333u
 
-struct rc_wire_request { /* with the socket attached by SCM_RIGHTS */
+struct rc_wire_request { /* with the socket attached by SCM_RIGHTS; an unlink has none */
     uint32_t magic;
     uint32_t operation;
     uint64_t token;
@@ -21,7 +22,10 @@ struct rc_wire_request { /* with the socket attached by SCM_RIGHTS */
     int32_t number;
     int32_t backlog;
     uint32_t length;
-    struct sockaddr_in6 address;
+    union {
+        struct sockaddr_in6 address;
+        struct sockaddr_un path; /* of an unlink: what to remove, `number` from where */
+    };
 };
 
 struct rc_wire_reply { /* with a socket attached if it is to be put in place */

@@ -51,6 +51,8 @@ cdef extern from "recluster.h" nogil:
 
     int rc_door_probe(const char **refused)
     int rc_shim_open(rc_engine *engine)
+    int rc_expect_paths(rc_engine *engine)
+    int rc_inherit(rc_engine *engine, int fd, int ours)
     int rc_shim_address(const rc_engine *engine, uint32_t worker, char *out, size_t room)
 
     struct rc_program:
@@ -60,7 +62,8 @@ cdef extern from "recluster.h" nogil:
         const char *cwd
 
     int rc_worker_new(rc_engine *engine, uint32_t worker, uint32_t heir_of, int *channel_fd)
-    int rc_worker_place(rc_engine *engine, uint32_t worker, uint32_t slot, uint32_t party)
+    int rc_worker_place(rc_engine *engine, uint32_t worker, uint32_t slot, uint32_t party,
+                        uint32_t generation)
     pid_t rc_worker_fork(rc_engine *engine, uint32_t worker, rc_door_kind door)
     pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, rc_door_kind door,
                          const rc_program *program)
@@ -79,6 +82,7 @@ cdef extern from "recluster.h" nogil:
         RC_BALANCE_LEAST_CONNECTIONS
 
     int rc_balance(rc_engine *engine, rc_policy policy)
+    int rc_flows_stay(rc_engine *engine, unsigned int ms)
     int rc_balance_kernel(rc_engine *engine, const char **refused)
     int rc_balance_dispatch(rc_engine *engine)
     const char *rc_balance_how(const rc_engine *engine)

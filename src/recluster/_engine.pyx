@@ -208,12 +208,21 @@ cdef class Engine:
         _check(rc_shim_address(self._alive(), worker, text, sizeof(text)), "name the door")
         return (<bytes>text).decode()
 
-    def new_worker(self, uint32_t worker, uint32_t heir_of, uint32_t slot=0, uint32_t party=0):
+    def expect_paths(self):
+        """Workers will listen on paths: see to it that these do not go missing."""
+        _check(rc_expect_paths(self._alive()), "expect paths")
+
+    def inherit(self, int fd, bint ours):
+        """Take a listening (or bound UDP) socket, for the workers that bind its address."""
+        _check(rc_inherit(self._alive(), fd, ours), "inherit a socket")
+
+    def new_worker(self, uint32_t worker, uint32_t heir_of, uint32_t slot=0, uint32_t party=0,
+                   uint32_t generation=0):
         """Make its channel; returns the number its end has in the child. Workers
-        of one party (not 0) share their lanes."""
+        of one party (not 0) share their lanes, those of a generation AF_UNIX listeners."""
         cdef int channel = -1
         _check(rc_worker_new(self._alive(), worker, heir_of, &channel), "socketpair")
-        _check(rc_worker_place(self._engine, worker, slot, party), "place a worker")
+        _check(rc_worker_place(self._engine, worker, slot, party, generation), "place a worker")
         return channel
 
     def fork(self, uint32_t worker, int door):
@@ -268,6 +277,10 @@ cdef class Engine:
     def balance(self, str policy):
         """Which lane a new connection gets; before the first lane."""
         _check(rc_balance(self._alive(), POLICIES[policy]), "balance")
+
+    def flows_stay(self, double seconds):
+        """How long UDP flows stay with a worker that retires, where the kernel can do it."""
+        _check(rc_flows_stay(self._alive(), <unsigned int>(min(seconds, 1e6) * 1000)), "flows")
 
     def balance_kernel(self):
         """Have the kernel do it: None, or (what was refused, errno)."""

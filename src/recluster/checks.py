@@ -187,3 +187,33 @@ def reason(error: Exception) -> str:
     if "could not convert" in text:
         return "must be a number of seconds"
     return text
+
+
+def split_address(text: str) -> tuple[str, str, int]:
+    """("unix", PATH, 0) or ("tcp", HOST, PORT), of what --bind takes."""
+    if text.startswith("unix:"):
+        path = text[5:]
+        if not path or "\0" in path or len(os.fsencode(path)) > 107:
+            raise ValueError("must have a path of at most 107 bytes behind unix:")
+        return "unix", path, 0
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("must have brackets around an IPv6 address")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError("must be HOST:PORT, [IPV6]:PORT or unix:PATH")
+    return "tcp", host, int(port)
+
+
+def addresses(value: object) -> tuple[str, ...]:
+    """A list of them; a string is split at white space and commas."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        value = value.replace(",", " ").split()
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+        raise ValueError("must be a list of addresses")
+    for one in value:
+        split_address(one)
+    return tuple(value)

@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     for one in FIELDS:
         if one.name == "args":
             continue  # the words behind FILE or MODULE
-        more: dict[str, Any] = {"action": "append"} if one.name == "env" else {}
+        more: dict[str, Any] = {"action": "append"} if one.name in ("env", "bind") else {}
         text = f"{one.help} [{one.shown.replace('`', '')}; {one.variable}]".replace("%", "%%")
         made.add_argument(
             one.flag, metavar=one.metavar, default=argparse.SUPPRESS, help=text, **more

@@ -22,6 +22,7 @@ from .doors import ClusterError, choose
 from .events import NOTICED, Callback, Emitter, Event
 from .executor import Executor
 from .handle import ReloadHandle
+from .inherit import give
 from .launch import Program, Target
 from .lifecycle import ENDED
 from .meanings import Meanings
@@ -113,6 +114,11 @@ class Cluster:
             self._control = open_control(self, self._story.line)
             door = choose(self._engine, self.options.door, self._story.line)
             self._balance = balancing.choose(self._engine, self.options, self._story.line)
+            self._engine.flows_stay(self.options.drain_settle)
+            # A host's descriptors are the host's own.
+            activation = os.environ if self._may_fork else {}
+            unneeded = give(self._engine, self.options.bind, activation, self._story.line)
+            self._program.hide(unneeded)
             self._spawner = Spawner(self._engine, self._program, door, self._may_fork)
             self._spawner.on_fork += self._on_fork
             self._executor = Executor(

@@ -7,6 +7,7 @@ that a reload follows `current -> releases/42`.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from .options import Options
 SHIM = str(next(Path(__file__).parent.glob("_shim*.so"), ""))
 
 RUN = str(Path(__file__).with_name("run.py"))
+_PATH = re.compile(r"\bunix:|\.sock(et)?\b|^--?uds\b")
 
 # gunicorn, uvicorn and others would start that many workers in each worker.
 NOT_FOR_WORKERS = ("WEB_CONCURRENCY",)
@@ -139,13 +141,23 @@ class Program:
         early = any(name.startswith(("PYTHON", "LD_")) for name in options.env)
         self.needs_exec = target.kind == "command" or early
 
+        self._hidden: tuple[str, ...] = ()
+        words = [*target.words, *options.args, *(str(value) for value in options.env.values())]
+        self.names_path = any(_PATH.search(word) for word in words)
+        """Some word looks like the path of a socket: what the engine may expect.
+        A path that only the program knows is seen when the first worker binds it."""
+
     def cwd(self) -> str:
         """With its symbolic links, which are resolved by whoever enters it."""
         return os.path.join(self._start, self._options.cwd or "")
 
     def changes(self) -> Changes:
         """How a worker's environment differs from the master's."""
-        return {**dict.fromkeys(NOT_FOR_WORKERS), **self._options.env}
+        return {**dict.fromkeys(NOT_FOR_WORKERS + self._hidden), **self._options.env}
+
+    def hide(self, variables: tuple[str, ...]) -> None:
+        """Take these out of the workers' environment, too."""
+        self._hidden = variables
 
     @property
     def dumps(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .checks import (
     OptionError,
+    addresses,
     control_path,
     directory,
     environment,
@@ -288,6 +289,15 @@ FIELDS = (
         "TOPIC=YES",
         "what is logged beside readiness, reloads and trouble; no: none of the topics",
     ),
+    Field(
+        "bind",
+        addresses,
+        None,
+        "none",
+        "ADDRESS",
+        "HOST:PORT, [IPV6]:PORT or unix:PATH to listen on before the first worker starts, for the "
+        "workers that bind it; may be given several times",
+    ),
     Field("args", words, None, "none", "ARG", "arguments of FILE or MODULE"),
     Field(
         "env",
@@ -345,6 +355,7 @@ class Options:
     weights: dict[int, float] = field(hash=False)
     balance_by: str
     log: dict[str, bool] = field(hash=False)
+    bind: tuple[str, ...]
     args: tuple[str, ...]
     env: dict[str, str | None] = field(hash=False)
     cwd: str | None

@@ -29,12 +29,16 @@ class Spawner:
         self._engine = engine
         self._program = program
         self._may_fork = may_fork
+        if program.names_path:
+            engine.expect_paths()
 
     def spawn(self, command: Spawn) -> int:
         """The pid. Raises OSError when the kernel refuses a process, or the
         command is gone; Forked in a forked worker."""
         engine, changes = self._engine, self._program.changes()
-        channel = engine.new_worker(command.worker, command.heir_of, command.slot, command.party)
+        channel = engine.new_worker(
+            command.worker, command.heir_of, command.slot, command.party, command.generation
+        )
         changes["WORKER_ID"] = str(command.slot)
         changes["RECLUSTER_GENERATION"] = str(command.generation)
         changes["NODE_CHANNEL_FD"] = str(channel)

@@ -140,7 +140,7 @@ class Running:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._command = [sys.executable, "-m", "recluster", "--events", str(inherited)]
         self._command += [*EXTRA_OPTIONS, *map(str, args)]
-        self.process = subprocess.Popen(
+        self.process = self._popen(
             self._command,
             cwd=cwd,
             env={**ENVIRONMENT, **(env or {})},
@@ -148,10 +148,13 @@ class Running:
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=self._stderr,
-            preexec_fn=preexec_fn,  # noqa: PLW1509
+            preexec_fn=preexec_fn,
         )
         os.close(inherited)
         self.pidfd = Pidfd(self.process.pid)
+
+    def _popen(self, command, **more):
+        return subprocess.Popen(command, **more)
 
     def __enter__(self):
         return self
@@ -205,7 +208,11 @@ class Running:
         elif event["event"] == "exit":
             if self._slots.get(event["slot"], (0, 0))[1] == event["pid"]:
                 del self._slots[event["slot"]]
-        elif event["event"] == "listening" and self._port is None:
+        elif (
+            event["event"] == "listening"
+            and self._port is None
+            and not event["address"].startswith(("unix:", "udp:"))
+        ):
             self._port = int(event["address"].rpartition(":")[2])
 
     def wait_for(self, name, timeout=GENEROUS, where=None, **match):

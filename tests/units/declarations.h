@@ -29,6 +29,7 @@ enum rc_policy {
 struct rc_connection { int fd, family; unsigned port; ...; };
 int rc_receive_connection(int fd, struct rc_connection *out);
 int rc_balance(rc_engine *engine, enum rc_policy policy);
+int rc_flows_stay(rc_engine *engine, unsigned ms);
 int rc_balance_kernel(rc_engine *engine, const char **refused);
 int rc_balance_dispatch(rc_engine *engine);
 enum rc_door_kind { RC_DOOR_NOTIFY, RC_DOOR_PRELOAD, ... };
@@ -64,7 +65,8 @@ struct rc_program {
     ...;
 };
 int rc_worker_new(rc_engine *engine, uint32_t worker, uint32_t heir_of, int *channel_fd);
-int rc_worker_place(rc_engine *engine, uint32_t worker, uint32_t slot, uint32_t party);
+int rc_worker_place(rc_engine *engine, uint32_t worker, uint32_t slot, uint32_t party,
+                    uint32_t generation);
 pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, enum rc_door_kind door,
                      const struct rc_program *program);
 int rc_worker_signal(rc_engine *engine, uint32_t worker, int number);
@@ -78,7 +80,7 @@ struct rc_lane_facts {
     unsigned holders;
     int chosen, pressure;
     unsigned queued, backlog;
-    char address[80];
+    char address[128];
     int connections;
     ...;
 };
@@ -113,11 +115,13 @@ int rc_guard_remove(const struct rc_guard *guard, pid_t group);
 void rc_guard_stop(struct rc_guard *guard, int epoll);
 
 struct sockaddr_in6 { ...; };
+struct sockaddr_un { ...; };
 struct rc_worker {
     uint32_t id;
     pid_t pid;
     bool live, dead, seen_waiting, inscrutable;
     unsigned pendings, hung_lanes, open;
+    uint32_t generation;
     ...;
 };
 enum rc_doing { RC_DOING_UNKNOWN, RC_DOING_WAIT, RC_DOING_WORK, ... };
@@ -129,9 +133,18 @@ struct rc_call {
     struct sockaddr_in6 address;
     socklen_t length;
     int backlog;
+    struct sockaddr_un path;
+    socklen_t path_length;
     ...;
 };
-struct rc_answer { bool pass; int result, replace; bool owned; ...; };
+struct rc_later { uint64_t notice; ...; };
+struct rc_answer {
+    struct rc_later *later;
+    bool pass;
+    int result, replace;
+    bool owned;
+    ...;
+};
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
 struct rc_key { ...; };
 struct rc_bell { int fd; in_port_t port; bool rung; ...; };
@@ -155,7 +168,7 @@ struct rc_kernel_plan { struct rc_plan *shared; int program; bool attached; ...;
 struct rc_group {
     struct rc_key key;
     struct rc_lane **lanes, *sink, *front;
-    unsigned count;
+    unsigned count, flows_stay_ms;
     struct rc_kernel_plan plan;
     ...;
 };
@@ -178,10 +191,15 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 int rc_lanes_resteer(struct rc_engine *engine);
+int rc_inherit(rc_engine *engine, int fd, int ours);
+bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid_t pid, int at,
+                   const char *path);
+int rc_unix_connections(const struct rc_engine *engine, const struct rc_worker *worker);
+void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lane_held(struct rc_lane *lane);
 bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
-enum rc_traps { RC_TRAP_BINDS, RC_TRAP_ACCEPTS, ... };
-int rc_notify_install(enum rc_traps traps);
+enum rc_traps { RC_TRAP_BINDS, RC_TRAP_ACCEPTS, RC_TRAP_UNLINKS, ... };
+int rc_notify_install(unsigned traps);
 
 /* steering.c */
 struct sock_filter { uint16_t code; uint8_t jt, jf; uint32_t k; };
@@ -193,6 +211,8 @@ int rc_weighted_build(const struct rc_choice *choices, unsigned count, struct so
 int rc_sticky_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                     unsigned room);
 struct rc_detour { in_port_t port; unsigned index; ...; };
+int rc_udp_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
+                 unsigned room);
 int rc_steering_attach(int fd, enum rc_policy policy, const struct rc_choice *choices,
                        unsigned count, const struct rc_detour *detour);
 
@@ -200,6 +220,7 @@ int rc_steering_attach(int fd, enum rc_policy policy, const struct rc_choice *ch
 void fault_arm(int n, int error, const char *name, long number, int sticky);
 int fault_disarm(void);
 const char *fault_last(void);
+int fault_answer(int *result);
 int fault_bad_closes(void);
 void fault_hook(void (*function)(const char *));
 

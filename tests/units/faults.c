@@ -13,12 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
@@ -115,6 +117,12 @@ WRAP(int, -1, getsockname, (int fd, struct sockaddr *address, socklen_t *length)
      (fd, address, length))
 WRAP(ssize_t, -1, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags))
 WRAP(ssize_t, -1, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags))
+WRAP(int, -1, linkat, (int from, const char *old, int to, const char *new, int flags),
+     (from, old, to, new, flags))
+WRAP(int, -1, renameat, (int from, const char *old, int to, const char *new), (from, old, to, new))
+WRAP(int, -1, mkdirat, (int at, const char *path, mode_t mode), (at, path, mode))
+WRAP(int, -1, inotify_init1, (int flags), (flags))
+WRAP(int, -1, inotify_add_watch, (int fd, const char *path, uint32_t mask), (fd, path, mask))
 WRAP(ssize_t, -1, recv, (int fd, void *bytes, size_t room, int flags), (fd, bytes, room, flags))
 WRAP(int, -1, poll, (struct pollfd * fds, nfds_t count, int ms), (fds, count, ms))
 WRAP(ssize_t, -1, getrandom, (void *out, size_t room, unsigned flags), (out, room, flags))
@@ -204,6 +212,30 @@ UNCHECKED int __wrap_prctl(int operation, ...)
 {
     WORDS(4, operation);
     return hit("prctl", 0) ? -1 : __real_prctl(operation, word[0], word[1], word[2], word[3]);
+}
+
+/* Not a fault: what a call whose answer had to wait was answered at last. */
+static int answered, last_answer;
+struct rc_engine;
+struct rc_worker;
+struct rc_later;
+void __real_rc_later_answer(struct rc_engine *, const struct rc_worker *, const struct rc_later *,
+                            int);
+void __wrap_rc_later_answer(struct rc_engine *engine, const struct rc_worker *worker,
+                            const struct rc_later *later, int result)
+{
+    answered = 1;
+    last_answer = result;
+    __real_rc_later_answer(engine, worker, later, result);
+}
+
+/* Whether there was one since the last time. */
+int fault_answer(int *result)
+{
+    int was = answered;
+    answered = 0;
+    *result = last_answer;
+    return was;
 }
 
 long __real_syscall(long, ...);

@@ -162,13 +162,18 @@ class Engine:
         assert worker.id == number
         return worker
 
-    def _ask(self, function, worker, sock, address=b"", backlog=0):
+    def _ask(self, function, worker, sock, address=b"", backlog=0, path=b""):
         call, answer = self.ffi.new("struct rc_call *"), self.ffi.new("struct rc_answer *")
         call.worker, call.pid = worker, os.getpid()
         call.fd = call.number = sock.fileno()
         call.length, call.backlog = len(address), backlog
         self.ffi.memmove(self.ffi.addressof(call, "address"), address, len(address))
+        call.path_length = len(path)
+        self.ffi.memmove(self.ffi.addressof(call, "path"), path, len(path))
         function(self.struct, call, answer)
+        if answer.later:
+            answer.later.notice = 1  # somebody waits
+            answer.result = self._later()
         if not getattr(answer, "pass"):
             check(answer.result, "the door")
             if answer.replace >= 0:
@@ -177,12 +182,28 @@ class Engine:
             os.close(answer.replace)
         return answer
 
+    def _later(self):
+        """What a call whose answer has to wait is answered."""
+        clock, result = Clock(), self.ffi.new("int *")
+        while not self.lib.fault_answer(result):
+            self.wait(clock.left_ms())
+        return result[0]
+
     def bind(self, worker, sock, address=("127.0.0.1", 0)):
         """The bound address, as the worker's program would learn it."""
         answer = self._ask(self.lib.rc_lanes_bind, worker, sock, packed(sock.family, address))
         if getattr(answer, "pass"):
             sock.bind(address)
         return sock.getsockname()[:2]
+
+    def bind_unix(self, worker, sock, path):
+        """Whether the bind was answered; a leading zero byte: abstract."""
+        name = os.fsencode(path)
+        address = struct.pack("=H", socket.AF_UNIX) + name + b"\0" * (name[0] != 0)
+        answer = self._ask(self.lib.rc_lanes_bind, worker, sock, path=address)
+        if getattr(answer, "pass"):
+            sock.bind(path)
+        return not getattr(answer, "pass")
 
     def listen(self, worker, sock, backlog=16):
         """Whether the socket is a lane now (or else the worker's own business)."""
@@ -208,8 +229,8 @@ class Engine:
         policy = getattr(self.lib, f"RC_BALANCE_{name.upper()}")
         check(self.lib.rc_balance(self.pointer, policy), "rc_balance")
 
-    def place(self, number, slot=0, party=0):
-        check(self.lib.rc_worker_place(self.pointer, number, slot, party), "rc_worker_place")
+    def place(self, number, slot=0, party=0, generation=0):
+        check(self.lib.rc_worker_place(self.pointer, number, slot, party, generation), "place")
 
     def bury(self, number):
         """The worker is dead and gone: its lanes are removed."""

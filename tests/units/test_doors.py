@@ -5,6 +5,7 @@ errno of each on its channel. The shim's side of the wire is spoken by the test.
 """
 
 import errno
+import os
 import socket
 import struct
 import sys
@@ -113,11 +114,11 @@ class Shim:
         assert worker == b"1"
         self.address, self.token = b"\0" + name, int(token, 16)
 
-    def call(self, operation, sock, address=b"", *, magic=0x72637332, token=None, cut=0, more=()):
+    def call(self, operation, sock, address=b"", *, magic=0x72637333, token=None, cut=0, more=()):
         """(passed, errno) of the reply, or None if the master hung up."""
         token = self.token if token is None else token
         request = struct.pack(
-            "=IIQIiiI28s4x", magic, operation, token, 1, sock.fileno(), 5, len(address), address
+            "=IIQIiiI110s2x", magic, operation, token, 1, sock.fileno(), 5, len(address), address
         )
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as wire:
             wire.connect(self.address)
@@ -203,3 +204,24 @@ def test_the_child_s_end_of_a_channel_keeps_its_number(engine, lib):
     kinds = [event[0] for event in events]
     assert kinds == [lib.RC_EVENT_DOOR, lib.RC_EVENT_MESSAGE, lib.RC_EVENT_EXIT, lib.RC_EVENT_GONE]
     assert events[1][3] == b"here" and events[2][2] == 0
+
+
+@pytest.mark.usefixtures("seccomp")
+@pytest.mark.parametrize("trapped", [False, True])
+def test_look_ups_and_removals_do_not_wait_for_the_master(engine, lib, tmp_path, trapped):
+    """The engine is never turned: what the filter traps waits for ever."""
+    channel = engine.ffi.new("int *")
+    assert lib.rc_worker_new(engine.pointer, 1, 0, channel) == 0
+    code = (
+        "import os, socket, sys\n"
+        "s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); s.bind((0, 0))\n"
+        "open(sys.argv[1], 'w').close(); os.unlink(sys.argv[1])\n"
+        "if sys.argv[2] == 'True':\n"
+        "    socket.socket(socket.AF_UNIX).bind('/x')\n"
+    )
+    program = engine.program(sys.executable, "-ISc", code, str(tmp_path / "x"), str(trapped))
+    pid = lib.rc_worker_exec(engine.pointer, 1, lib.RC_DOOR_NOTIFY, program)
+    assert pid > 0
+    pidfd = os.pidfd_open(pid)
+    assert ready(pidfd, ms=1000 if trapped else 20000) is not trapped
+    os.close(pidfd)
