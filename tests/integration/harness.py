@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from ports import free_port  # noqa: F401 - for those who use this harness
+
 from recluster.socketfile import likely_paths
 
 GENEROUS = 30.0
@@ -108,13 +110,6 @@ def let_go(fifo, text=b""):
     writer = until(opened)
     os.write(writer, text)
     os.close(writer)
-
-
-def free_port():
-    """For servers that cannot say which port 0 became."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def bind_again(port):

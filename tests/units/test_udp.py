@@ -10,6 +10,7 @@ import struct
 import subprocess
 
 import pytest
+from ports import free_port
 
 from .harness import Clock, needs_ipv6, ready
 
@@ -22,12 +23,6 @@ def datagram(family=socket.AF_INET, *options):
     for option in options:
         sock.setsockopt(socket.SOL_SOCKET, option, 1)
     return sock
-
-
-def free_port(family=socket.AF_INET, host="127.0.0.1"):
-    with datagram(family) as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture
