@@ -38,9 +38,12 @@ struct rc_worker *rc_nobody(struct rc_engine *engine)
 }
 
 /* Siblings must be of one user. And what was connected while neither option was
- * on is in the way of any other bind, until it is closed (inet_csk_bind_conflict). */
-static bool may_join(int fd, const struct rc_key *key)
+ * on is in the way of any other bind, until it is closed (inet_csk_bind_conflict).
+ * In dispatch what waits in the socket already would not be handed out. */
+static bool may_join(const struct rc_engine *engine, int fd, const struct rc_key *key)
 {
+    if (engine->dispatch.on && key->type == SOCK_STREAM)
+        return false;
     return (key->uid == geteuid() || geteuid() == 0) &&
            (key->type == SOCK_DGRAM || rc_socket_get(fd, SOL_SOCKET, SO_REUSEADDR) > 0 ||
             rc_socket_get(fd, SOL_SOCKET, SO_REUSEPORT) > 0);
@@ -183,8 +186,8 @@ int rc_inherit(rc_engine *engine, int given, int ours)
         if (!error)
             error = rc_key_of(fd, &address, &key);
         if (!error)
-            error = may_join(fd, &key) ? keep_lane(engine, &key, fd, ours)
-                                       : keep_internet(engine, &key, fd);
+            error = may_join(engine, fd, &key) ? keep_lane(engine, &key, fd, ours)
+                                               : keep_internet(engine, &key, fd);
     }
     if (error)
         rc_close(&fd);
