@@ -74,7 +74,9 @@ def test_hang_timeout_of_one_that_cannot_even_die(apps):
 
 
 def test_without_hang_timeout_it_is_left_alone(apps):
-    with Running("--workers", 2, *FAST, "hangs.py", "0", cwd=apps) as running:
+    # At random: who has the fewest connections would never be one that has hung with one.
+    options = ("--workers", 2, "--balance", "reuseport", *FAST)
+    with Running(*options, "hangs.py", "0", cwd=apps) as running:
         running.wait_each("ready", 2)
         victim = ask(running.port, "/hang")
         while not running.count("hung"):
