@@ -55,3 +55,20 @@ struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode)
                 return group->lanes[at];
     return NULL;
 }
+
+/* To the rest of the engine a lane has a worker. Nobody's has this one: dead, and
+ * so without a process, and its lanes wait for an heir; live, and so connections are
+ * let into them meanwhile. It is not in the list of workers. NULL: no memory. */
+struct rc_worker *rc_nobody(struct rc_engine *engine)
+{
+    struct rc_worker *nobody = engine->nobody ? engine->nobody : calloc(1, sizeof *nobody);
+    if (nobody && !engine->nobody) {
+        nobody->id = UINT32_MAX;
+        nobody->process.fd = nobody->door.fd = nobody->channel_source.fd = -1;
+        nobody->child_channel = nobody->doing_fd = -1;
+        nobody->dead = nobody->gone = nobody->live = true;
+        nobody->weight = 1;
+        engine->nobody = nobody;
+    }
+    return nobody;
+}

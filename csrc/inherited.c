@@ -20,23 +20,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* To the rest of the engine a lane has a worker. Nobody's has this one: dead, and
- * so without a process, and its lanes wait for an heir; live, and so connections are
- * let into them meanwhile. It is not in the list of workers. NULL: no memory. */
-struct rc_worker *rc_nobody(struct rc_engine *engine)
-{
-    struct rc_worker *nobody = engine->nobody ? engine->nobody : calloc(1, sizeof *nobody);
-    if (nobody && !engine->nobody) {
-        nobody->id = UINT32_MAX;
-        nobody->process.fd = nobody->door.fd = nobody->channel_source.fd = -1;
-        nobody->child_channel = nobody->doing_fd = -1;
-        nobody->dead = nobody->gone = nobody->live = true;
-        nobody->weight = 1;
-        engine->nobody = nobody;
-    }
-    return nobody;
-}
-
 /* Siblings must be of one user. And what was connected while neither option was
  * on is in the way of any other bind, until it is closed (inet_csk_bind_conflict).
  * In dispatch what waits in the socket already would not be handed out. */
@@ -225,13 +208,4 @@ void rc_inherited_fit(struct rc_engine *engine, int fd, struct rc_key *key)
     if (group && group->lanes[0]->inherited &&
         rc_socket_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, other.v6only) == 0)
         key->v6only = other.v6only;
-}
-
-/* Its worker is gone: as at the beginning. */
-void rc_inherited_return(struct rc_engine *engine, struct rc_lane *lane)
-{
-    lane->worker = engine->nobody;
-    lane->party = 0;
-    lane->deaf = false;
-    (void)rc_group_steer(lane->group);
 }

@@ -336,6 +336,8 @@ struct rc_answer {
 /* sockets.c */
 int rc_socket_get(int fd, int level, int name);
 int rc_socket_set(int fd, int level, int name, int value);
+bool rc_socket_readable(int fd);
+unsigned rc_backlog_for(int asked);
 uint64_t rc_socket_inode(int fd);
 int rc_socket_name(int fd, struct sockaddr_in6 *out);
 int rc_address_canonical(const struct sockaddr_in6 *from, socklen_t length,
@@ -361,18 +363,15 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 void rc_lanes_refused(struct rc_answer *answer);
-unsigned rc_backlog_for(int asked);
 struct rc_lane *rc_orphan_for(struct rc_engine *engine, const struct rc_worker *heir,
                               const struct rc_key *key);
 int rc_adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lane *lane,
              bool passes, struct rc_answer *answer);
 
 /* inherited.c */
-struct rc_worker *rc_nobody(struct rc_engine *engine);
 bool rc_inherited_bind(struct rc_engine *engine, const struct rc_call *call,
                        const struct sockaddr_in6 *address, struct rc_answer *answer);
 void rc_inherited_fit(struct rc_engine *engine, int fd, struct rc_key *key);
-void rc_inherited_return(struct rc_engine *engine, struct rc_lane *lane);
 
 /* unix.c, unixdoor.c, unixplace.c, unixerrand.c: AF_UNIX listeners */
 struct rc_unix_errand;
@@ -395,14 +394,16 @@ size_t rc_unix_lanes(const struct rc_engine *engine, struct rc_lane_facts *out, 
 void rc_unix_free(struct rc_engine *engine);
 void rc_unix_close_all(const struct rc_engine *engine);
 
+/* udpsocket.c */
+bool rc_udp_connected(int fd);
+void rc_udp_leave_groups(int fd);
+void rc_udp_empty(int fd);
+
 /* udp.c, udpflow.c */
 struct rc_choice;
 struct sock_filter;
 void rc_udp_bind(struct rc_engine *engine, const struct rc_call *call,
                  const struct sockaddr_in6 *address, struct rc_answer *answer);
-int rc_udp_vacate(struct rc_engine *engine, struct rc_lane *lane);
-bool rc_udp_connected(int fd);
-bool rc_socket_readable(int fd);
 int rc_udp_build(const struct rc_choice *choices, unsigned count, struct sock_filter *out,
                  unsigned room);
 int rc_udp_attach(int fd, const struct rc_choice *choices, unsigned count);
@@ -421,6 +422,7 @@ struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key
 void rc_lane_init(struct rc_lane *lane);
 int rc_group_append(struct rc_group *group, struct rc_lane *lane);
 struct rc_lane *rc_lane_find(struct rc_engine *engine, uint64_t inode);
+struct rc_worker *rc_nobody(struct rc_engine *engine);
 
 /* descriptor.c */
 pid_t rc_process_of(pid_t thread);
@@ -431,7 +433,7 @@ int rc_take_of_thread(const struct rc_worker *worker, pid_t thread, int number);
 void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group);
 void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group);
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
-int rc_lane_remove(struct rc_engine *engine, struct rc_lane *lane);
+int rc_lane_vacate(struct rc_engine *engine, struct rc_lane *lane);
 int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);
 
@@ -544,11 +546,18 @@ int rc_kernel_connections(const struct rc_lane *lane);
 
 /* ---- doors ------------------------------------------------------------------ */
 
+/* answers.c */
+struct rc_shim_caller;
+void rc_notify_reply(int door, uint64_t id, bool pass, int result);
+int rc_shim_reply(int socket, const struct rc_answer *answer, int replace);
+void rc_caller_free(struct rc_engine *engine, struct rc_shim_caller *caller);
+void rc_later_answer(struct rc_engine *engine, const struct rc_worker *worker,
+                     struct rc_later *later, int result);
+
 /* What of a worker is trapped beside bind and listen. */
 enum rc_traps { RC_TRAP_BINDS = 0, RC_TRAP_ACCEPTS = 1, RC_TRAP_UNLINKS = 2 };
 int rc_notify_install(unsigned traps);
 int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker);
-void rc_notify_answer(const struct rc_worker *worker, uint64_t notice, int result);
 
 struct rc_shim {
     struct rc_source port;
@@ -559,9 +568,6 @@ struct rc_shim {
 void rc_shim_accept(struct rc_engine *engine);
 void rc_shim_call(struct rc_engine *engine, struct rc_source *source);
 void rc_shim_shut(struct rc_engine *engine);
-void rc_shim_answer(struct rc_engine *engine, struct rc_shim_caller *caller, int result);
-void rc_later_answer(struct rc_engine *engine, const struct rc_worker *worker,
-                     const struct rc_later *later, int result);
 void rc_later_forget(struct rc_engine *engine, const struct rc_shim_caller *caller);
 
 /* ---- engine ------------------------------------------------------------------ */

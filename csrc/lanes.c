@@ -120,7 +120,7 @@ static void lane_forget(struct rc_engine *engine, struct rc_lane *lane)
  * before and after at once, so the moving one is not chosen meanwhile. Where it
  * is the only one that may be, the sink is: a SYN that meets the move is dropped
  * and comes again, it never reaches a wrong lane. */
-int rc_lane_remove(struct rc_engine *engine, struct rc_lane *lane)
+static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_group *group = lane->group;
     unsigned last = group->count - 1;
@@ -210,6 +210,38 @@ void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group)
     rc_close(&client);
 }
 
+/* Of a UDP lane whose worker is gone. A removal moves the last lane to another index,
+ * and while it moves no program is right: its flows would meet another worker. So a
+ * lane becomes nobody's, with nothing in it, and is the next one's that binds; it is
+ * removed when it is the last. */
+int rc_lane_vacate(struct rc_engine *engine, struct rc_lane *lane)
+{
+    struct rc_group *group = lane->group;
+    struct rc_worker *nobody = rc_nobody(engine);
+    if (!nobody)
+        return -ENOMEM;
+    lane->worker = nobody;
+    lane->deaf = false;
+    rc_udp_leave_groups(lane->source.fd);
+    rc_udp_empty(lane->source.fd);
+    (void)rc_group_steer(group);
+    for (unsigned last = group->count; last-- > 0;) {
+        struct rc_lane *tail = group->lanes[last];
+        if (tail->worker != engine->nobody || tail->inherited || lane_remove(engine, tail) < 0)
+            break;
+    }
+    return 0;
+}
+
+/* Of an inherited one: as at the beginning. */
+static void lane_return(struct rc_engine *engine, struct rc_lane *lane)
+{
+    lane->worker = engine->nobody;
+    lane->party = 0;
+    lane->deaf = false;
+    (void)rc_group_steer(lane->group);
+}
+
 /* 0, or -errno with some lanes left: call again later. */
 int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker)
 {
@@ -225,12 +257,12 @@ int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker)
             } else if (!rc_lane_held_by(lane, worker)) {
                 continue;
             } else if (lane->inherited) {
-                rc_inherited_return(engine, lane);
+                lane_return(engine, lane);
             } else if (group->key.type == SOCK_DGRAM) {
-                error = rc_udp_vacate(engine, lane);
+                error = rc_lane_vacate(engine, lane);
                 at = group->count < at ? group->count : at; /* more may have gone */
             } else {
-                error = rc_lane_remove(engine, lane);
+                error = lane_remove(engine, lane);
             }
             first = first ? first : error;
         }

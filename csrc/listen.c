@@ -14,20 +14,6 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-unsigned rc_backlog_for(int asked)
-{
-    static const unsigned enough = 1024;
-    unsigned most = 4096, wanted = asked < 0 ? UINT32_MAX : (unsigned)asked;
-    FILE *file = fopen("/proc/sys/net/core/somaxconn", "re");
-    if (file) {
-        if (fscanf(file, "%u", &most) != 1)
-            most = 4096;
-        fclose(file);
-    }
-    unsigned least = most < enough ? most : enough;
-    return wanted > most ? most : wanted < least ? least : wanted;
-}
-
 static void announce(struct rc_engine *engine, const struct rc_worker *worker,
                      const struct sockaddr_in6 *address, bool lane)
 {

@@ -227,22 +227,6 @@ static void decide(struct rc_engine *engine, int door, const struct seccomp_noti
     }
 }
 
-static void reply(int door, uint64_t id, bool pass, int result)
-{
-    struct seccomp_notif_resp reply = {
-        .id = id,
-        .error = pass ? 0 : result,
-        .flags = pass ? SECCOMP_USER_NOTIF_FLAG_CONTINUE : 0,
-    };
-    (void)ioctl(door, SECCOMP_IOCTL_NOTIF_SEND, &reply); /* ENOENT: the caller is dead */
-}
-
-void rc_notify_answer(const struct rc_worker *worker, uint64_t notice, int result)
-{
-    if (worker->door.fd >= 0)
-        reply(worker->door.fd, notice, false, result);
-}
-
 /* Serves one notification. The epoll set said there is one, so RECV does not
  * block; one that was withdrawn since is ENOENT. */
 int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker)
@@ -263,7 +247,7 @@ int rc_notify_receive(struct rc_engine *engine, struct rc_worker *worker)
     if (answer.later)
         *answer.later = (struct rc_later){.notice = notice.id};
     else
-        reply(door, notice.id, answer.pass, answer.result);
+        rc_notify_reply(door, notice.id, answer.pass, answer.result);
     if (answer.owned)
         rc_close(&answer.replace);
     if (call.fd >= 0)

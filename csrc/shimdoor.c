@@ -76,15 +76,11 @@ fail:
     free(caller);
 }
 
-static void caller_free(struct rc_engine *engine, struct rc_shim_caller *caller)
+/* Nobody is to be answered over it any more. */
+static void caller_gone(struct rc_engine *engine, struct rc_shim_caller *caller)
 {
-    struct rc_shim_caller **link = &engine->callers;
-    while (*link != caller)
-        link = &(*link)->next;
-    *link = caller->next;
     rc_later_forget(engine, caller);
-    rc_source_shut(engine->epoll, &caller->source);
-    rc_bury(engine, caller);
+    rc_caller_free(engine, caller);
 }
 
 static void decide(struct rc_engine *engine, const struct rc_wire_request *request, pid_t pid,
@@ -121,23 +117,6 @@ static void decide(struct rc_engine *engine, const struct rc_wire_request *reque
     }
 }
 
-static int reply(int socket, const struct rc_answer *answer, int replace)
-{
-    struct rc_wire_reply reply = {
-        .magic = RC_WIRE_MAGIC,
-        .pass = answer->pass,
-        .error = answer->pass ? 0 : -answer->result,
-    };
-    return rc_send_descriptor(socket, &reply, sizeof reply, replace);
-}
-
-void rc_shim_answer(struct rc_engine *engine, struct rc_shim_caller *caller, int result)
-{
-    struct rc_answer answer = {.result = result};
-    (void)reply(caller->source.fd, &answer, -1);
-    caller_free(engine, caller);
-}
-
 void rc_shim_call(struct rc_engine *engine, struct rc_source *source)
 {
     struct rc_shim_caller *caller = RC_CONTAINER(source, struct rc_shim_caller, source);
@@ -161,28 +140,18 @@ void rc_shim_call(struct rc_engine *engine, struct rc_source *source)
             return;
         }
         int replace = !answer.pass && answer.result == 0 ? answer.replace : -1;
-        if (reply(source->fd, &answer, replace) < 0)
+        if (rc_shim_reply(source->fd, &answer, replace) < 0)
             rc_lanes_refused(&answer);
         if (answer.owned)
             rc_close(&answer.replace);
     }
     rc_close(&fd);
-    caller_free(engine, caller);
-}
-
-/* Of either door: a call whose answer had to wait. */
-void rc_later_answer(struct rc_engine *engine, const struct rc_worker *worker,
-                     const struct rc_later *later, int result)
-{
-    if (later->caller)
-        rc_shim_answer(engine, later->caller, result);
-    else if (later->notice)
-        rc_notify_answer(worker, later->notice, result);
+    caller_gone(engine, caller);
 }
 
 void rc_shim_shut(struct rc_engine *engine)
 {
     while (engine->callers)
-        caller_free(engine, engine->callers);
+        caller_gone(engine, engine->callers);
     rc_source_shut(engine->epoll, &engine->shim.port);
 }

@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -21,6 +22,27 @@ int rc_socket_get(int fd, int level, int name)
 int rc_socket_set(int fd, int level, int name, int value)
 {
     return setsockopt(fd, level, name, &value, sizeof value) < 0 ? -errno : 0;
+}
+
+/* Something can be read, a datagram of no bytes too. */
+bool rc_socket_readable(int fd)
+{
+    struct pollfd one = {.fd = fd, .events = POLLIN};
+    return poll(&one, 1, 0) == 1 && (one.revents & POLLIN);
+}
+
+unsigned rc_backlog_for(int asked)
+{
+    static const unsigned enough = 1024;
+    unsigned most = 4096, wanted = asked < 0 ? UINT32_MAX : (unsigned)asked;
+    FILE *file = fopen("/proc/sys/net/core/somaxconn", "re");
+    if (file) {
+        if (fscanf(file, "%u", &most) != 1)
+            most = 4096;
+        fclose(file);
+    }
+    unsigned least = most < enough ? most : enough;
+    return wanted > most ? most : wanted < least ? least : wanted;
 }
 
 uint64_t rc_socket_inode(int fd)

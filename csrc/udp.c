@@ -10,10 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 static bool for_many(const struct sockaddr_in6 *address)
@@ -22,22 +19,6 @@ static bool for_many(const struct sockaddr_in6 *address)
         return address->sin6_addr.s6_addr[0] == 0xff;
     in_addr_t host = ((const struct sockaddr_in *)(const void *)address)->sin_addr.s_addr;
     return IN_MULTICAST(ntohl(host)) || host == INADDR_BROADCAST;
-}
-
-/* Something can be read, a datagram of no bytes too. */
-bool rc_socket_readable(int fd)
-{
-    struct pollfd one = {.fd = fd, .events = POLLIN};
-    return poll(&one, 1, 0) == 1 && (one.revents & POLLIN);
-}
-
-/* A server may give each peer a socket of its own, on the same port: bound with
- * SO_REUSEPORT, then connected. The kernel finds it by its peer. */
-bool rc_udp_connected(int fd)
-{
-    struct sockaddr_storage peer;
-    socklen_t length = sizeof peer;
-    return getpeername(fd, (struct sockaddr *)&peer, &length) == 0;
 }
 
 /* The kernel's group has to be there before anybody may join: attached before
@@ -103,67 +84,6 @@ fail:
     return error;
 }
 
-/* What the last one joined, the next one will join: the second time is an error. */
-static void leave_groups(int fd)
-{
-    char line[256], name[64];
-    unsigned index = 0, address;
-    FILE *file = fopen("/proc/net/igmp", "re");
-    while (file && fgets(line, sizeof line, file)) {
-        if (*line != '\t') { /* an interface, with its groups on the lines behind it */
-            (void)sscanf(line, "%u", &index);
-            continue;
-        }
-        if (sscanf(line, " %x", &address) != 1)
-            continue;
-        struct ip_mreqn member = {.imr_ifindex = (int)index};
-        member.imr_multiaddr.s_addr = address; /* in network order, as a number of ours */
-        (void)setsockopt(fd, IPPROTO_IP, IP_DROP_MEMBERSHIP, &member, sizeof member);
-    }
-    if (file)
-        fclose(file);
-    file = fopen("/proc/net/igmp6", "re");
-    while (file && fgets(line, sizeof line, file)) {
-        struct ipv6_mreq member = {0};
-        char hex[33];
-        if (sscanf(line, "%u %63s %32s", &index, name, hex) != 3 || strlen(hex) != 32)
-            continue;
-        for (size_t at = 0; at < 16; at++)
-            if (sscanf(hex + 2 * at, "%2hhx", &member.ipv6mr_multiaddr.s6_addr[at]) != 1)
-                break;
-        member.ipv6mr_interface = index;
-        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_DROP_MEMBERSHIP, &member, sizeof member);
-    }
-    if (file)
-        fclose(file);
-}
-
-/* Its worker is gone. A removal moves the last lane to another index, and while
- * it moves no program is right: its flows would meet another worker. So a lane
- * becomes nobody's, with nothing in it, and is the next one's that binds; it is
- * removed when it is the last. */
-int rc_udp_vacate(struct rc_engine *engine, struct rc_lane *lane)
-{
-    struct rc_group *group = lane->group;
-    char byte;
-    struct rc_worker *nobody = rc_nobody(engine);
-    if (!nobody)
-        return -ENOMEM;
-    lane->worker = nobody;
-    lane->deaf = false;
-    leave_groups(lane->source.fd);
-    for (int most = 0; most < 100000; most++)
-        if (recv(lane->source.fd, &byte, sizeof byte, MSG_DONTWAIT | MSG_TRUNC) < 0)
-            break;
-    (void)rc_group_steer(group);
-    for (unsigned last = group->count; last-- > 0;) {
-        struct rc_lane *tail = group->lanes[last];
-        if (tail->worker != engine->nobody || tail->inherited || rc_lane_remove(engine, tail) < 0)
-            break;
-    }
-    return 0;
-}
-
 /* A process that opens and closes the port again and again leaves no lane
  * behind each time: the kernel knows which are still open. */
 static void forget_closed(struct rc_engine *engine, const struct rc_call *call,
@@ -174,7 +94,7 @@ static void forget_closed(struct rc_engine *engine, const struct rc_call *call,
         struct rc_lane *lane = group->lanes[at];
         if (lane->worker != call->worker || lane->pid != call->pid || rc_lane_held(lane) != 0)
             continue;
-        (void)rc_udp_vacate(engine, lane);
+        (void)rc_lane_vacate(engine, lane);
         return; /* the group may have gone with it; one at a time is enough */
     }
 }
@@ -212,7 +132,7 @@ void rc_udp_bind(struct rc_engine *engine, const struct rc_call *call,
         fchown(call->fd, group->key.uid, (gid_t)-1) == 0) /* siblings must be of one user */
         key.uid = group->key.uid;
     if (orphan)
-        leave_groups(orphan->source.fd);
+        rc_udp_leave_groups(orphan->source.fd);
     if (orphan)
         answer->result = rc_adopt(engine, call, orphan, false, answer);
     else

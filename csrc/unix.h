@@ -106,8 +106,6 @@ int rc_unix_errand_start(struct rc_engine *engine, const struct rc_call *call,
                          struct rc_unix_group *group, const char *path, unsigned alias,
                          struct rc_later **later);
 struct rc_later *rc_unix_errand_of(struct rc_engine *engine, uint64_t inode);
-bool rc_unix_errand_elsewhere(const struct rc_engine *engine, const struct rc_unix_group *group,
-                              const struct rc_worker *worker);
 void rc_unix_errands_catch_up(struct rc_engine *engine);
 void rc_unix_errands_cancel(struct rc_engine *engine, const struct rc_worker *worker);
 void rc_unix_errands_close(const struct rc_engine *engine);
@@ -118,7 +116,6 @@ int rc_unix_share(struct rc_engine *engine, struct rc_unix_group *group);
 int rc_unix_place(struct rc_engine *engine, struct rc_unix_group *group);
 void rc_unix_watch(struct rc_engine *engine, struct rc_unix_group *group,
                    struct rc_unix_lane *lane);
-void rc_unix_unwatch(struct rc_engine *engine, struct rc_unix_lane *lane);
 
 bool rc_unix_is_private(const struct rc_worker *worker, int directory);
 
@@ -126,7 +123,10 @@ bool rc_unix_is_private(const struct rc_worker *worker, int directory);
 void rc_unix_give(struct rc_engine *engine, const struct rc_call *call, struct rc_unix_group *group,
                   struct rc_answer *answer);
 
-/* unix.c */
+/* unixgroup.c */
+void rc_unix_unwatch(struct rc_engine *engine, struct rc_unix_lane *lane);
+bool rc_unix_errand_elsewhere(const struct rc_engine *engine, const struct rc_unix_group *group,
+                              const struct rc_worker *worker);
 struct rc_unix_group *rc_unix_group_find(struct rc_engine *engine, const struct rc_unix_name *name);
 struct rc_unix_group *rc_unix_group_new(struct rc_engine *engine, const struct rc_unix_name *name,
                                         const char *given, int directory);
@@ -141,6 +141,7 @@ struct rc_unix_bound *rc_unix_bound_find(struct rc_engine *engine, const struct 
                                          uint64_t inode, struct rc_unix_group **of);
 void rc_unix_bound_add(struct rc_unix_group *group, struct rc_worker *worker,
                        struct rc_unix_bound *bound);
+void rc_unix_bound_free(struct rc_unix_group *group, struct rc_unix_bound *bound);
 unsigned rc_unix_count_own(const struct rc_engine *engine, const struct rc_worker *worker);
 bool rc_unix_asked_by_others(const struct rc_engine *engine, const struct rc_unix_group *group,
                              const struct rc_worker *worker);

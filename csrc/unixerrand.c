@@ -152,15 +152,6 @@ struct rc_later *rc_unix_errand_of(struct rc_engine *engine, uint64_t inode)
     return errand ? &errand->later : NULL;
 }
 
-bool rc_unix_errand_elsewhere(const struct rc_engine *engine, const struct rc_unix_group *group,
-                              const struct rc_worker *worker)
-{
-    const struct rc_unix_errand *errand = engine->errands;
-    while (errand && (errand->group != group || errand->worker == worker || !errand->worker))
-        errand = errand->next;
-    return errand;
-}
-
 /* Of a child that was killed: it may have bound already. */
 static void undo(struct rc_unix_errand *errand)
 {

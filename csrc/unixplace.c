@@ -178,13 +178,6 @@ void rc_unix_watch(struct rc_engine *engine, struct rc_unix_group *group, struct
     lane->watch = inotify_add_watch(engine->unix_watch.fd, path, IN_ATTRIB | IN_MOVE_SELF);
 }
 
-void rc_unix_unwatch(struct rc_engine *engine, struct rc_unix_lane *lane)
-{
-    if (lane->watch >= 0 && engine->unix_watch.fd >= 0)
-        (void)inotify_rm_watch(engine->unix_watch.fd, lane->watch);
-    lane->watch = -1;
-}
-
 /* Whether a process of its workers still has the socket. */
 static bool is_held(const struct rc_unix_lane *lane)
 {
