@@ -1,7 +1,8 @@
 # Every target works in the current Python environment; `make venv` makes one.
 PYTHON ?= python3
+# handle_segv: a test kills a server so. verify_asan_link_order: the shim comes first.
 ASAN = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-       ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
+       ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:handle_segv=0:verify_asan_link_order=0 UBSAN_OPTIONS=print_stacktrace=1
 SANITIZED ?= -m "not peer" --ignore tests/models
 C_FILES = $(wildcard csrc/*.c csrc/*.h csrc/preload/*.c csrc/preload/*.h csrc/bpf/*.c csrc/bpf/shared.h bench/*.c tests/units/*.c)
 
