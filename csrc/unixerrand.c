@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+enum { LAST_WAIT_MS = 1000 };
 
 static bool is_bound(int fd)
 {
@@ -329,9 +332,13 @@ void rc_unix_errands_free(struct rc_engine *engine)
 {
     while (engine->errands) {
         struct rc_unix_errand *errand = engine->errands;
+        struct pollfd end = {.fd = errand->source.fd, .events = POLLIN};
         (void)syscall(SYS_pidfd_send_signal, errand->source.fd, SIGKILL, NULL, 0);
-        reap(errand);
-        undo(errand);
+        /* One that hangs in a file system cannot even die; we must. */
+        if (poll(&end, 1, LAST_WAIT_MS) == 1) {
+            reap(errand);
+            undo(errand);
+        }
         errand_free(engine, errand);
     }
 }
