@@ -245,7 +245,7 @@ void rc_group_watch(struct rc_engine *engine, struct rc_group *group)
     for (unsigned at = 0; at < group->count; at++) {
         struct rc_lane *lane = group->lanes[at];
         bool wanted = watched(lane);
-        if (lane == lane->group->front)
+        if (lane == lane->group->front || lane->taker.pair.fd >= 0)
             continue; /* dispatch has armed it */
         if (!wanted && (lane->pressure.look_at || lane->source.armed)) {
             rc_lane_calm(lane);

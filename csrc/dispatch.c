@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -161,8 +162,12 @@ static int offer_by_pair(struct rc_engine *engine, struct rc_lane *lane)
         return error;
     rc_dispatch_given(engine, lane, &hand); /* before it can end */
     error = rc_pass_send(lane->taker.pair.fd, &hand);
-    if (error) { /* it has shut its end, or the kernel lacks memory */
+    if (error) {
         lane->taker.late = true;
+        if (error == -EPIPE) /* it has shut its end for reading: now we hear of it */
+            (void)shutdown(lane->taker.pair.fd, SHUT_RDWR);
+        else /* the kernel lacks memory: patience tries again */
+            rc_dispatch_be_patient(engine, RC_AGAIN_MS);
         rc_dispatch_return(engine, lane->group, &hand);
         return 0;
     }
@@ -270,6 +275,8 @@ static void lane_late(struct rc_engine *engine, struct rc_lane *lane)
         return;                                  /* its bell still rings */
     if (rc_pass_send(taker->pair.fd, NULL) == 0) /* a nudge: is it back? */
         (void)rc_source_arm(engine->epoll, &taker->pair, EPOLLOUT);
+    else
+        rc_dispatch_be_patient(engine, RC_AGAIN_MS);
 }
 
 /* The worker's end of the pair is empty again. */
@@ -292,8 +299,12 @@ void rc_dispatch_patience(struct rc_engine *engine)
         bool waiting = false;
         for (unsigned at = 0; group->front && at < group->count; at++) {
             struct rc_lane *lane = group->lanes[at];
+            if (lane->deaf && lane->taker.offered)
+                (void)rc_dispatch_withdraw(engine, lane);
             if (!can_take(lane))
                 continue;
+            if (lane->taker.pair.fd >= 0 && lane->taker.late && rc_pass_taken(lane->taker.pair.fd))
+                lane->taker.late = false; /* it could not be sent to: try again */
             if (lane->taker.pair.fd < 0 && !lane->taker.bell.rung) {
                 lane->taker.late = false; /* it could not be rung: try again */
                 lane->taker.awake = false;

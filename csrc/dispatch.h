@@ -96,12 +96,12 @@ bool rc_accept_asked(struct rc_engine *engine, struct rc_worker *worker, int doo
 
 /* takers.c */
 int rc_dispatch_join(struct rc_engine *engine, struct rc_lane *lane, bool passes);
+void rc_dispatch_strays(struct rc_engine *engine, struct rc_lane *lane);
 void rc_dispatch_leave(struct rc_engine *engine, struct rc_lane *lane);
 void rc_dispatch_worker_ended(struct rc_engine *engine, struct rc_worker *worker);
 void rc_dispatch_resteer(struct rc_engine *engine, bool any_live);
 unsigned rc_dispatch_queued(const struct rc_lane *lane);
-void rc_dispatch_inherit(struct rc_engine *engine, const struct rc_worker *from,
-                         struct rc_worker *to);
+void rc_dispatch_inherit(struct rc_engine *engine, struct rc_lane *lane, struct rc_worker *to);
 int rc_dispatch_descriptor(const struct rc_lane *lane);
 bool rc_dispatch_passes(int *backlog);
 

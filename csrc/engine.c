@@ -154,6 +154,9 @@ void rc_engine_abandon(rc_engine *engine)
 {
     rc_kernel_close(engine);
     rc_unix_close_all(engine);
+    for (const struct rc_group *group = engine->groups; group; group = group->next)
+        for (const struct rc_hand *hand = group->hand; hand; hand = hand->next)
+            close_if_open(hand->fd);
     close_all(engine);
 }
 
@@ -428,6 +431,8 @@ static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_
     case RC_SOURCE_LANE:
         if (ready & EPOLLHUP)
             rc_lanes_hup(engine, RC_CONTAINER(source, struct rc_lane, source));
+        else if (RC_CONTAINER(source, struct rc_lane, source)->taker.pair.fd >= 0)
+            rc_dispatch_strays(engine, RC_CONTAINER(source, struct rc_lane, source));
         else
             rc_lane_arrival(engine, RC_CONTAINER(source, struct rc_lane, source));
         break;
@@ -447,7 +452,10 @@ static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_
         rc_dispatch_run(engine, RC_CONTAINER(source, struct rc_lane, source)->group);
         break;
     case RC_SOURCE_PAIR:
-        rc_dispatch_taken(engine, RC_CONTAINER(source, struct rc_lane, taker.pair));
+        if (ready & EPOLLHUP)
+            rc_lanes_shut(engine, RC_CONTAINER(source, struct rc_lane, taker.pair));
+        else
+            rc_dispatch_taken(engine, RC_CONTAINER(source, struct rc_lane, taker.pair));
         break;
     case RC_SOURCE_PATIENCE:
         rc_dispatch_patience(engine);

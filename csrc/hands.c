@@ -108,11 +108,12 @@ bool rc_dispatch_withdraw(struct rc_engine *engine, struct rc_lane *lane)
     return had;
 }
 
-/* Its bell does not ring any more; who else came to the lane is in our hand. */
+/* Its bell, if it has one, does not ring any more; who else came to the lane is in our
+ * hand. */
 void rc_dispatch_silence(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_hand stranger;
-    while (lane->taker.bell.fd >= 0 &&
+    while ((lane->taker.bell.fd >= 0 || lane->taker.pair.fd >= 0) &&
            rc_bell_silence(&lane->taker.bell, lane->source.fd, &stranger) > 0)
         rc_dispatch_return(engine, lane->group, &stranger);
 }

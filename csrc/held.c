@@ -96,6 +96,7 @@ int rc_held_give(struct rc_engine *engine, struct rc_lane *lane, int door,
     return error;
 }
 
+/* A thread waits in one call: what it waited in before, a signal has taken back. */
 int rc_held_keep(struct rc_lane *lane, const struct rc_held *held)
 {
     struct rc_held **end = &lane->taker.held;
@@ -105,7 +106,13 @@ int rc_held_keep(struct rc_lane *lane, const struct rc_held *held)
     *kept = *held;
     kept->next = NULL;
     while (*end)
-        end = &(*end)->next;
+        if ((*end)->thread == held->thread) {
+            struct rc_held *gone = *end;
+            *end = gone->next;
+            free(gone);
+        } else {
+            end = &(*end)->next;
+        }
     *end = kept;
     return 0;
 }

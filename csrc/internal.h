@@ -433,6 +433,7 @@ int rc_take_of_thread(const struct rc_worker *worker, pid_t thread, int number);
 void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group);
 void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group);
 void rc_lanes_hup(struct rc_engine *engine, struct rc_lane *lane);
+void rc_lanes_shut(struct rc_engine *engine, struct rc_lane *lane);
 int rc_lane_vacate(struct rc_engine *engine, struct rc_lane *lane);
 int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);

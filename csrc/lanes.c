@@ -137,6 +137,15 @@ static int lane_remove(struct rc_engine *engine, struct rc_lane *lane)
     return 0;
 }
 
+/* In dispatch: what the worker shut down is not its listener but the end of a pair that
+ * lies in its place. It meant the listener. */
+void rc_lanes_shut(struct rc_engine *engine, struct rc_lane *lane)
+{
+    rc_lane_shut_down(engine, lane);
+    rc_dispatch_leave(engine, lane);
+    (void)lane_remove(engine, lane); /* no memory: nobody is told by it any more */
+}
+
 /* A socket that was shut down may listen again (inet_shutdown, tcp_disconnect). It
  * has kept its address, but its port only if it was bound to a given one: else
  * getsockname still tells it (inet_sport), but it is given up (inet_num). */

@@ -191,7 +191,7 @@ int rc_adopt(struct rc_engine *engine, const struct rc_call *call, struct rc_lan
     answer->previous = !lane->party ? lane->worker : held ? NULL : call->worker;
     if (answer->replace < 0)
         answer->replace = lane->source.fd;
-    rc_dispatch_inherit(engine, lane->worker, call->worker);
+    rc_dispatch_inherit(engine, lane, call->worker);
     rc_lane_calm(lane);
     if (lane->party)
         lane->party = call->worker->party ? call->worker->party : lane->party;

@@ -51,6 +51,7 @@ static void drop_pair(struct rc_engine *engine, struct rc_lane *lane)
         return;
     (void)rc_dispatch_withdraw(engine, lane);
     rc_source_shut(engine->epoll, &lane->taker.pair);
+    (void)rc_source_arm(engine->epoll, &lane->source, 0);
     rc_close(&lane->taker.theirs);
     lane->taker.late = false;
 }
@@ -63,6 +64,7 @@ static void drop_bell(struct rc_engine *engine, struct rc_lane *lane)
     rc_dispatch_silence(engine, lane);
     rc_accept_forget(lane);
     rc_close(&lane->taker.bell.fd);
+    lane->taker.bell = (struct rc_bell){.fd = -1};
     lane->taker.late = false;
 }
 
@@ -80,6 +82,8 @@ static int make_pair(struct rc_engine *engine, struct rc_lane *lane)
     drop_bell(engine, lane);
     lane->taker.theirs = theirs;
     lane->taker.inode = rc_socket_inode(theirs);
+    rc_lane_calm(lane);
+    (void)rc_source_arm(engine->epoll, &lane->source, EPOLLIN | EPOLLET);
     return 0;
 }
 
@@ -92,6 +96,14 @@ static int make_bell(struct rc_engine *engine, struct rc_lane *lane)
     drop_pair(engine, lane);
     lane->taker.bell = bell;
     return rc_group_steer(lane->group); /* the program learns its port */
+}
+
+/* Nobody accepts from the lane of a pair. What comes to it nevertheless, for it
+ * was there before the group had a front, is as good as what comes to that. */
+void rc_dispatch_strays(struct rc_engine *engine, struct rc_lane *lane)
+{
+    rc_dispatch_silence(engine, lane);
+    rc_dispatch_run(engine, lane->group);
 }
 
 /* A worker listens on this lane (again). Makes the group's front, and the way in
@@ -130,13 +142,13 @@ bool rc_dispatch_passes(int *backlog)
     return true;
 }
 
-/* A successor gets connections at once if the dead one did, but nothing that the dead
- * one has missed. */
-void rc_dispatch_inherit(struct rc_engine *engine, const struct rc_worker *from,
-                         struct rc_worker *to)
+/* A successor gets connections at once if the dead (or deaf) one did, but nothing that
+ * it has missed, nor what it was promised. */
+void rc_dispatch_inherit(struct rc_engine *engine, struct rc_lane *lane, struct rc_worker *to)
 {
     uint64_t start = least_given(engine);
-    to->takes |= from->takes;
+    (void)rc_dispatch_withdraw(engine, lane);
+    to->takes |= lane->worker->takes;
     if (to->given < start)
         to->given = start;
 }

@@ -42,7 +42,14 @@ static int is_pair(int fd, struct sockaddr_in6 *address)
     if (failed || peer.sun_family != AF_UNIX || peer.sun_path[0] ||
         memcmp(peer.sun_path + 1, RC_PASS_NAME, prefix) != 0)
         return 0;
-    const char *digits = strrchr(peer.sun_path + 1, '/') + 1;
+    /* Anybody may have bound a name that begins so. */
+    size_t room = length < sizeof peer ? length : sizeof peer,
+           head = offsetof(struct sockaddr_un, sun_path);
+    if (room < head + 1 + prefix + 1 + 2 * sizeof *address)
+        return 0;
+    const char *digits = (const char *)&peer + room - 2 * sizeof *address;
+    if (digits[-1] != '/')
+        return 0;
     unsigned char *out = (void *)address;
     for (size_t at = 0; at < sizeof *address; at++) {
         int high = hex(digits[2 * at]), low = high < 0 ? -1 : hex(digits[2 * at + 1]);

@@ -204,6 +204,25 @@ def test_reload_and_shutdown_lose_nothing(apps, way):
         assert cluster.wait() == 0
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_listener_that_is_shut_down_is_noticed(apps, way):
+    """It may be an end of a pair: then the lane goes as the listener would."""
+    with running(apps, way, "stops_listening.py", "0") as cluster:
+        first = {event["pid"] for event in cluster.wait_each("ready", 2).values()}
+        with Load(cluster.port, clients=8) as load:
+            load.more(40)
+            old = get(cluster.port, "/shutdown")["pid"]
+            assert cluster.wait_for("deaf")["pid"] == old
+            cluster.wait_for("ready", where=lambda event: event["pid"] not in first)
+            cluster.wait_for("exit", pid=old)
+            load.more(40)
+        assert len(load.failures()) <= 8  # what it had accepted
+        assert {answer["pid"] for answer in answers(cluster.port, 8)} == set(
+            cluster.pids().values()
+        )
+        assert cluster.end() == 0
+
+
 def held(port, count, linger=False):
     """So many connections that stay open, by worker."""
     found = []

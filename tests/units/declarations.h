@@ -45,6 +45,7 @@ struct rc_event {
 /* engine */
 int rc_engine_new(rc_engine **out, unsigned flags);
 void rc_engine_free(rc_engine *engine);
+void rc_engine_abandon(rc_engine *engine);
 int rc_engine_fd(const rc_engine *engine);
 int rc_signals(rc_engine *engine, const int *numbers, size_t count);
 int rc_deadline(rc_engine *engine, int64_t at_ms);
@@ -120,7 +121,8 @@ struct rc_worker {
     uint32_t id;
     pid_t pid;
     bool live, dead, seen_waiting, inscrutable;
-    unsigned pendings, hung_lanes, open;
+    unsigned pendings, hung_lanes, open, promised;
+    uint64_t given;
     uint32_t generation;
     ...;
 };
@@ -148,7 +150,8 @@ struct rc_answer {
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
 struct rc_key { ...; };
 struct rc_bell { int fd; in_port_t port; bool rung; ...; };
-struct rc_taker { struct rc_bell bell; bool offered, late; ...; };
+struct rc_held { struct rc_held *next; uint64_t id; pid_t thread; ...; };
+struct rc_taker { struct rc_bell bell; struct rc_held *held; bool offered, late; ...; };
 struct rc_pressure { unsigned interval; bool congested; ...; };
 struct rc_lane {
     struct rc_source source;
@@ -165,14 +168,17 @@ struct rc_kernel { struct rc_tally *tallies; ...; };
 struct rc_side { uint32_t workers, lanes, sink; uint32_t entry[...]; ...; };
 struct rc_plan { uint64_t version, cursor; struct rc_side side[2]; ...; };
 struct rc_kernel_plan { struct rc_plan *shared; int program; bool attached; ...; };
+struct rc_hand { struct rc_hand *next; int fd; ...; };
 struct rc_group {
     struct rc_key key;
+    struct rc_hand *hand;
     struct rc_lane **lanes, *sink, *front;
-    unsigned count, flows_stay_ms;
+    unsigned count, promised, flows_stay_ms;
     struct rc_kernel_plan plan;
     ...;
 };
-struct rc_hand { int fd; ...; };
+int rc_held_keep(struct rc_lane *lane, const struct rc_held *held);
+void rc_accept_forget(struct rc_lane *lane);
 int rc_bell_ring(struct rc_bell *bell, const struct rc_key *key);
 int rc_bell_silence(struct rc_bell *bell, int lane, struct rc_hand *stranger);
 struct rc_engine {

@@ -74,6 +74,12 @@ class Dispatch:
         return [connect(self.address) for _ in range(count)]
 
 
+def lane_of(engine, number):
+    group = engine.struct.groups
+    lanes = [group.lanes[at] for at in range(group.count)]
+    return next(lane for lane in lanes if lane.worker and lane.worker.id == number)
+
+
 def front_of(engine):
     return socket.socket(fileno=os.dup(engine.struct.groups.front.source.fd))
 
@@ -293,13 +299,109 @@ def test_accept_fails_for_a_while(engine, fault, error):
     assert dispatch.serve(clients) == {1: 3, 2: 3}
 
 
-@pytest.mark.parametrize("error", [errno.ENOMEM, errno.ETOOMANYREFS, errno.EPIPE])
+@pytest.mark.parametrize("error", [errno.ENOMEM, errno.ETOOMANYREFS])
 def test_what_cannot_be_passed_goes_to_another(engine, fault, error):
     dispatch = Dispatch(engine, workers=2)
     clients = dispatch.connect(4)
     fault.arm(1, error, "sendmsg")
     assert sum(dispatch.serve(clients).values()) == 4
     assert fault.last == "sendmsg"
+
+
+@pytest.mark.parametrize("error", [errno.ENOBUFS, errno.ETOOMANYREFS])
+def test_what_cannot_be_passed_for_a_while(engine, fault, error):
+    """To the only one there is: nobody else frees it."""
+    dispatch = Dispatch(engine, workers=1)
+    clients = dispatch.connect(3)
+    fault.arm(1, error, "sendmsg")
+    assert dispatch.serve(clients) == {1: 3}
+    assert fault.last == "sendmsg"
+
+
+@pytest.mark.parametrize("how", [socket.SHUT_RD, socket.SHUT_RDWR])
+@pytest.mark.parametrize("offered", [True, False])
+def test_a_worker_that_shuts_its_end_down(engine, lib, how, offered):
+    """As with a listening socket: its lane goes, and what it was given with it goes to
+    others; its hang-up does not keep the master busy."""
+    dispatch = Dispatch(engine, workers=2)
+    clients = dispatch.connect(4 if offered else 0)
+    dispatch.turn()
+    dispatch.socks.pop(1).shutdown(how)
+    clients += dispatch.connect(0 if offered else 4)
+    events = engine.wait_until(lambda seen: any(kind == lib.RC_EVENT_DEAF for kind, *_ in seen))
+    assert [(worker, text) for kind, worker, _, text in events if kind == lib.RC_EVENT_DEAF] == [
+        (1, b"127.0.0.1:%d" % dispatch.address[1])
+    ]
+    assert dispatch.serve(clients) == {2: 4}
+    engine.wait_until(lambda _: not ready(lib.rc_engine_fd(engine.pointer), ms=20))
+
+
+def test_what_came_to_a_pair_s_own_lane_is_handed_out(engine, fault):
+    """Before the group has its front, the first lane is all there is."""
+    dispatch = Dispatch(engine, workers=0)
+    worker, sock = engine.worker(1), stream(socket.AF_INET, socket.SO_REUSEADDR)
+    dispatch.address = engine.bind(worker, sock)
+    dispatch.socks[1], clients = sock, []
+
+    def comes(name):
+        if name == b"socket" and not clients:  # it listens, and the sink is to be made
+            clients.extend(dispatch.connect(1))
+
+    with fault.before_each_call(comes):
+        assert engine.listen(worker, sock, MARK | 16)
+    assert clients
+    engine.steer(1)
+    assert dispatch.serve(clients) == {1: 1}
+
+
+def test_what_a_forked_worker_does_not_inherit(engine, lib):
+    """A connection in the master's hand would stay open in it."""
+    dispatch = Dispatch(engine, workers=2)
+    clients = dispatch.connect(2)
+    dispatch.turn()
+    engine.steer(2)  # what the first had not taken is in our hand
+    hand = engine.struct.groups.hand
+    assert hand
+    child = os.fork()
+    if child == 0:
+        lib.rc_engine_abandon(engine.pointer)
+        try:
+            os.fstat(hand.fd)
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert dispatch.serve(clients) == {2: 2}
+
+
+def test_one_accept_of_a_thread_is_held(engine, ffi, lib):
+    """A signal takes an accept back, and it comes again: as often as there are signals."""
+    Dispatch(engine, workers=1, passes=False)
+    lane = lane_of(engine, 1)
+    for thread, call in ((7, 1), (8, 2), (7, 3), (8, 4), (7, 5)):
+        check(lib.rc_held_keep(lane, ffi.new("struct rc_held *", {"id": call, "thread": thread})))
+    found, at = [], lane.taker.held
+    while at:
+        found.append((at.thread, at.id))
+        at = at.next
+    assert found == [(8, 4), (7, 5)]
+    lib.rc_accept_forget(lane)
+
+
+def test_who_adopts_a_lane_has_none_of_its_promises(engine, lib):
+    dispatch = Dispatch(engine, workers=1, passes=False)
+    clients = dispatch.connect(1)
+    dispatch.turn()
+    assert lib.rc_find(engine.struct, 1).promised == 1
+    lane_of(engine, 1).deaf = True
+    heir, sock = engine.worker(2, heir_of=1), stream(socket.AF_INET, socket.SO_REUSEADDR)
+    engine.bind(heir, sock, dispatch.address)
+    assert engine.listen(heir, sock)
+    old, new = (lib.rc_find(engine.struct, number) for number in (1, 2))
+    assert (old.promised, old.given) == (0, 0)
+    assert lane_of(engine, 2).taker.offered == bool(new.promised)
+    assert engine.struct.groups.promised == new.promised
+    assert clients
 
 
 @pytest.mark.parametrize("passes", [True, False])
