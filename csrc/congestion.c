@@ -115,11 +115,12 @@ static bool anyone_free(const struct rc_group *group)
     return false;
 }
 
-/* Whether it is looked at what the lane's worker does. Where the kernel counts it helps
- * still: of workers with one connection each, some block and some are about to answer. */
+/* Whether it is looked at what the lane's worker does. Where the kernel counts it need
+ * not be: who is at work has a connection, and who is not has none. */
 static bool judged(const struct rc_engine *engine, const struct rc_lane *lane)
 {
-    return engine->policy == RC_BALANCE_AUTO && lane->by_leader && !lane->worker->inscrutable;
+    return engine->policy == RC_BALANCE_AUTO && !lane->group->kernel && lane->by_leader &&
+           !lane->worker->inscrutable;
 }
 
 /* ---- a look at a queue ------------------------------------------------------------------ */
