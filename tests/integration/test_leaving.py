@@ -14,6 +14,7 @@ import time
 import pytest
 from clients import Broken, Load, answers, connect, get, read_answer, send_request
 from harness import Running, edit, free_port, let_go
+from procnet import hold_each
 
 FAST = ("--respawn", 0, "--drain-settle", 0.2)
 GIVES_UP = "stops_listening.py"
@@ -182,7 +183,7 @@ def test_uvicorn_is_replaced_first_while_it_still_answers(apps):
     command = uvicorn("asyncio", free_port())
     with Running("--workers", 2, *FAST, *command, cwd=apps) as running:
         first = {event["pid"] for event in running.wait_each("ready", 2).values()}
-        slow = [connect(running.port) for _ in range(24)]  # each has one, all but surely
+        slow = hold_each(running.port, first)
         for connection in slow:
             send_request(connection, "/slow")
         with Load(running.port, clients=8) as load:

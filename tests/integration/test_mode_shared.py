@@ -24,6 +24,7 @@ from clients import (
     send_request,
 )
 from harness import Pidfd, Running, edit, free_port, let_go, replace, stop, until
+from procnet import LISTENING, hold_each, sockets
 
 FAST = ("--respawn", 0, "--backoff", 0, "--drain-settle", 0.2)
 
@@ -32,16 +33,10 @@ FAST = ("--respawn", 0, "--backoff", 0, "--drain-settle", 0.2)
 
 def is_nonblocking(pid, port):
     """O_NONBLOCK of the one TCP socket that process listens with."""
-    inodes = set()
-    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == "0A" and int(fields[1].partition(":")[2], 16) == port:
-            inodes.add(f"socket:[{fields[9]}]")
     found = set()
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        if os.readlink(f"/proc/{pid}/fd/{fd}") in inodes:
-            flags = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().split("flags:")[1].split()[0]
-            found.add(bool(int(flags, 8) & os.O_NONBLOCK))
+    for fd in sockets(pid, port, LISTENING):
+        flags = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().split("flags:")[1].split()[0]
+        found.add(bool(int(flags, 8) & os.O_NONBLOCK))
     (one,) = found
     return one
 
@@ -189,7 +184,7 @@ def test_a_retired_worker_may_shut_its_lane_down(shutting, apps):
     does one of the new generation."""
     running, ask = shutting
     old = running.pids()
-    held = [connect(running.port) for _ in range(30)]  # the old ones stay
+    held = hold_each(running.port, old.values())  # so that the old ones stay
     running.signal(signal.SIGUSR2)
     running.wait_each("listening", 3, generation=2)
     for slot in range(3):
