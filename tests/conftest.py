@@ -5,7 +5,11 @@ pidfd_getfd,bpf -- python -m pytest -m core`). Those of one Python server more a
 `peer`: to the engine's C code they are all the same, so its sanitizer run leaves them out.
 """
 
+import signal
+
 import pytest
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's would be inherited by every master
 
 CORE = {"test_servers.py", "test_failures.py", "test_lanes_live.py", "test_master_death.py"}
 PEERS = ("aiohttp", "gunicorn", "granian", "grpcio", "hypercorn", "tornado", "wsgiref")
