@@ -25,8 +25,12 @@ enum {
     STILL_US = 5000,         /* a queue that does not shrink for this long stands still */
     STILL_MOST_US = 1000000, /* between two looks at one that does */
     HUNG_US = 1000000,       /* avoided for this long, and still */
-    SAMPLE_US = 1000,        /* between two looks at a free lane during a vigil */
-    BUSY_SAMPLE_US = 4000,   /* and at one whose worker is at work */
+    SAMPLE_US = 1000,        /* between two looks at a worker during a vigil */
+    BUSY_SAMPLE_US = 4000,   /* and at one that is at work for longer than */
+    TAKES_US = 5000,         /* what most requests take */
+    CROWD_US = 2500,         /* between two looks at what workers have open, at least, and */
+    CROWD_COST = 100,        /* so many times what a look costs; */
+    CROWD_LAST_US = 200000,  /* for so long after the last connection that was seen */
     STEER_US = 10,           /* the cost of a program, by the lane (72 us for 128) */
 };
 
@@ -89,15 +93,16 @@ static void set_hung(struct rc_engine *engine, struct rc_lane *lane, bool hung)
         rc_emit(engine, RC_EVENT_TAKES, worker->id, 0, NULL, 0);
 }
 
-static void set_busy(struct rc_engine *engine, struct rc_lane *lane, bool busy, int64_t now)
+static void set_work(struct rc_engine *engine, struct rc_lane *lane, bool works, int64_t now)
 {
-    if (lane->pressure.busy == busy)
-        return;
-    lane->pressure.busy = busy;
-    lane->pressure.busy_at = now;
-    lane->group->stale = true;
-    if (busy)
-        engine->vigil.stirred_at = now;
+    struct rc_pressure *pressure = &lane->pressure;
+    enum rc_pressure_kind before = pressure->work;
+    if (works && before == RC_FREE)
+        pressure->busy_at = engine->vigil.stirred_at = now;
+    pressure->work = !works                                ? RC_FREE
+                     : now - pressure->busy_at >= TAKES_US ? RC_BUSY
+                                                           : RC_TAKING;
+    lane->group->stale |= pressure->work != before;
 }
 
 static void set_congested(struct rc_lane *lane, bool congested)
@@ -106,21 +111,51 @@ static void set_congested(struct rc_lane *lane, bool congested)
     lane->pressure.congested = congested;
 }
 
+static bool is_free(const struct rc_lane *lane)
+{
+    return lane->pressure.work == RC_FREE && !lane->pressure.congested && !lane->pressure.hung;
+}
+
 /* Somebody in the group would take a connection at once. */
 static bool anyone_free(const struct rc_group *group)
 {
     for (unsigned at = 0; at < group->count; at++)
-        if (watched(group->lanes[at]) && rc_lane_pressure(group->lanes[at]) == RC_FREE)
+        if (watched(group->lanes[at]) && is_free(group->lanes[at]))
             return true;
     return false;
 }
 
 /* Whether it is looked at what the lane's worker does. Where the kernel counts it need
  * not be: who is at work has a connection, and who is not has none. */
-static bool judged(const struct rc_engine *engine, const struct rc_lane *lane)
+bool rc_lane_judged(const struct rc_engine *engine, const struct rc_lane *lane)
 {
-    return engine->policy == RC_BALANCE_AUTO && !lane->group->kernel && lane->by_leader &&
+    return watched(lane) && engine->policy == RC_BALANCE_AUTO && !lane->group->kernel && lane->by_leader &&
            !lane->worker->inscrutable;
+}
+
+/* ---- who has more open ------------------------------------------------------------------ */
+
+static void crowd_begin(struct rc_engine *engine, int64_t now)
+{
+    engine->crowd_until = now + CROWD_LAST_US;
+    if (engine->crowd_at)
+        return;
+    engine->crowd_at = now + CROWD_US;
+    wake_at(engine, engine->crowd_at);
+}
+
+static void keep_crowd(struct rc_engine *engine, int64_t now)
+{
+    if (!engine->crowd_at)
+        return;
+    if (engine->crowd_at <= now) {
+        int64_t next = rc_crowd_look(engine) * CROWD_COST;
+        engine->crowd_at = now + (next > CROWD_US ? next : CROWD_US);
+        if (now >= engine->crowd_until)
+            engine->crowd_at = 0;
+    }
+    if (engine->crowd_at)
+        wake_at(engine, engine->crowd_at);
 }
 
 /* ---- a look at a queue ------------------------------------------------------------------ */
@@ -142,7 +177,7 @@ static void stands_still(struct rc_engine *engine, struct rc_lane *lane, unsigne
     lane->group->stale |= twice > RC_STUCK_US; /* for whom that makes the difference */
     if (pressure->avoided_at && now - pressure->avoided_at >= HUNG_US)
         set_hung(engine, lane, true);
-    if (judged(engine, lane) && anyone_free(lane->group))
+    if (rc_lane_judged(engine, lane) && anyone_free(lane->group))
         rc_vigil_begin(engine, now);
     look_in(engine, lane, now, twice < STILL_MOST_US ? twice : STILL_MOST_US);
 }
@@ -178,6 +213,14 @@ void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane)
     lane->pressure.queued = rc_lane_queued(lane, NULL);
     lane->pressure.marked_at = lane->pressure.queued ? now : 0;
     look_in(engine, lane, now, STILL_US);
+    if (!rc_lane_judged(engine, lane))
+        return;
+    crowd_begin(engine, now);
+    if (!rc_vigil_on(engine, now))
+        return;
+    lane->pressure.sampled_at = now;
+    set_work(engine, lane, true, now); /* in a moment; the next look tells whether still */
+    steer_if_stale(engine, lane->group, now);
 }
 
 /* ---- a vigil ------------------------------------------------------------------------------ */
@@ -185,13 +228,16 @@ void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane)
 static void sample(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
 {
     struct rc_pressure *pressure = &lane->pressure;
-    if (pressure->busy && now < pressure->sampled_at + BUSY_SAMPLE_US)
+    if (pressure->work == RC_BUSY && now < pressure->sampled_at + BUSY_SAMPLE_US)
         return;
     pressure->sampled_at = now;
-    set_busy(engine, lane, judged(engine, lane) && rc_worker_doing(lane->worker) == RC_DOING_WORK,
-             now);
-    if (pressure->busy && now - pressure->busy_at >= STILL_US && anyone_free(lane->group))
+    bool works =
+        rc_lane_judged(engine, lane) && rc_worker_doing(lane->worker) == RC_DOING_WORK;
+    set_work(engine, lane, works, now);
+    if (pressure->work == RC_BUSY && anyone_free(lane->group))
         rc_vigil_begin(engine, now); /* or goes on */
+    if (!works && pressure->look_at && !pressure->congested && rc_lane_queued(lane, NULL) == 0)
+        rest(engine, lane); /* to see the next one come */
 }
 
 static void keep_vigil(struct rc_engine *engine, int64_t now)
@@ -207,7 +253,7 @@ static void keep_vigil(struct rc_engine *engine, int64_t now)
         for (unsigned at = 0; at < group->count; at++) {
             struct rc_lane *lane = group->lanes[at];
             if (!on) /* nobody looks any more, so nothing is known */
-                set_busy(engine, lane, false, now);
+                set_work(engine, lane, false, now);
             else if (due && watched(lane))
                 sample(engine, lane, now);
         }
@@ -233,6 +279,7 @@ void rc_lanes_sweep(struct rc_engine *engine)
                 wake_at(engine, lane->pressure.look_at);
         }
     keep_vigil(engine, now);
+    keep_crowd(engine, now);
     for (struct rc_group *group = engine->groups; group; group = group->next)
         steer_if_stale(engine, group, now);
 }

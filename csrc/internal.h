@@ -229,10 +229,12 @@ struct rc_pressure {
     unsigned interval;  /* until the next look */
     int64_t look_at;    /* the next look */
     int64_t busy_at;    /* since when its worker is at work */
+    int open;           /* descriptors that its worker had open at the last look; -1: unknown */
     int64_t marked_at;  /* when its queue was last seen to be new or smaller */
     int64_t sampled_at; /* the last look at its worker */
     int64_t avoided_at; /* since when it is not chosen because it is congested */
-    bool busy, congested, hung;
+    enum rc_pressure_kind work; /* its worker's: RC_FREE, RC_TAKING or RC_BUSY */
+    bool crowded, congested, hung;
 };
 
 struct rc_lane {
@@ -476,11 +478,17 @@ void rc_lane_chosen(struct rc_lane *lane, bool chosen);
 void rc_lane_calm(struct rc_lane *lane);
 
 /* congestion.c */
+bool rc_lane_judged(const struct rc_engine *engine, const struct rc_lane *lane);
 void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
 void rc_group_watch(struct rc_engine *engine, struct rc_group *group);
 void rc_lanes_sweep(struct rc_engine *engine);
 
+/* crowd.c */
+int rc_crowd_names(const char *path);
+int64_t rc_crowd_look(struct rc_engine *engine);
+
 /* vigil.c */
+bool rc_vigil_on(const struct rc_engine *engine, int64_t now);
 void rc_vigil_begin(struct rc_engine *engine, int64_t now);
 bool rc_vigil_goes_on(struct rc_engine *engine, unsigned lanes, int64_t now);
 
@@ -608,6 +616,7 @@ struct rc_engine {
     struct rc_source timer, sweep, signals;
     int64_t sweep_at; /* the sweep timer, us; 0: not set */
     struct rc_vigil vigil;
+    int64_t crowd_at, crowd_until; /* the next look of crowd.c, us, 0: none; and the last */
     sigset_t signal_set, mask_before;
     bool masked;
     bool limited; /* RLIMIT_NOFILE was raised from: */

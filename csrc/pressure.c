@@ -49,8 +49,8 @@ enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane)
     const struct rc_pressure *pressure = &lane->pressure;
     return pressure->hung        ? RC_HUNG
            : pressure->congested ? RC_CONGESTED
-           : pressure->busy      ? RC_BUSY
-                                 : RC_FREE;
+           : pressure->crowded && pressure->work < RC_CROWDED ? RC_CROWDED
+                                                              : pressure->work;
 }
 
 /* Congested for so long that it is no matter of a busy machine. Exact turns are not

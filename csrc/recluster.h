@@ -132,7 +132,9 @@ int rc_receive_connection(int fd, struct rc_connection *out);
 /* Lanes and steering. Of its lanes, steering prefers those with the least: */
 enum rc_pressure_kind {
     RC_FREE,
-    RC_BUSY,      /* the worker is at work (seen only under RC_BALANCE_AUTO) */
+    RC_TAKING,    /* the worker went to work just now, so it may soon be free again; */
+    RC_CROWDED,   /* it has more open than the others; */
+    RC_BUSY,      /* it is at work for longer (these three only under RC_BALANCE_AUTO) */
     RC_CONGESTED, /* its queue stands still */
     RC_HUNG,      /* and did so for a second without new ones */
 };

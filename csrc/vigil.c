@@ -57,10 +57,15 @@ void rc_vigil_begin(struct rc_engine *engine, int64_t now)
     vigil->until = now + LASTS_US;
 }
 
+bool rc_vigil_on(const struct rc_engine *engine, int64_t now)
+{
+    return now < engine->vigil.until && now >= engine->vigil.until - LASTS_US;
+}
+
 bool rc_vigil_goes_on(struct rc_engine *engine, unsigned lanes, int64_t now)
 {
     struct rc_vigil *vigil = &engine->vigil;
-    if (now >= vigil->until || now < vigil->until - LASTS_US)
+    if (!rc_vigil_on(engine, now))
         return false;
     if (now - vigil->stirred_at >= STILL_US) {
         vigil->until = 0;

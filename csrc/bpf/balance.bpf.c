@@ -34,6 +34,7 @@ static void *(*const storage_get)(void *map, void *sk, void *value,
 static long (*const set_flags)(struct bpf_sock_ops *ctx,
                                int flags) = (void *)BPF_FUNC_sock_ops_cb_flags_set;
 static uint64_t (*const coarse_ns)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
+static uint64_t (*const exact_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 
 enum { ATTEMPTS = 4, TRIES = 4 };
 
@@ -160,16 +161,33 @@ INLINE uint64_t pending_of(uint64_t pending, uint64_t now)
            (pending >> 16 & HALF_MAX & if_negative(behind - 1));
 }
 
-/* The lane with the fewest; of equals the next in turn, so that short connections,
- * which leave all at none, go round. Workers of one program have equally many
- * lanes, so what is even among lanes is even among workers. Where the plan has
- * changed meanwhile, or the lane is gone: any of the plan, in turn. */
+INLINE uint32_t stirred_now(void)
+{
+    return (uint32_t)(exact_ns() >> RC_STIRRED_SHIFT);
+}
+
+/* Of lanes with equally many connections, which one first. With none: whose turn it is,
+ * so that short connections, which leave all at none, go round. Else the one where a
+ * connection came or went most recently: its worker is about to answer, where one that
+ * blocks was quiet for longer. Past RECENT nothing can be told from that. */
+enum { RECENT = 256 /* 17 ms */ };
+
+INLINE uint64_t order_of(uint64_t has, uint32_t quiet, uint64_t turns)
+{
+    uint64_t any = if_negative(-(int64_t)has), old = if_negative(RECENT - 1 - (int64_t)quiet);
+    return (quiet & any & ~old) | (turns & ~(any & ~old)) + (RECENT & any & old);
+}
+
+/* The lane with the fewest. Workers of one program have equally many lanes, so what is
+ * even among lanes is even among workers. Where the plan has changed meanwhile, or the
+ * lane is gone: any of the plan, in turn. */
 SECTION("program/least_connections") int least_connections(struct sk_reuseport_md *ctx)
 {
     int other = not_syn(ctx);
     if (other < 0)
         return SK_DROP;
     uint64_t now = period_now(), version = shared()->version;
+    uint32_t stirred = stirred_now();
     volatile struct rc_side *side = &shared()->side[version & 1];
     uint64_t lanes = side->lanes, least = ~0ull >> 1, mixed = 0;
     if (lanes == 0)
@@ -185,7 +203,8 @@ SECTION("program/least_connections") int least_connections(struct sk_reuseport_m
         uint64_t has = tally->established + pending_of(tally->pending, now);
         uint64_t turns = at + after - lanes; /* from the one whose turn it is to this one */
         turns += lanes & if_negative((int64_t)turns);
-        uint64_t more = (has << 32 | turns << 16 | number) - least;
+        uint64_t order = order_of(has, stirred - tally->stirred, turns);
+        uint64_t more = (has << 32 | order << 16 | number) - least;
         least += more & if_negative((int64_t)more);
         mixed |= this ^ RC_ENTRY(number, version);
     }
@@ -226,6 +245,7 @@ SECTION("program/count") int count(struct bpf_sock_ops *ctx)
             return 1; /* its end would not be told */
         mark->counted = 1;
         (void)__sync_fetch_and_add(&tally->established, 1);
+        tally->stirred = stirred_now();
         pending_change(&tally->pending, period_now(), 0);
         return 1;
     }
@@ -234,5 +254,6 @@ SECTION("program/count") int count(struct bpf_sock_ops *ctx)
         return 1;
     mark->counted = 0;
     (void)__sync_fetch_and_add(&tally->established, (uint32_t)-1);
+    tally->stirred = stirred_now();
     return 1;
 }

@@ -20,6 +20,7 @@ import cffi
 import pytest
 
 from .harness import Engine
+from .kernelcase import balanced, held, least, policy, robin  # noqa: F401 - fixtures
 
 HERE = Path(__file__).parent
 CSRC = HERE.parent.parent / "csrc"

@@ -75,7 +75,7 @@ int rc_worker_kill(rc_engine *engine, uint32_t worker);
 int rc_worker_send(rc_engine *engine, uint32_t worker, const char *line, size_t length);
 int rc_worker_release(rc_engine *engine, uint32_t worker);
 
-enum rc_pressure_kind { RC_FREE, RC_BUSY, RC_CONGESTED, RC_HUNG, ... };
+enum rc_pressure_kind { RC_FREE, RC_TAKING, RC_CROWDED, RC_BUSY, RC_CONGESTED, RC_HUNG, ... };
 struct rc_lane_facts {
     uint32_t worker;
     unsigned holders;
@@ -152,7 +152,7 @@ struct rc_key { ...; };
 struct rc_bell { int fd; in_port_t port; bool rung; ...; };
 struct rc_held { struct rc_held *next; uint64_t id; pid_t thread; ...; };
 struct rc_taker { struct rc_bell bell; struct rc_held *held; bool offered, late; ...; };
-struct rc_pressure { unsigned interval; bool congested; ...; };
+struct rc_pressure { unsigned interval; int open; bool crowded, congested; ...; };
 struct rc_lane {
     struct rc_source source;
     struct rc_worker *worker;
@@ -163,7 +163,7 @@ struct rc_lane {
     struct rc_taker taker;
     ...;
 };
-struct rc_tally { uint32_t established; ...; };
+struct rc_tally { uint32_t established, stirred; ...; };
 struct rc_kernel { struct rc_tally *tallies; ...; };
 struct rc_side { uint32_t workers, lanes, sink; uint32_t entry[...]; ...; };
 struct rc_plan { uint64_t version, cursor; struct rc_side side[2]; ...; };
@@ -174,6 +174,7 @@ struct rc_group {
     struct rc_hand *hand;
     struct rc_lane **lanes, *sink, *front;
     unsigned count, promised, flows_stay_ms;
+    bool stale;
     struct rc_kernel_plan plan;
     ...;
 };
@@ -181,9 +182,15 @@ int rc_held_keep(struct rc_lane *lane, const struct rc_held *held);
 void rc_accept_forget(struct rc_lane *lane);
 int rc_bell_ring(struct rc_bell *bell, const struct rc_key *key);
 int rc_bell_silence(struct rc_bell *bell, int lane, struct rc_hand *stranger);
+struct rc_vigil { int64_t sampled_at; ...; };
+void rc_vigil_begin(struct rc_engine *engine, int64_t now);
+int rc_crowd_names(const char *path);
+int64_t rc_crowd_look(struct rc_engine *engine);
+int64_t rc_now_us(void);
 struct rc_engine {
     int epoll;
-    int64_t sweep_at;
+    int64_t sweep_at, crowd_at;
+    struct rc_vigil vigil;
     struct rc_guard guard;
     struct rc_group *groups;
     struct rc_kernel *kernel;

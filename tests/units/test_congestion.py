@@ -1,17 +1,14 @@
 """What a lane's queue, and its worker, say of it; and that steering minds it."""
 
 import contextlib
-import os
 import select
-import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from .harness import Clock, Engine, accept_all, connect, queue_of, spread
+from .programs import WAITS, WORKS, doing, program, programs_as_workers
 
 
 def pressures(engine):
@@ -146,41 +143,6 @@ def test_a_retired_worker_is_not_looked_at(two):
 
 # ---- what a worker does ------------------------------------------------------------------
 
-# Each waits for connections, and after one byte on stdin does something else.
-WAITS = {
-    "accept": "lane.accept()",
-    "poll": "p = select.poll(); p.register(lane); p.register(0); p.poll()",
-    "select": "select.select([lane, 0], [], [])",
-    "epoll": "e = select.epoll(); e.register(lane); e.register(0); e.poll()",
-}
-WORKS = {
-    "sleep": "time.sleep(1000)",
-    "sleep by select": "select.select([], [], [], 1000)",
-    "sleep by poll": "select.poll().poll(1000000)",
-    "runs": "while True: pass",
-    "reads": "os.read(0, 1)",
-}
-
-
-@contextlib.contextmanager
-def program(code):
-    """A worker that runs this."""
-    code = "import os, select, socket, time; lane = socket.create_server(('127.0.0.1', 0))\n" + code
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def doing(engine, worker, wanted):
-    """Looks until it is that: the process may not have come so far yet."""
-    clock = Clock(20)
-    while engine.lib.rc_worker_doing(worker) != wanted:
-        clock.left_ms()
-        os.sched_yield()
-    return True
-
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_waiting_for_connections(ffi, lib, wait):
@@ -231,29 +193,39 @@ def test_one_that_is_gone_is_not_asked_again(ffi, lib):
 def test_a_busy_worker_is_avoided(ffi, lib):
     """With balance=auto: nobody waits in its lane, and yet it would be wrong."""
     code = f"{WAITS['poll']}; os.read(0, 1)\n{WORKS['sleep']}"
-    with Engine(ffi, lib) as engine, program(code) as process:
-        lib.rc_balance(engine.pointer, lib.RC_BALANCE_AUTO)
-        lanes = {1: engine.lane(1)}
+    with programs_as_workers(ffi, lib, code, WAITS["poll"]) as (engine, processes, lanes):
         address = lanes[1].getsockname()
-        lanes[2] = engine.lane(2, address)
-        engine.steer(1, 2)
-        worker = lib.rc_find(engine.struct, 1)
-        worker.pid = process.pid
-        assert engine.struct.groups.lanes[0].worker == worker
-        engine.struct.groups.lanes[0].by_leader = True
-        assert doing(engine, worker, lib.RC_DOING_WAIT)
-        process.stdin.write(b".")
-        process.stdin.flush()
+        processes[1].stdin.write(b".")
+        processes[1].stdin.flush()
         with contextlib.ExitStack() as clients:
             fill(lanes, clients, 1)
             engine.wait_until(lambda _: pressures(engine)[1] == lib.RC_CONGESTED)
             accept_all(lanes[1])  # by whoever: it is not judged by its queue then
             engine.wait_until(lambda _: pressures(engine)[1] == lib.RC_BUSY)
             assert spread(lanes, address, 40) == {1: 0, 2: 40}
-            os.kill(process.pid, signal.SIGKILL)
-        worker.pid = 0
-        for lane in lanes.values():
-            lane.close()
+
+
+def test_who_was_given_one_in_a_vigil_is_not_given_the_next(ffi, lib):
+    """What its worker does would be seen a millisecond later."""
+    with (
+        programs_as_workers(ffi, lib, *[WAITS["poll"]] * 3) as (engine, _, lanes),
+        contextlib.ExitStack() as clients,
+    ):
+        now = lib.rc_now_us()
+        lib.rc_vigil_begin(engine.struct, now)
+        engine.struct.vigil.sampled_at = now + 100_000_000  # no look comes in between
+        address, taken = lanes[1].getsockname(), []
+        for count in (1, 2, 3):
+            clients.enter_context(connect(address))
+            engine.wait_until(
+                lambda _, count=count: (
+                    list(pressures(engine).values()).count(lib.RC_TAKING) == count
+                )
+            )
+            taken += [number for number, lane in lanes.items() if accept_all(lane)]
+        assert sorted(taken) == [1, 2, 3]
+        engine.struct.vigil.sampled_at = 0  # now one does: all wait, and nothing is queued
+        engine.wait_until(lambda _: set(pressures(engine).values()) == {lib.RC_FREE})
 
 
 def test_a_group_at_rest_is_not_looked_at(two):

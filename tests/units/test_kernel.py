@@ -2,197 +2,40 @@
 when the kernel refuses a part of it. Skipped where CAP_BPF is missing.
 """
 
-import contextlib
 import errno
 import os
 import select
 import socket
-import struct
 from pathlib import Path
 
 import pytest
 
 from .harness import (
-    Clock,
     Engine,
     accept_all,
     arrivals,
     check,
     connect,
-    needs_ipv6,
     queue_of,
     ready,
     spread,
     start_connect,
     stream,
 )
+from .kernelcase import (
+    FOUR,
+    LOOPBACK,
+    PLACES,
+    attached,
+    counts,
+    lanes_of,
+    shut,
+    uneven,
+)
 from .test_faults import FAULTS, failed, trials  # noqa: F401
 from .test_hammer import Load
 
-SIX, FOUR = socket.AF_INET6, socket.AF_INET
-LOOPBACK = ("127.0.0.1", 0)
-
-
-@pytest.fixture(params=["round_robin", "least_connections"])
-def policy(request):
-    return request.param
-
-
-@pytest.fixture
-def balanced(new_engine, ffi, lib):
-    """Makes engines that steer by eBPF, or skips."""
-
-    def make(policy):
-        engine, refused = new_engine(), ffi.new("const char **")
-        number = getattr(lib, f"RC_BALANCE_{policy.upper()}")
-        check(lib.rc_balance(engine.pointer, number))
-        result = lib.rc_balance_kernel(engine.pointer, refused)
-        if result < 0:
-            what = f"{ffi.string(refused[0]).decode()}: {os.strerror(-result)}"
-            if os.geteuid() == 0 and result == -errno.ENOMSG:
-                pytest.fail(what)  # the privilege is there, and something else is wrong
-            pytest.skip(f"no {policy} in the kernel here ({what})")
-        return engine
-
-    return make
-
-
-@pytest.fixture
-def robin(balanced):
-    return balanced("round_robin")
-
-
-@pytest.fixture
-def least(balanced):
-    return balanced("least_connections")
-
-
-def lanes_of(engine, count, address=LOOPBACK, family=FOUR):
-    lanes = {}
-    for number in range(1, count + 1):
-        lanes[number] = engine.lane(number, address, family)
-        address = lanes[1].getsockname()[:2]
-    return lanes, address
-
-
-def attached(engine):
-    return bool(engine.struct.groups.plan.attached)
-
-
-def counts(engine):
-    """worker: its connections, as the kernel counts them."""
-    facts = engine.ffi.new("struct rc_lane_facts[]", 600)
-    found = {}
-    for one in facts[0 : engine.lib.rc_lanes(engine.pointer, facts, 600)]:
-        found[one.worker] = found.get(one.worker, 0) + one.connections
-    return found
-
-
-def until_counts(engine, wanted, seconds=5.0):
-    """Counts follow packets, which other CPUs may still handle."""
-    clock = Clock(seconds)
-    while (now := counts(engine)) != wanted:
-        try:
-            clock.left_ms()
-        except TimeoutError:
-            assert now == wanted
-        os.sched_yield()
-
-
-class Held:
-    """Connections that stay: clients, and the accepted ends by worker."""
-
-    def __init__(self, lanes, address):
-        self.lanes, self.address = lanes, address
-        self.clients, self.accepted = {}, {number: [] for number in lanes}
-        self.left = []
-
-    def burst(self, count):
-        """All SYNs come before the first handshake ends: with TCP_DEFER_ACCEPT it
-        ends with the first byte of data."""
-        for lane in self.lanes.values():
-            lane.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
-        fresh = [connect(self.address) for _ in range(count)]
-        for lane in self.lanes.values():
-            lane.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0)
-        for client in fresh:
-            client.send(b"x")
-        self._accept(fresh)
-
-    def open(self, count):
-        self._accept([connect(self.address) for _ in range(count)])
-
-    def _accept(self, fresh):
-        wanted = {client.getsockname()[1]: client for client in fresh}
-        clock = Clock()
-        while wanted:
-            for number, lane in self.lanes.items():
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        connection, peer = lane.accept()
-                        self.clients[peer[1]] = (number, wanted.pop(peer[1]))
-                        self.accepted[number].append(connection)
-            clock.left_ms()
-
-    def counts(self):
-        found = dict.fromkeys(self.lanes, 0)
-        for number, _ in self.clients.values():
-            found[number] += 1
-        return found
-
-    def lose(self, number, how):
-        """All connections of that worker end."""
-        ours = [port for port, (owner, _) in self.clients.items() if owner == number]
-        for port in ours:
-            _, client = self.clients.pop(port)
-            if how == "client":  # an orderly end; the server still has to close
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
-            if how != "server":
-                client.close()
-            else:  # it does not notice
-                self.left.append(client)
-        if how != "reset":
-            for connection in self.accepted[number]:
-                connection.close()
-        self.accepted[number].clear()
-
-    def close(self):
-        for number in self.lanes:
-            self.lose(number, "server")
-        for client in self.left:
-            client.close()
-
-
-@pytest.fixture
-def held():
-    with contextlib.ExitStack() as stack:
-
-        def hold(lanes, address):
-            made = Held(lanes, address)
-            stack.callback(made.close)
-            return made
-
-        yield hold
-
-
-def shut(lanes):
-    for lane in lanes.values():
-        lane.close()
-
-
 # ---- round robin -------------------------------------------------------------------------
-
-PLACES = [
-    pytest.param(FOUR, "127.0.0.1", "127.0.0.1"),
-    pytest.param(FOUR, "0.0.0.0", "127.0.0.1"),
-    pytest.param(SIX, "::1", "::1", marks=needs_ipv6),
-    pytest.param(SIX, "::", "::1", marks=needs_ipv6),
-    pytest.param(SIX, "::", "127.0.0.1", marks=needs_ipv6),
-]
-
-
-def uneven(found):
-    return max(found.values()) - min(found.values())
 
 
 @pytest.mark.parametrize("family, host, client", PLACES)
@@ -423,150 +266,6 @@ def test_no_cutover_lets_one_through(balanced, policy):
             load.served(name, 8)
     assert list(load.wrong.queue) == []
     assert attached(engine)
-    shut(lanes)
-
-
-# ---- least connections -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["client", "server", "reset"])
-@pytest.mark.parametrize("family, host, client", PLACES)
-def test_the_next_ones_level_what_was_lost(least, held, how, family, host, client):
-    lanes, address = lanes_of(least, 4, (host, 0), family)
-    least.steer(1, 2, 3, 4)
-    connections = held(lanes, (client, address[1]))
-    connections.open(41)
-    assert uneven(connections.counts()) <= 1
-    until_counts(least, connections.counts())
-    for number in (2, 3):
-        connections.lose(number, how)
-    until_counts(least, connections.counts())
-    for _ in range(20):
-        connections.open(1)
-    until_counts(least, connections.counts())
-    assert uneven(connections.counts()) <= 1
-    shut(lanes)
-
-
-def test_a_burst_does_not_herd(least, held):
-    lanes, address = lanes_of(least, 4)
-    least.steer(1, 2, 3, 4)
-    connections = held(lanes, address)
-    connections.open(40)
-    connections.lose(3, "server")
-    until_counts(least, connections.counts())
-    connections.burst(40)
-    assert uneven(connections.counts()) <= 3
-    until_counts(least, connections.counts())
-    shut(lanes)
-
-
-def test_short_connections_go_round(least):
-    lanes, address = lanes_of(least, 4)
-    least.steer(1, 2, 3, 4)
-    total = dict.fromkeys(lanes, 0)
-    for _ in range(40):
-        for number, count in spread(lanes, address, 1).items():
-            total[number] += count
-        until_counts(least, dict.fromkeys(lanes, 0))
-    assert uneven(total) <= 2
-    shut(lanes)
-
-
-def test_what_waits_in_a_lane_counts_and_goes_with_it(least):
-    lanes, address = lanes_of(least, 2)
-    least.steer(1)
-    clients = [connect(address) for _ in range(5)]
-    until_counts(least, {1: 5, 2: 0})
-    least.steer(2)
-    assert least.struct.groups.lanes[0].worker.id == 1
-    tally = least.struct.kernel.tallies[least.struct.groups.lanes[0].number]
-    assert least.ffi.addressof(tally).established == 5
-    lanes.pop(1).close()
-    least.bury(1)  # its queue is reset
-    assert least.ffi.addressof(tally).established == 0
-    for client in clients:
-        client.close()
-    shut(lanes)
-
-
-@pytest.mark.parametrize("how", ["client first", "server first"])
-def test_half_closed_counts_until_the_server_closes(least, how):
-    lanes, address = lanes_of(least, 2)
-    least.steer(1)
-    client = connect(address)
-    assert ready(lanes[1])
-    connection, _ = lanes[1].accept()
-    if how == "client first":
-        client.shutdown(socket.SHUT_WR)
-        assert ready(connection) and connection.recv(1) == b""
-        assert counts(least) == {1: 1, 2: 0}
-    connection.close()
-    until_counts(least, {1: 0, 2: 0})  # though the other end is still open
-    client.close()
-    shut(lanes)
-
-
-def test_a_number_that_connections_still_count_for_is_not_given_again(least, held):
-    """An accepted connection may outlive its lane (another process has it)."""
-    lanes, address = lanes_of(least, 2)
-    least.steer(1)
-    connections = held(lanes, address)
-    connections.open(1)
-    until_counts(least, {1: 1, 2: 0})
-    number = next(
-        lane.number
-        for lane in least.struct.groups.lanes[0:3]
-        if lane.worker and lane.worker.id == 1
-    )
-    lanes[1].close()
-    least.bury(1)
-    seen = set()
-    for fresh in range(3, 4300):
-        lane = least.lane(fresh, address)
-        group = least.struct.groups
-        seen.add(group.lanes[group.count - 1].number)
-        lane.close()
-        least.bury(fresh)
-    assert number not in seen and len(seen) > 4000
-    shut(lanes)
-
-
-def raw_syn(source_port, address):
-    """The TCP header of a SYN, without a socket behind it."""
-    source, target = socket.inet_aton("127.0.0.1"), socket.inet_aton(address[0])
-    packed = struct.pack("!HHIIHHHH", source_port, address[1], 7, 0, 5 << 12 | 2, 1024, 0, 0)
-    pseudo = source + target + struct.pack("!BBH", 0, 6, len(packed)) + packed
-    total = sum(struct.unpack(f"!{len(pseudo) // 2}H", pseudo))
-    total = (total & 0xFFFF) + (total >> 16)
-    total = (total & 0xFFFF) + (total >> 16)
-    return packed[:16] + struct.pack("!H", ~total & 0xFFFF) + packed[18:]
-
-
-def test_a_flood_of_syns_leaves_no_skew(least, held):
-    try:
-        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
-    except PermissionError:
-        pytest.skip("raw sockets need CAP_NET_RAW")
-    lanes, address = lanes_of(least, 4)
-    connections = held(lanes, address)
-    least.steer(1, 2)
-    connections.open(4)
-    least.steer(1, 2, 3, 4)  # as after a scale-up: 3 and 4 have two less
-    with raw:
-        for port in range(20000, 24000):
-            raw.sendto(raw_syn(port, address), (address[0], 0))
-    until_counts(least, connections.counts())  # none of them was a connection
-    assert connections.counts() == {1: 2, 2: 2, 3: 0, 4: 0}
-    connections.open(20)
-    until_counts(least, connections.counts())
-    connections.open(20)
-    clock = Clock(10)
-    while uneven(connections.counts()) > 1:  # what the flood left goes away in two seconds
-        connections.open(1)
-        assert uneven(connections.counts()) <= 3  # and at the same time everywhere
-        clock.left_ms()
-    until_counts(least, connections.counts())
     shut(lanes)
 
 

@@ -1,0 +1,75 @@
+/* crowd.c - which workers have more connections open than the others?
+ *
+ * Owns: the reading of it, from the number of descriptors a process has open: what
+ * its programs have beside connections, they all have. The kernel tells it as the
+ * size of /proc/PID/fd (proc(5), Linux 6.2); before, the names there are counted.
+ * Whose connections a socket's are is told to nobody without privilege.
+ *
+ * A worker is crowded when it has more than the others by what chance would not
+ * make of even shares; then the others are preferred until it is level with them.
+ */
+#include "internal.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+enum { SLACK = 3, PART = 8 };
+
+/* Those in that folder but "." and ".."; -1: it cannot be read. */
+int rc_crowd_names(const char *path)
+{
+    DIR *names = opendir(path);
+    if (!names)
+        return -1;
+    int count = -2;
+    while (readdir(names))
+        count++;
+    (void)closedir(names);
+    return count;
+}
+
+/* -1: cannot be known. */
+static int open_descriptors(const struct rc_worker *worker)
+{
+    char path[32];
+    struct stat about;
+    if (worker->pid <= 0 || worker->dead) /* not reaped, so the number is still its own */
+        return -1;
+    (void)snprintf(path, sizeof path, "/proc/%d/fd", (int)worker->pid);
+    if (stat(path, &about) < 0)
+        return -1;
+    return about.st_size > 0 ? (int)about.st_size : rc_crowd_names(path);
+}
+
+static void look_at(struct rc_engine *engine, struct rc_group *group)
+{
+    int known = 0, total = 0, least = INT32_MAX;
+    for (unsigned at = 0; at < group->count; at++) {
+        struct rc_lane *lane = group->lanes[at];
+        lane->pressure.open =
+            rc_lane_judged(engine, lane) ? open_descriptors(lane->worker) : -1;
+        if (lane->pressure.open < 0)
+            continue;
+        known++;
+        total += lane->pressure.open;
+        if (lane->pressure.open < least)
+            least = lane->pressure.open;
+    }
+    int mean = known ? total / known : 0, most = mean + (mean - least) / PART + SLACK;
+    for (unsigned at = 0; at < group->count; at++) {
+        struct rc_pressure *pressure = &group->lanes[at]->pressure;
+        bool crowded = pressure->open >= 0 && pressure->open > most;
+        group->stale |= crowded != pressure->crowded;
+        pressure->crowded = crowded;
+    }
+}
+
+/* Who is crowded. Returns what that cost, in us. */
+int64_t rc_crowd_look(struct rc_engine *engine)
+{
+    int64_t began = rc_now_us();
+    for (struct rc_group *group = engine->groups; group; group = group->next)
+        look_at(engine, group);
+    return rc_now_us() - began;
+}

@@ -1,0 +1,119 @@
+"""Whose worker has more open than the others; and that steering minds it."""
+
+import contextlib
+import os
+
+import pytest
+
+from .harness import connect, spread
+from .programs import WAITS, programs_as_workers
+from .test_congestion import pressures
+
+# Opens as many as a line on stdin says, closes them after the next, then waits on.
+OPENS = """
+import sys
+def wait():
+    e = select.epoll(); e.register(lane); e.register(0)
+    while e.poll()[0][0] != 0: pass
+    e.close()
+    return int(sys.stdin.readline())
+kept = []
+while True:
+    count = wait()
+    while len(kept) > count: os.close(kept.pop())
+    while len(kept) < count: kept.append(os.dup(0))
+    print(count, flush=True)
+"""
+
+
+def opens(process, count):
+    process.stdin.write(b"%d\n" % count)
+    process.stdin.flush()
+    assert process.stdout.readline() == b"%d\n" % count
+
+
+@pytest.fixture
+def three(ffi, lib):
+    with programs_as_workers(ffi, lib, *[OPENS] * 3) as (engine, processes, lanes):
+        yield engine, processes, lanes
+
+
+def look(engine):
+    engine.lib.rc_crowd_look(engine.struct)
+    return [number for number, one in pressures(engine).items() if one == engine.lib.RC_CROWDED]
+
+
+def test_who_has_more_open_is_crowded(three):
+    engine, processes, _ = three
+    assert look(engine) == []
+    for process in processes.values():
+        opens(process, 100)
+    assert look(engine) == []
+    opens(processes[2], 103)  # by chance
+    assert look(engine) == []
+    opens(processes[2], 140)
+    assert look(engine) == [2]
+    for process in processes.values():
+        opens(process, 140)
+    assert look(engine) == []
+
+
+def test_a_new_one_gets_all_until_it_is_level(three):
+    """As after a respawn: the others have more than their part."""
+    engine, processes, _ = three
+    for number in (1, 3):
+        opens(processes[number], 200)
+    assert look(engine) == [1, 3]
+    opens(processes[2], 198)
+    assert look(engine) == []
+
+
+def test_the_crowded_get_nothing_while_another_is_free(three):
+    """An arrival leads to a look, and the look to a choice."""
+    engine, processes, lanes = three
+    address = lanes[1].getsockname()
+    opens(processes[3], 50)
+    with contextlib.ExitStack() as clients:
+        clients.enter_context(connect(address))
+        engine.wait_until(lambda _: pressures(engine)[3] == engine.lib.RC_CROWDED)
+        engine.wait_until(
+            lambda _: spread(lanes, address, 1)[3] == 0 and not engine.struct.groups.stale
+        )
+        assert spread(lanes, address, 40)[3] == 0
+
+
+def test_looks_end_with_the_connections(three):
+    engine, _, lanes = three
+    with connect(lanes[1].getsockname()):
+        engine.wait_until(lambda _: engine.struct.crowd_at)
+        engine.wait_until(lambda _: not engine.struct.crowd_at)
+
+
+def test_one_that_is_gone_is_not_counted(three):
+    engine, processes, _ = three
+    opens(processes[1], 50)
+    processes[1].kill()
+    processes[1].wait()  # reaped: there is no such folder
+    assert look(engine) == []
+    assert engine.struct.groups.lanes[0].pressure.open == -1
+
+
+def test_names_are_counted_where_the_kernel_does_not(lib):
+    """Before Linux 6.2 the folder has no size."""
+    path = f"/proc/{os.getpid()}/fd"
+    before = lib.rc_crowd_names(path.encode())
+    assert before == len(os.listdir(path))
+    first, second = os.pipe()
+    assert lib.rc_crowd_names(path.encode()) == before + 2
+    os.close(first)
+    os.close(second)
+    assert lib.rc_crowd_names(b"/proc/0/fd") == -1
+
+
+def test_who_accepts_elsewhere_is_not_judged(ffi, lib):
+    with programs_as_workers(ffi, lib, WAITS["poll"], OPENS) as (engine, processes, _):
+        group = engine.struct.groups
+        for lane in group.lanes[0 : group.count]:
+            lane.by_leader = False
+        opens(processes[2], 50)
+        assert look(engine) == []
