@@ -144,11 +144,13 @@ def nginx(reuseport: bool) -> Callable[[int], contextlib.AbstractContextManager[
 def clustered(
     server: Server, policy: str
 ) -> Callable[[int], contextlib.AbstractContextManager[Target]]:
-    """recluster with that server under that policy."""
+    """recluster with that server under that policy; POLICY:HOW by --balance-by HOW."""
+    balance, _, how = policy.partition(":")
+    words = (*(("--balance-by", how) if how else ()), *server.words)
 
     @contextlib.contextmanager
     def start(workers: int) -> Iterator[Target]:
-        with Running(server.words, policy, workers) as running:
+        with Running(words, balance, workers) as running:
             running.wait_ready()
             yield Target(server, running.address, dict(running.pids), running.process.pid)
 
