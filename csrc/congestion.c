@@ -282,6 +282,7 @@ void rc_lanes_sweep(struct rc_engine *engine)
     keep_crowd(engine, now);
     for (struct rc_group *group = engine->groups; group; group = group->next)
         steer_if_stale(engine, group, now);
+    rc_haste(engine, engine->crowd_at || rc_vigil_on(engine, now));
 }
 
 /* ---- for lanes.c -------------------------------------------------------------------------- */

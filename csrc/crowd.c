@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-enum { SLACK = 3, PART = 8 };
+enum { SLACK = 2, PART = 8 };
 
 /* Those in that folder but "." and ".."; -1: it cannot be read. */
 int rc_crowd_names(const char *path)
@@ -51,6 +51,7 @@ static void look_at(struct rc_engine *engine, struct rc_group *group)
             rc_lane_judged(engine, lane) ? open_descriptors(lane->worker) : -1;
         if (lane->pressure.open < 0)
             continue;
+        lane->pressure.open += (int)rc_lane_queued(lane, NULL);
         known++;
         total += lane->pressure.open;
         if (lane->pressure.open < least)

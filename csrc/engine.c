@@ -23,7 +23,7 @@
 
 /* A turn handles at most TURN descriptors; each may emit a few events beside
  * messages, which are taken only while more than RESERVE places are free. */
-enum { TURN = 32, RESERVE = TURN * 4 };
+enum { TURN = 32, RESERVE = TURN * 4, ALONE_US = 100000 };
 
 /* ---- life ---------------------------------------------------------------------- */
 
@@ -509,8 +509,9 @@ static int turn(struct rc_engine *engine, int timeout_ms)
     return ready;
 }
 
-/* Connections that dispatch hands out are no events: the caller is not woken for
- * them, as long as it would wait anyway. */
+/* What the engine does by itself (looks at lanes, handing out connections) is no event:
+ * the caller is not woken for that, if it would wait for ever anyway. But from time to
+ * time: a signal that came between two waits has only set a flag of the caller's. */
 int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout_ms)
 {
     struct rc_output output = {.events = events, .room = room};
@@ -518,10 +519,11 @@ int rc_wait(rc_engine *engine, struct rc_event *events, size_t room, int timeout
         return -EINVAL;
     engine->output = &output;
     int ready;
+    int64_t until = rc_now_us() + ALONE_US;
     do
         ready = turn(engine, engine->dispatch.again ? 0 : timeout_ms);
-    while (engine->dispatch.on && ready >= 0 && output.count == 0 &&
-           (engine->dispatch.again || (timeout_ms < 0 && ready > 0)));
+    while (ready >= 0 && output.count == 0 &&
+           (engine->dispatch.again || (timeout_ms < 0 && ready > 0 && rc_now_us() < until)));
     engine->output = NULL;
     return ready >= 0 ? (int)output.count : ready == -EINTR ? 0 : ready;
 }

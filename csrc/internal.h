@@ -487,6 +487,10 @@ void rc_lanes_sweep(struct rc_engine *engine);
 int rc_crowd_names(const char *path);
 int64_t rc_crowd_look(struct rc_engine *engine);
 
+/* haste.c */
+void rc_haste(struct rc_engine *engine, bool wanted);
+void rc_haste_child(const struct rc_engine *engine);
+
 /* vigil.c */
 bool rc_vigil_on(const struct rc_engine *engine, int64_t now);
 void rc_vigil_begin(struct rc_engine *engine, int64_t now);
@@ -616,6 +620,7 @@ struct rc_engine {
     struct rc_source timer, sweep, signals;
     int64_t sweep_at; /* the sweep timer, us; 0: not set */
     struct rc_vigil vigil;
+    bool hasty;
     int64_t crowd_at, crowd_until; /* the next look of crowd.c, us, 0: none; and the last */
     sigset_t signal_set, mask_before;
     bool masked;

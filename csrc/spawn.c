@@ -109,6 +109,7 @@ static int child_setup(struct rc_engine *engine, struct rc_worker *worker, enum 
     pid_t self = getpid();
     int listener = -1, error = 0;
 
+    rc_haste_child(engine);
     if (setpgid(0, 0) < 0 && errno != EPERM)
         return -errno;
     /* From the child itself, before anything else: should the master die now,
