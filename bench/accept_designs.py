@@ -29,7 +29,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accept_cost import Figures, one_turn, policy
+from accept_cost import Figures, one_turn
+from accept_cost import policy as known_policy
 from common import arguments, compiled, machine
 from contestants import (
     Contestant,
@@ -200,7 +201,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=[4, 16])
     parser.add_argument("--tail", type=float, default=10.0, help="seconds of the tail test")
-    parser.add_argument("--policies", nargs="+", default=list(BALANCES), type=policy)
+    parser.add_argument("--policies", nargs="+", default=list(BALANCES), type=known_policy)
     parser.add_argument("--all", action="store_true", help="every policy with every server")
     parser.add_argument("--quick", action="store_true", help="small numbers, 4 workers")
     parser.add_argument("--only", metavar="TEXT", nargs="+", help="rows whose name has TEXT")

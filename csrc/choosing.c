@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum level { NEVER, ORPHAN, HUNG, CONGESTED, BUSY, CROWDED, TAKING, FREE };
+enum level { NEVER, ORPHAN, HUNG, CONGESTED, BLOCKED, BUSY, CROWDED, TAKING, FREE };
 
 /* By address a client comes to its slot whatever that does. Where parts were asked
  * for, or turns, they are exact, but for who is stuck: to prefer one worker or another from

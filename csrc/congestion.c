@@ -1,15 +1,16 @@
 /* congestion.c - what a lane's queue, and its worker, say of it.
  *
- * Owns: when a lane is looked at, and what was seen: free, busy (its worker is
- * at work, so a new connection would wait), congested (its queue stands still),
- * hung (it was avoided for a second, and still does). Does not own the choice:
- * that is choosing.c, which prefers the better and never refuses the worse while
- * there is nothing else.
+ * Owns: when a lane is looked at, and what was seen: free, taking,
+ * busy, blocked (its worker is at work, so a new connection would wait; for so long),
+ * congested (its queue stands still), hung (it was avoided for a second, and still
+ * does). Does not own the choice: that is choosing.c, which prefers the better and
+ * never refuses the worse while there is nothing else.
  *
  * A lane at rest costs nothing: it is armed in the epoll set, and is looked at
  * only after a connection was seen waiting in it, by one timer for all lanes,
  * until its queue is empty again. (One that is taken before the master wakes is
- * not seen; it needs nothing.) Beside that, all are looked at during a vigil.
+ * not seen; it needs nothing.) Beside that, all are looked at during a vigil, and who
+ * was just seen to be given a connection counts as at work, until it is looked at.
  *
  * Invariants:
  *  - the lane of a live worker is armed, or has a time of its next look;
@@ -25,35 +26,36 @@ enum {
     STILL_US = 5000,         /* a queue that does not shrink for this long stands still */
     STILL_MOST_US = 1000000, /* between two looks at one that does */
     HUNG_US = 1000000,       /* avoided for this long, and still */
-    SAMPLE_US = 1000,        /* between two looks at a worker during a vigil */
-    BUSY_SAMPLE_US = 4000,   /* and at one that is at work for longer than */
-    TAKES_US = 5000,         /* what most requests take */
-    CROWD_US = 2500,         /* between two looks at what workers have open, at least, and */
-    CROWD_COST = 100,        /* so many times what a look costs; */
-    CROWD_LAST_US = 200000,  /* for so long after the last connection that was seen */
-    STEER_US = 10,           /* the cost of a program, by the lane (72 us for 128) */
+    SAMPLE_US = 1000,        /* between two looks at a worker during a vigil, */
+    TAKING_SAMPLE_US = 500,  /* at one that has just gone to work, for less than this: */
+    TAKES_US = 2500,
+    BLOCKED_SAMPLE_US = 4000, /* and at one that is at work for longer than this: */
+    BLOCKS_US = 10000,
+    CROWD_US = 2500,        /* between two looks at what workers have open, at least, and */
+    CROWD_COST = 100,       /* so many times what a look costs; */
+    CROWD_LAST_US = 200000, /* for so long after the last connection that was seen */
+    STEER_US = 10,          /* the cost of a program, by the lane (72 us for 128) */
 };
-
-/* A shared lane is not: it is congested when all its workers are. Nor is one of UDP (a
- * flow comes to its worker whatever that does), or in dispatch, where nothing is queued
- * but a bell. */
-static bool watched(const struct rc_lane *lane)
-{
-    return lane->worker && lane->worker->live && !lane->worker->dead && !lane->removing &&
-           !lane->closing && !lane->party && !lane->deaf && !lane->group->front &&
-           lane->group->key.type == SOCK_STREAM;
-}
 
 /* ---- the timer --------------------------------------------------------------------- */
 
+static void set_timer(struct rc_engine *engine)
+{
+    int64_t at = engine->sweep_at;
+    struct itimerspec when = {
+        .it_value = {.tv_sec = at / 1000000, .tv_nsec = at % 1000000 * 1000 + 1}};
+    if (timerfd_settime(engine->sweep.fd, TFD_TIMER_ABSTIME, &when, NULL) < 0)
+        engine->sweep_at = 0;
+}
+
+/* In a sweep there are many, so the timer is set at its end. */
 static void wake_at(struct rc_engine *engine, int64_t at)
 {
     if (engine->sweep_at && engine->sweep_at <= at)
         return;
-    struct itimerspec when = {
-        .it_value = {.tv_sec = at / 1000000, .tv_nsec = at % 1000000 * 1000 + 1}};
-    if (timerfd_settime(engine->sweep.fd, TFD_TIMER_ABSTIME, &when, NULL) == 0)
-        engine->sweep_at = at;
+    engine->sweep_at = at;
+    if (!engine->sweeping)
+        set_timer(engine);
 }
 
 static void look_in(struct rc_engine *engine, struct rc_lane *lane, int64_t now, unsigned us)
@@ -100,8 +102,9 @@ static void set_work(struct rc_engine *engine, struct rc_lane *lane, bool works,
     if (works && before == RC_FREE)
         pressure->busy_at = engine->vigil.stirred_at = now;
     pressure->work = !works                                ? RC_FREE
-                     : now - pressure->busy_at >= TAKES_US ? RC_BUSY
-                                                           : RC_TAKING;
+                     : now - pressure->busy_at < TAKES_US  ? RC_TAKING
+                     : now - pressure->busy_at < BLOCKS_US ? RC_BUSY
+                                                           : RC_BLOCKED;
     lane->group->stale |= pressure->work != before;
 }
 
@@ -109,28 +112,6 @@ static void set_congested(struct rc_lane *lane, bool congested)
 {
     lane->group->stale |= lane->pressure.congested != congested;
     lane->pressure.congested = congested;
-}
-
-static bool is_free(const struct rc_lane *lane)
-{
-    return lane->pressure.work == RC_FREE && !lane->pressure.congested && !lane->pressure.hung;
-}
-
-/* Somebody in the group would take a connection at once. */
-static bool anyone_free(const struct rc_group *group)
-{
-    for (unsigned at = 0; at < group->count; at++)
-        if (watched(group->lanes[at]) && is_free(group->lanes[at]))
-            return true;
-    return false;
-}
-
-/* Whether it is looked at what the lane's worker does. Where the kernel counts it need
- * not be: who is at work has a connection, and who is not has none. */
-bool rc_lane_judged(const struct rc_engine *engine, const struct rc_lane *lane)
-{
-    return watched(lane) && engine->policy == RC_BALANCE_AUTO && !lane->group->kernel && lane->by_leader &&
-           !lane->worker->inscrutable;
 }
 
 /* ---- who has more open ------------------------------------------------------------------ */
@@ -177,7 +158,7 @@ static void stands_still(struct rc_engine *engine, struct rc_lane *lane, unsigne
     lane->group->stale |= twice > RC_STUCK_US; /* for whom that makes the difference */
     if (pressure->avoided_at && now - pressure->avoided_at >= HUNG_US)
         set_hung(engine, lane, true);
-    if (rc_lane_judged(engine, lane) && anyone_free(lane->group))
+    if (rc_lane_judged(engine, lane) && rc_group_any_free(lane->group))
         rc_vigil_begin(engine, now);
     look_in(engine, lane, now, twice < STILL_MOST_US ? twice : STILL_MOST_US);
 }
@@ -208,7 +189,8 @@ void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane)
 {
     int64_t now = rc_now_us();
     (void)rc_source_arm(engine->epoll, &lane->source, 0);
-    if (!watched(lane) || rc_lane_is_deaf(engine, lane)) /* at once: a deaf lane traps clients */
+    if (!rc_lane_watched(lane) ||
+        rc_lane_is_deaf(engine, lane)) /* at once: a deaf lane traps clients */
         return;
     lane->pressure.queued = rc_lane_queued(lane, NULL);
     lane->pressure.marked_at = lane->pressure.queued ? now : 0;
@@ -220,21 +202,36 @@ void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane)
         return;
     lane->pressure.sampled_at = now;
     set_work(engine, lane, true, now); /* in a moment; the next look tells whether still */
+    if (engine->vigil.look_at > now + TAKING_SAMPLE_US)
+        engine->vigil.look_at = now + TAKING_SAMPLE_US;
+    wake_at(engine, engine->vigil.look_at);
     steer_if_stale(engine, lane->group, now);
 }
 
 /* ---- a vigil ------------------------------------------------------------------------------ */
 
+/* How long what was seen of a worker is believed. */
+static int64_t believed_us(const struct rc_lane *lane)
+{
+    switch (lane->pressure.work) {
+    case RC_BLOCKED:
+        return BLOCKED_SAMPLE_US;
+    case RC_TAKING:
+        return TAKING_SAMPLE_US;
+    default:
+        return SAMPLE_US;
+    }
+}
+
 static void sample(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
 {
     struct rc_pressure *pressure = &lane->pressure;
-    if (pressure->work == RC_BUSY && now < pressure->sampled_at + BUSY_SAMPLE_US)
+    if (now < pressure->sampled_at + believed_us(lane))
         return;
     pressure->sampled_at = now;
-    bool works =
-        rc_lane_judged(engine, lane) && rc_worker_doing(lane->worker) == RC_DOING_WORK;
+    bool works = rc_lane_judged(engine, lane) && rc_worker_doing(lane->worker) == RC_DOING_WORK;
     set_work(engine, lane, works, now);
-    if (pressure->work == RC_BUSY && anyone_free(lane->group))
+    if (pressure->work == RC_BLOCKED && rc_group_any_free(lane->group))
         rc_vigil_begin(engine, now); /* or goes on */
     if (!works && pressure->look_at && !pressure->congested && rc_lane_queued(lane, NULL) == 0)
         rest(engine, lane); /* to see the next one come */
@@ -248,19 +245,21 @@ static void keep_vigil(struct rc_engine *engine, int64_t now)
     for (struct rc_group *group = engine->groups; group; group = group->next)
         lanes += group->count;
     bool on = rc_vigil_goes_on(engine, lanes, now);
-    bool due = on && now >= engine->vigil.sampled_at + SAMPLE_US;
+    bool due = on && now >= engine->vigil.look_at;
+    if (due) /* all at a time: each at its own would wake us more often */
+        engine->vigil.look_at = now + SAMPLE_US;
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++) {
             struct rc_lane *lane = group->lanes[at];
             if (!on) /* nobody looks any more, so nothing is known */
                 set_work(engine, lane, false, now);
-            else if (due && watched(lane))
+            else if (due && rc_lane_watched(lane))
                 sample(engine, lane, now);
+            if (due && lane->pressure.work == RC_TAKING)
+                engine->vigil.look_at = now + TAKING_SAMPLE_US;
         }
-    if (due)
-        engine->vigil.sampled_at = now;
     if (on)
-        wake_at(engine, engine->vigil.sampled_at + SAMPLE_US);
+        wake_at(engine, engine->vigil.look_at);
 }
 
 void rc_lanes_sweep(struct rc_engine *engine)
@@ -270,6 +269,7 @@ void rc_lanes_sweep(struct rc_engine *engine)
         return;
     int64_t now = rc_now_us();
     engine->sweep_at = 0;
+    engine->sweeping = true;
     for (struct rc_group *group = engine->groups; group; group = group->next)
         for (unsigned at = 0; at < group->count; at++) {
             struct rc_lane *lane = group->lanes[at];
@@ -283,6 +283,9 @@ void rc_lanes_sweep(struct rc_engine *engine)
     for (struct rc_group *group = engine->groups; group; group = group->next)
         steer_if_stale(engine, group, now);
     rc_haste(engine, engine->crowd_at || rc_vigil_on(engine, now));
+    engine->sweeping = false;
+    if (engine->sweep_at)
+        set_timer(engine);
 }
 
 /* ---- for lanes.c -------------------------------------------------------------------------- */
@@ -293,7 +296,7 @@ void rc_group_watch(struct rc_engine *engine, struct rc_group *group)
 {
     for (unsigned at = 0; at < group->count; at++) {
         struct rc_lane *lane = group->lanes[at];
-        bool wanted = watched(lane);
+        bool wanted = rc_lane_watched(lane);
         if (lane == lane->group->front || lane->taker.pair.fd >= 0)
             continue; /* dispatch has armed it */
         if (!wanted && (lane->pressure.look_at || lane->source.armed)) {

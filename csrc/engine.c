@@ -122,6 +122,7 @@ static void close_all(const struct rc_engine *engine)
         close_if_open(worker->door.fd);
         close_if_open(worker->child_channel);
         close_if_open(worker->doing_fd);
+        close_if_open(worker->open_fd);
     }
     for (const struct rc_group *group = engine->groups; group; group = group->next) {
         for (unsigned at = 0; at < group->count; at++) {

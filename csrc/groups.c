@@ -65,7 +65,7 @@ struct rc_worker *rc_nobody(struct rc_engine *engine)
     if (nobody && !engine->nobody) {
         nobody->id = UINT32_MAX;
         nobody->process.fd = nobody->door.fd = nobody->channel_source.fd = -1;
-        nobody->child_channel = nobody->doing_fd = -1;
+        nobody->child_channel = nobody->doing_fd = nobody->open_fd = -1;
         nobody->dead = nobody->gone = nobody->live = true;
         nobody->weight = 1;
         engine->nobody = nobody;

@@ -208,6 +208,7 @@ struct rc_worker {
     bool seen_waiting; /* its main thread, for connections (doing.c) */
     bool inscrutable;  /* what it does cannot be seen here */
     int doing_fd;      /* its /proc/PID/syscall, or -1 */
+    int open_fd;       /* its /proc/PID/fd, or -1 */
     unsigned hung_lanes;
     unsigned pumped; /* the turn in which its channel was last read */
     int status;
@@ -233,7 +234,7 @@ struct rc_pressure {
     int64_t marked_at;  /* when its queue was last seen to be new or smaller */
     int64_t sampled_at; /* the last look at its worker */
     int64_t avoided_at; /* since when it is not chosen because it is congested */
-    enum rc_pressure_kind work; /* its worker's: RC_FREE, RC_TAKING or RC_BUSY */
+    enum rc_pressure_kind work; /* its worker's: RC_FREE, RC_TAKING, RC_BUSY or RC_BLOCKED */
     bool crowded, congested, hung;
 };
 
@@ -474,11 +475,13 @@ unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
 unsigned rc_listener_queued(int fd);
 enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane);
 bool rc_lane_stuck(const struct rc_lane *lane);
+bool rc_lane_watched(const struct rc_lane *lane);
+bool rc_lane_judged(const struct rc_engine *engine, const struct rc_lane *lane);
+bool rc_group_any_free(const struct rc_group *group);
 void rc_lane_chosen(struct rc_lane *lane, bool chosen);
 void rc_lane_calm(struct rc_lane *lane);
 
 /* congestion.c */
-bool rc_lane_judged(const struct rc_engine *engine, const struct rc_lane *lane);
 void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
 void rc_group_watch(struct rc_engine *engine, struct rc_group *group);
 void rc_lanes_sweep(struct rc_engine *engine);
@@ -602,7 +605,7 @@ struct rc_shim_caller {
  * microseconds. */
 struct rc_vigil {
     int64_t until;      /* 0: no vigil */
-    int64_t sampled_at; /* all lanes, last */
+    int64_t look_at;    /* the next one at workers */
     int64_t stirred_at; /* when a worker last went to work */
     int64_t counted_at; /* the connections of the whole network namespace: */
     uint64_t opened;
@@ -620,7 +623,7 @@ struct rc_engine {
     struct rc_source timer, sweep, signals;
     int64_t sweep_at; /* the sweep timer, us; 0: not set */
     struct rc_vigil vigil;
-    bool hasty;
+    bool hasty, sweeping;
     int64_t crowd_at, crowd_until; /* the next look of crowd.c, us, 0: none; and the last */
     sigset_t signal_set, mask_before;
     bool masked;

@@ -1,6 +1,7 @@
 /* pressure.c - what is known of a lane: its queue, and its worker's state by it.
  *
- * Owns: the reading of rc_pressure. What is in it is seen by congestion.c.
+ * Owns: the reading of rc_pressure, and of whom there is one. What is in it is seen by
+ * congestion.c and crowd.c.
  */
 #include "internal.h"
 
@@ -47,8 +48,8 @@ void rc_lane_calm(struct rc_lane *lane)
 enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane)
 {
     const struct rc_pressure *pressure = &lane->pressure;
-    return pressure->hung        ? RC_HUNG
-           : pressure->congested ? RC_CONGESTED
+    return pressure->hung                                     ? RC_HUNG
+           : pressure->congested                              ? RC_CONGESTED
            : pressure->crowded && pressure->work < RC_CROWDED ? RC_CROWDED
                                                               : pressure->work;
 }
@@ -72,4 +73,36 @@ void rc_lane_chosen(struct rc_lane *lane, bool chosen)
         lane->pressure.avoided_at = 0;
     else if (!lane->pressure.avoided_at)
         lane->pressure.avoided_at = rc_now_us();
+}
+
+/* A shared lane is not: it is congested when all its workers are. Nor is one of UDP (a
+ * flow comes to its worker whatever that does), or in dispatch, where nothing is queued
+ * but a bell. */
+bool rc_lane_watched(const struct rc_lane *lane)
+{
+    return lane->worker && lane->worker->live && !lane->worker->dead && !lane->removing &&
+           !lane->closing && !lane->party && !lane->deaf && !lane->group->front &&
+           lane->group->key.type == SOCK_STREAM;
+}
+
+/* Whether it is looked at what the lane's worker does. Where the kernel counts it need
+ * not be: who is at work has a connection, and who is not has none. */
+bool rc_lane_judged(const struct rc_engine *engine, const struct rc_lane *lane)
+{
+    return rc_lane_watched(lane) && engine->policy == RC_BALANCE_AUTO && !lane->group->kernel &&
+           lane->by_leader && !lane->worker->inscrutable;
+}
+
+static bool is_free(const struct rc_lane *lane)
+{
+    return lane->pressure.work == RC_FREE && !lane->pressure.congested && !lane->pressure.hung;
+}
+
+/* Somebody in the group would take a connection at once. */
+bool rc_group_any_free(const struct rc_group *group)
+{
+    for (unsigned at = 0; at < group->count; at++)
+        if (rc_lane_watched(group->lanes[at]) && is_free(group->lanes[at]))
+            return true;
+    return false;
 }

@@ -134,7 +134,8 @@ enum rc_pressure_kind {
     RC_FREE,
     RC_TAKING,    /* the worker went to work just now, so it may soon be free again; */
     RC_CROWDED,   /* it has more open than the others; */
-    RC_BUSY,      /* it is at work for longer (these three only under RC_BALANCE_AUTO) */
+    RC_BUSY,      /* it is at work for longer, */
+    RC_BLOCKED,   /* and for much longer (these four only under RC_BALANCE_AUTO) */
     RC_CONGESTED, /* its queue stands still */
     RC_HUNG,      /* and did so for a second without new ones */
 };

@@ -39,7 +39,8 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
     worker->heir_of = heir_of;
     (void)clock_gettime(CLOCK_REALTIME, &worker->born);
     worker->weight = 1;
-    worker->doing_fd = worker->process.fd = worker->door.fd = worker->channel_source.fd = -1;
+    worker->doing_fd = worker->open_fd = worker->process.fd = worker->door.fd =
+        worker->channel_source.fd = -1;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
         int error = -errno;
         free(worker);
@@ -85,6 +86,7 @@ static void worker_free(struct rc_engine *engine, struct rc_worker *worker)
     rc_source_shut(engine->epoll, &worker->door);
     rc_close(&worker->child_channel);
     rc_close(&worker->doing_fd);
+    rc_close(&worker->open_fd);
     rc_channel_free(&worker->channel);
     rc_drain_free(&worker->drain);
     rc_bury(engine, worker);
@@ -333,6 +335,7 @@ void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker)
     (void)rc_guard_remove(&engine->guard, worker->pid);
     (void)waitid((idtype_t)P_PIDFD, (id_t)worker->process.fd, &info, WEXITED | WNOHANG);
     rc_close(&worker->doing_fd);
+    rc_close(&worker->open_fd);
     /* A pidfd stays readable for ever after. */
     rc_source_shut(engine->epoll, &worker->process);
     worker->dead = worker->leaving = true;

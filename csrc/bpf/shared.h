@@ -16,8 +16,8 @@ enum {
 };
 
 /* Per lane. `stirred`: when a connection last became established or ended, in units of
- * 2^RC_STIRRED_SHIFT ns (65 us; it goes round in 78 hours). `pending`: SYNs of the last one to two periods without a handshake
- * yet, as period << 32 | older << 16 | newer; see balance.bpf.c. */
+ * 2^RC_STIRRED_SHIFT ns (65 us; it goes round in 78 hours). `pending`: SYNs of the last one to two
+ * periods without a handshake yet, as period << 32 | older << 16 | newer; see balance.bpf.c. */
 struct rc_tally {
     uint32_t established; /* connections that the lane's worker has, or will have */
     uint32_t stirred;

@@ -75,7 +75,7 @@ int rc_worker_kill(rc_engine *engine, uint32_t worker);
 int rc_worker_send(rc_engine *engine, uint32_t worker, const char *line, size_t length);
 int rc_worker_release(rc_engine *engine, uint32_t worker);
 
-enum rc_pressure_kind { RC_FREE, RC_TAKING, RC_CROWDED, RC_BUSY, RC_CONGESTED, RC_HUNG, ... };
+enum rc_pressure_kind { RC_FREE, RC_TAKING, RC_CROWDED, RC_BUSY, RC_BLOCKED, RC_CONGESTED, RC_HUNG, ... };
 struct rc_lane_facts {
     uint32_t worker;
     unsigned holders;
@@ -182,15 +182,15 @@ int rc_held_keep(struct rc_lane *lane, const struct rc_held *held);
 void rc_accept_forget(struct rc_lane *lane);
 int rc_bell_ring(struct rc_bell *bell, const struct rc_key *key);
 int rc_bell_silence(struct rc_bell *bell, int lane, struct rc_hand *stranger);
-struct rc_vigil { int64_t sampled_at; ...; };
+void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
 void rc_vigil_begin(struct rc_engine *engine, int64_t now);
 int rc_crowd_names(const char *path);
 int64_t rc_crowd_look(struct rc_engine *engine);
+void rc_haste(struct rc_engine *engine, bool wanted);
 int64_t rc_now_us(void);
 struct rc_engine {
     int epoll;
     int64_t sweep_at, crowd_at;
-    struct rc_vigil vigil;
     struct rc_guard guard;
     struct rc_group *groups;
     struct rc_kernel *kernel;

@@ -1,0 +1,65 @@
+"""The master's slice of a CPU: short while it looks at workers, never a worker's."""
+
+import ctypes
+import os
+import platform
+import struct
+
+import pytest
+
+from .harness import Clock, check, connect
+from .programs import WAITS, programs_as_workers
+
+SYS_SCHED_GETATTR = {"x86_64": 315, "aarch64": 275}.get(platform.machine())
+
+
+def slice_ns(thread=0):
+    """sched_getattr(2): sched_runtime."""
+    if SYS_SCHED_GETATTR is None:
+        pytest.skip("the number of sched_getattr is not known for this machine")
+    room = ctypes.create_string_buffer(48)
+    assert ctypes.CDLL(None).syscall(SYS_SCHED_GETATTR, thread, room, 48, 0) == 0
+    return struct.unpack_from("=Q", room, 24)[0]
+
+
+@pytest.fixture
+def hasty(new_engine, lib):
+    engine = new_engine()
+    before = slice_ns()
+    lib.rc_haste(engine.struct, True)
+    try:
+        if slice_ns() == before:
+            pytest.skip("this kernel has no slices of a thread's own (Linux 6.12)")
+        yield engine, before
+    finally:
+        lib.rc_haste(engine.struct, False)
+
+
+def test_it_is_short_and_ends(hasty, lib):
+    engine, before = hasty
+    assert slice_ns() == 100_000 < before
+    nice = os.nice(0)
+    lib.rc_haste(engine.struct, False)
+    assert (slice_ns(), os.nice(0)) == (before, nice)
+
+
+def test_a_worker_has_the_usual_one(hasty, lib):
+    engine, before = hasty
+    with engine.lane(1):
+        program = engine.program("/bin/sleep", "1000")
+        pid = check(lib.rc_worker_exec(engine.pointer, 1, lib.RC_DOOR_PRELOAD, program))
+        clock = Clock()
+        while os.path.basename(os.readlink(f"/proc/{pid}/exe")) not in ("sleep", "coreutils"):
+            clock.left_ms()
+            os.sched_yield()
+        assert slice_ns(pid) == before
+    assert slice_ns() == 100_000
+
+
+def test_it_comes_and_goes_with_the_looks(hasty, ffi, lib):
+    _, before = hasty
+    with programs_as_workers(ffi, lib, WAITS["poll"]) as (engine, _, lanes):
+        lib.rc_haste(hasty[0].struct, False)
+        with connect(lanes[1].getsockname()):
+            engine.wait_until(lambda _: slice_ns() == 100_000)
+            engine.wait_until(lambda _: slice_ns() == before)
