@@ -201,6 +201,10 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=[4, 16])
     parser.add_argument("--tail", type=float, default=10.0, help="seconds of the tail test")
+    parser.add_argument(
+        "--tries", type=int, default=1, metavar="N",
+        help="measure a tail again in which the generator itself was late, N times at most",
+    )  # fmt: skip
     parser.add_argument("--policies", nargs="+", default=list(BALANCES), type=known_policy)
     parser.add_argument("--all", action="store_true", help="every policy with every server")
     parser.add_argument("--quick", action="store_true", help="small numbers, 4 workers")
@@ -213,8 +217,8 @@ def plan_of(given: argparse.Namespace) -> Plan:
     if given.quick:
         return QUICK
     return replace(
-        WHOLE, workers=tuple(sorted(given.workers)), tail_s=given.tail, fault_s=2.0,
-        fault_before_s=0.5, fault_after_s=0.5,
+        WHOLE, workers=tuple(sorted(given.workers)), tail_s=given.tail, tail_tries=given.tries,
+        fault_s=2.0, fault_before_s=0.5, fault_after_s=0.5,
     )  # fmt: skip
 
 

@@ -193,6 +193,19 @@ def tail(target: Target, plan: Plan) -> dict[str, Any]:
     return {**figures.tail(rows), "rate": rate, "ideal_ms": best if target.server.tells else None}
 
 
+def undisturbed_tail(target: Target, plan: Plan) -> dict[str, Any]:
+    """Again while the generator itself was late, `tail_tries` times at most: the one where
+    it was least late. `tries`: how many were made."""
+    found = [tail(target, plan)]
+    while _lag(found[-1]) > figures.LATE_GENERATOR_MS and len(found) < plan.tail_tries:
+        found.append(tail(target, plan))
+    return {**min(found, key=_lag), "tries": len(found)}
+
+
+def _lag(found: dict[str, Any]) -> float:
+    return float(found["lag_ms"]["p99"] or 0)
+
+
 def fault(target: Target, plan: Plan, number: int) -> dict[str, Any]:
     """Light requests while the worker of slot 0 is stopped (SIGSTOP, goes on after
     `fault_s`) or killed (SIGKILL, the cluster replaces it)."""
@@ -226,7 +239,7 @@ def everything(target: Target, plan: Plan, step: Callable[[str], None]) -> dict[
         run["accept"] = accept(target, plan)
     if target.workers == plan.tail_workers and target.server.heavy:
         step("tail latency")
-        run["tail"] = tail(target, plan)
+        run["tail"] = undisturbed_tail(target, plan)
     if target.workers == plan.fault_workers:
         step("a stopped worker")
         run["stopped"] = fault(target, plan, signal.SIGSTOP)

@@ -18,6 +18,7 @@ class Plan:
     at_once: int = 16  # of them in the making at any time
     clients: int = 250  # client addresses of the loopback network
     tail_s: float = 20.0
+    tail_tries: int = 1  # the tail is measured again if the machine disturbed it
     rate: float | None = None  # requests per second; None: 731 at 16 workers, in proportion
     heavy_part: float = 0.05
     heavy_ms: int = 200
