@@ -199,7 +199,8 @@ def undisturbed_tail(target: Target, plan: Plan) -> dict[str, Any]:
     found = [tail(target, plan)]
     while _lag(found[-1]) > figures.LATE_GENERATOR_MS and len(found) < plan.tail_tries:
         found.append(tail(target, plan))
-    return {**min(found, key=_lag), "tries": len(found)}
+    best = min(found, key=_lag)
+    return {**best, "tries": len(found)}
 
 
 def _lag(found: dict[str, Any]) -> float:
