@@ -69,6 +69,7 @@ def _started(words: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], dict[s
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         preexec_fn=_die_with_parent,  # noqa: PLW1509 - there are no threads
+        start_new_session=True,  # as a cluster has: a session is a unit of scheduling
     )
     assert process.stdout is not None
     try:
@@ -125,7 +126,7 @@ def nginx(reuseport: bool) -> Callable[[int], contextlib.AbstractContextManager[
             process = subprocess.Popen(
                 ["nginx", "-p", directory, "-c", str(path), "-e", "stderr", "-g", "daemon off;"],
                 stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509
+                preexec_fn=_die_with_parent, start_new_session=True,  # noqa: PLW1509
             )  # fmt: skip
             try:
                 until = time.monotonic() + DEADLINE

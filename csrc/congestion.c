@@ -25,6 +25,7 @@
 enum {
     STILL_US = 5000,         /* a queue that does not shrink for this long stands still */
     STILL_MOST_US = 1000000, /* between two looks at one that does */
+    HOT_LOOKS = 8,           /* at a lane that gets one connection after another */
     HUNG_US = 1000000,       /* avoided for this long, and still */
     SAMPLE_US = 1000,        /* between two looks at a worker during a vigil, */
     TAKING_SAMPLE_US = 500,  /* at one that has just gone to work, for less than this: */
@@ -141,11 +142,27 @@ static void keep_crowd(struct rc_engine *engine, int64_t now)
 
 /* ---- a look at a queue ------------------------------------------------------------------ */
 
-static void rest(struct rc_engine *engine, struct rc_lane *lane)
+static void rest(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
 {
-    lane->pressure.queued = 0;
+    lane->pressure.queued = lane->pressure.hot = 0;
     lane->pressure.look_at = lane->pressure.marked_at = 0;
+    lane->pressure.armed_at = now;
     (void)rc_source_arm(engine->epoll, &lane->source, EPOLLIN);
+}
+
+/* Nothing waits in it. Where the next connection would wake us at once, a few looks more,
+ * at the same moments for all lanes, cost less than to be woken by each lane for itself. */
+static void emptied(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
+{
+    struct rc_pressure *pressure = &lane->pressure;
+    if (!pressure->hot || rc_vigil_on(engine, now)) {
+        rest(engine, lane, now);
+        return;
+    }
+    pressure->hot--;
+    pressure->queued = 0;
+    pressure->marked_at = 0;
+    look_in(engine, lane, now, (unsigned)(STILL_US - now % STILL_US));
 }
 
 static void stands_still(struct rc_engine *engine, struct rc_lane *lane, unsigned queued,
@@ -172,7 +189,7 @@ static void look(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
         set_hung(engine, lane, false);
     }
     if (queued == 0) {
-        rest(engine, lane);
+        emptied(engine, lane, now);
     } else if (queued < pressure->queued || pressure->marked_at == 0) {
         pressure->queued = queued;
         pressure->marked_at = now;
@@ -192,6 +209,7 @@ void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane)
     if (!rc_lane_watched(lane) ||
         rc_lane_is_deaf(engine, lane)) /* at once: a deaf lane traps clients */
         return;
+    lane->pressure.hot = now - lane->pressure.armed_at < STILL_US ? HOT_LOOKS : 0;
     lane->pressure.queued = rc_lane_queued(lane, NULL);
     lane->pressure.marked_at = lane->pressure.queued ? now : 0;
     look_in(engine, lane, now, STILL_US);
@@ -234,7 +252,7 @@ static void sample(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
     if (pressure->work == RC_BLOCKED && rc_group_any_free(lane->group))
         rc_vigil_begin(engine, now); /* or goes on */
     if (!works && pressure->look_at && !pressure->congested && rc_lane_queued(lane, NULL) == 0)
-        rest(engine, lane); /* to see the next one come */
+        rest(engine, lane, now); /* to see the next one come */
 }
 
 static void keep_vigil(struct rc_engine *engine, int64_t now)

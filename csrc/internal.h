@@ -229,6 +229,8 @@ struct rc_pressure {
     unsigned queued;    /* at marked_at, or at the last look at a queue that stands still */
     unsigned interval;  /* until the next look */
     int64_t look_at;    /* the next look */
+    unsigned hot;       /* so many more looks before it is armed again */
+    int64_t armed_at;   /* since when the next connection in it wakes us */
     int64_t busy_at;    /* since when its worker is at work */
     int open;           /* descriptors that its worker had open at the last look; -1: unknown */
     int64_t marked_at;  /* when its queue was last seen to be new or smaller */
