@@ -166,6 +166,7 @@ void rc_engine_free(rc_engine *engine)
 {
     if (!engine)
         return;
+    rc_haste(engine, false);
     rc_guard_stop(&engine->guard, engine->epoll);
     for (struct rc_worker *worker = engine->workers; worker; worker = worker->next)
         if (worker->process.fd >= 0) {

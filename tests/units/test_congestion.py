@@ -218,7 +218,11 @@ def test_who_was_given_one_in_a_vigil_is_not_given_the_next(ffi, lib):
             (number,) = [number for number, lane in lanes.items() if queue_of(lane)]
             lib.rc_lane_arrival(
                 engine.struct,
-                next(one for one in group.lanes[0 : group.count] if one.worker.id == number),
+                next(
+                    one
+                    for one in group.lanes[0 : group.count]
+                    if one.worker and one.worker.id == number
+                ),
             )
             assert pressures(engine)[number] == lib.RC_TAKING
             taken.append(number)

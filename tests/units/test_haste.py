@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from .harness import Clock, check, connect
+from .harness import Clock, Engine, check, connect
 from .programs import WAITS, programs_as_workers
 
 SYS_SCHED_GETATTR = {"x86_64": 315, "aarch64": 275}.get(platform.machine())
@@ -41,6 +41,15 @@ def test_it_is_short_and_ends(hasty, lib):
     nice = os.nice(0)
     lib.rc_haste(engine.struct, False)
     assert (slice_ns(), os.nice(0)) == (before, nice)
+
+
+def test_it_ends_with_the_engine(hasty, ffi, lib):
+    _, before = hasty
+    lib.rc_haste(hasty[0].struct, False)
+    with Engine(ffi, lib) as engine:
+        lib.rc_haste(engine.struct, True)
+        assert slice_ns() == 100_000
+    assert slice_ns() == before
 
 
 def test_a_worker_has_the_usual_one(hasty, lib):
