@@ -9,7 +9,11 @@ import signal
 
 import pytest
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's would be inherited by every master
+# What nohup or a shell's background ignores would be inherited by every master.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CORE = {"test_servers.py", "test_failures.py", "test_lanes_live.py", "test_master_death.py"}
 PEERS = ("aiohttp", "gunicorn", "granian", "grpcio", "hypercorn", "tornado", "wsgiref")
