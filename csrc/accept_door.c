@@ -38,6 +38,33 @@ static int find_for(struct rc_engine *engine, struct rc_lane *lane, struct rc_ha
     return strange > 0 ? 0 : -EAGAIN;
 }
 
+/* The worker's lane that a call means, or NULL. Most mean the same as the time before. */
+static struct rc_lane *find_lane(struct rc_engine *engine, const struct rc_worker *worker,
+                                 pid_t thread, int number)
+{
+    for (struct rc_group *group = engine->groups; group; group = group->next)
+        for (unsigned at = 0; group->front && at < group->count; at++) {
+            struct rc_lane *lane = group->lanes[at];
+            if (lane->worker == worker && lane->taker.acceptor && lane->taker.number == number &&
+                lane->taker.pair.fd < 0 && rc_is_same_file(thread, number, lane->source.fd))
+                return lane;
+        }
+    int fd = rc_take_of_thread(worker, thread, number);
+    if (fd < 0)
+        return NULL;
+    struct rc_lane *lane = rc_lane_find(engine, rc_socket_inode(fd));
+    rc_close(&fd);
+    return lane && lane->worker && lane->group->front ? lane : NULL;
+}
+
+/* O_NONBLOCK is the description's, which is ours as well. */
+static bool waits(const struct rc_lane *lane)
+{
+    int pair = rc_dispatch_descriptor(lane);
+    int status = fcntl(pair >= 0 ? pair : lane->source.fd, F_GETFL);
+    return status >= 0 && !(status & O_NONBLOCK);
+}
+
 /* Whoever is woken runs next on this CPU (Linux 6.6), and need not be found another. */
 void rc_accept_prepare(int door)
 {
@@ -55,18 +82,14 @@ bool rc_accept_asked(struct rc_engine *engine, struct rc_worker *worker, int doo
                            .flags =
                                notice->data.nr == __NR_accept4 ? (int)notice->data.args[3] : 0};
     struct rc_hand hand;
-    int fd = rc_take_of_thread(worker, (pid_t)notice->pid, (int)notice->data.args[0]);
-    if (fd < 0)
-        return false;
-    struct rc_lane *lane = rc_lane_find(engine, rc_socket_inode(fd));
-    int status = fcntl(fd, F_GETFL);
-    rc_close(&fd);
-    if (!lane || !lane->worker || !lane->group->front ||
-        (held.flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)))
+    int number = (int)notice->data.args[0];
+    struct rc_lane *lane = find_lane(engine, worker, held.thread, number);
+    if (!lane || (held.flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)))
         return false;
 
     lane->taker.late = false;
     lane->taker.acceptor = held.thread;
+    lane->taker.number = number;
     if (lane->taker.awake && !lane->taker.bell.rung)
         lane->taker.loops = true;
     int error = find_for(engine, lane, &hand);
@@ -76,7 +99,7 @@ bool rc_accept_asked(struct rc_engine *engine, struct rc_worker *worker, int doo
     } else {
         lane->taker.awake = false;
         rc_held_silence(engine, lane);
-        if (status >= 0 && !(status & O_NONBLOCK))
+        if (waits(lane))
             error = rc_held_keep(lane, &held);
     }
     if (error == -EMFILE || error == -ENFILE || error == -ENOMEM)

@@ -65,9 +65,9 @@ static bool is_ours(const struct rc_bell *bell, const struct sockaddr_in6 *peer)
     return memcmp(&peer->sin6_addr, bell->host, sizeof peer->sin6_addr) == 0;
 }
 
-/* 1 and a stranger that was in the queue: call again. 0: the queue is empty. The
- * worker cannot take from it meanwhile, its accept is trapped; and only what is
- * there is accepted, for the description may be blocking. */
+/* 1 and a stranger that was in the queue: call again. 0: of what was in the queue
+ * nothing is left. The worker cannot take from it meanwhile, its accept is trapped; and only what
+ * is there is accepted, for the description may be blocking. */
 int rc_bell_silence(struct rc_bell *bell, int lane, struct rc_hand *stranger)
 {
     if (bell->rung) {
@@ -84,7 +84,7 @@ int rc_bell_silence(struct rc_bell *bell, int lane, struct rc_hand *stranger)
         (void)connect(bell->fd, &nowhere, sizeof nowhere); /* with RST: no TIME_WAIT */
         bell->rung = false;
     }
-    while (rc_listener_queued(lane) > 0) {
+    for (unsigned queued = rc_listener_queued(lane); queued > 0; queued--) {
         *stranger = (struct rc_hand){.length = sizeof stranger->peer};
         stranger->fd =
             accept4(lane, (struct sockaddr *)&stranger->peer, &stranger->length, SOCK_CLOEXEC);

@@ -1,12 +1,14 @@
-/* descriptor.c - a duplicate of what a thread of a worker has at a number.
+/* descriptor.c - what a thread of a worker has at a number: a duplicate of it, or whether
+ * it is what we think.
  *
- * Owns nothing. pidfd_getfd(2), Linux 5.6; it needs ptrace access, which the parent
- * of the same user has.
+ * Owns nothing. pidfd_getfd(2), Linux 5.6, and kcmp(2); they need ptrace access, which
+ * the parent of the same user has.
  */
 #include "internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -57,4 +59,11 @@ int rc_take_of_thread(const struct rc_worker *worker, pid_t thread, int number)
     int error = fd < 0 ? -errno : 0;
     close(pidfd);
     return error ? error : fd;
+}
+
+/* Whether it is this file of ours. False also where it cannot be asked (a kernel without
+ * kcmp(2), a profile that denies it): a duplicate tells, then, for more system calls. */
+bool rc_is_same_file(pid_t thread, int number, int ours)
+{
+    return syscall(SYS_kcmp, getpid(), thread, KCMP_FILE, ours, number) == 0;
 }

@@ -49,15 +49,16 @@ int rc_dispatch_open(struct rc_engine *engine, bool count)
 
 /* ---- what waits -------------------------------------------------------------- */
 
-/* Is there a connection that no bell rings for? */
-static bool anything_left(const struct rc_group *group)
+/* Is there a connection that no bell rings for? The kernel is asked only where what it
+ * said last is not enough: nobody but us takes from the front's queue. */
+static bool anything_left(struct rc_group *group)
 {
     unsigned waiting = 0;
     for (const struct rc_hand *hand = group->hand; hand; hand = hand->next)
         waiting++;
-    if (waiting > group->promised)
-        return true;
-    return waiting + rc_listener_queued(group->front->source.fd) > group->promised;
+    if (waiting + group->left <= group->promised)
+        group->left = rc_listener_queued(group->front->source.fd);
+    return waiting + group->left > group->promised;
 }
 
 /* ---- whose turn --------------------------------------------------------------- */

@@ -65,6 +65,7 @@ struct rc_taker {
     bool awake;   /* and is about to: its last answer was a connection */
     int64_t since_ms;
     pid_t acceptor;  /* the thread that was last seen to accept; 0: the worker's first */
+    int number;      /* by which it did */
     uint64_t ran_ns; /* how long it had run when it was last looked at */
 };
 

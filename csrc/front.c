@@ -110,5 +110,6 @@ int rc_front_new(struct rc_engine *engine, struct rc_group *group, int like, uns
         return error;
     }
     group->front = front;
+    group->left = 0;
     return rc_group_steer(group);
 }

@@ -35,8 +35,11 @@ int rc_dispatch_accept(struct rc_engine *engine, struct rc_group *group, struct 
     out->fd = group->front ? accept4(group->front->source.fd, (struct sockaddr *)&out->peer,
                                      &out->length, SOCK_CLOEXEC)
                            : -1;
+    if (group->left)
+        group->left--;
     if (out->fd >= 0)
         return 0;
+    group->left = 0;
     int error = group->front ? -errno : -EAGAIN;
     if (error == -EINTR || error == -ECONNABORTED || error == -EPROTO)
         error = -EAGAIN;

@@ -76,10 +76,11 @@ static int deliver(int door, const struct rc_held *held, struct rc_hand *hand)
 }
 
 /* A bell must not ring any more when the answer is there: many loops accept once
- * and look again, and some would wait in a blocking accept. */
+ * and look again, and some would wait in a blocking accept. Who else came to the lane
+ * is found then, or when there is nothing else for its worker. */
 void rc_held_silence(struct rc_engine *engine, struct rc_lane *lane)
 {
-    if (!lane->taker.offered)
+    if (!lane->taker.offered && lane->taker.bell.rung)
         rc_dispatch_silence(engine, lane);
 }
 

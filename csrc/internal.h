@@ -284,6 +284,7 @@ struct rc_group {
     struct rc_lane *front; /* one of them: in dispatch; or NULL */
     struct rc_hand *hand;
     unsigned promised; /* offers by bells */
+    unsigned left;     /* in the front's queue, at least: only we take from it */
     enum rc_policy policy;
     bool weighed; /* its lanes have different weights */
     bool stale;   /* pressure has changed since the last choice */
@@ -433,6 +434,7 @@ struct rc_worker *rc_nobody(struct rc_engine *engine);
 pid_t rc_process_of(pid_t thread);
 int rc_take_descriptor(const struct rc_worker *worker, pid_t process, int number);
 int rc_take_of_thread(const struct rc_worker *worker, pid_t thread, int number);
+bool rc_is_same_file(pid_t thread, int number, int ours);
 
 /* lanes.c */
 void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group);

@@ -12,6 +12,7 @@ import struct
 import sys
 from collections import Counter
 
+import deny
 import pytest
 from clients import GENEROUS, Load, answers, connect, get, read_answer, send_request
 from harness import Running, free_port, stop, until
@@ -117,6 +118,19 @@ def test_names_and_families(apps, way, kind):
             assert facts["listener"][1] == cluster.port
             assert facts["family"] == (socket.AF_INET if kind == "4" else socket.AF_INET6)
             assert facts["blocking"] and not facts["inheritable"] and facts["nodelay"]
+        assert cluster.end() == 0
+
+
+@pytest.mark.parametrize("denied", [[], ["kcmp"]])
+def test_each_listener_gets_its_own_whatever_its_number(apps, denied):
+    ports = free_port(), free_port()
+    options = ("--workers", 2, "--balance", "round_robin", *FAST)
+    command = words("trapped", "swaps_numbers.py", *ports)
+    with Running(*options, *command, cwd=apps, preexec_fn=lambda: deny.install(denied)) as cluster:
+        cluster.wait_each("ready", 2)
+        for port in ports * 8:
+            with connect(port) as client:
+                assert client.recv(100) == f"{port} {port}".encode()
         assert cluster.end() == 0
 
 

@@ -151,6 +151,7 @@ struct rc_output { struct rc_event *events; size_t count, room; ...; };
 struct rc_key { ...; };
 struct rc_bell { int fd; in_port_t port; bool rung; ...; };
 struct rc_held { struct rc_held *next; uint64_t id; pid_t thread; ...; };
+bool rc_is_same_file(pid_t thread, int number, int ours);
 struct rc_taker { struct rc_bell bell; struct rc_held *held; bool offered, late; ...; };
 struct rc_pressure { unsigned interval; int open; bool crowded, congested; ...; };
 struct rc_lane {

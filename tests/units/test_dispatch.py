@@ -374,6 +374,16 @@ def test_what_a_forked_worker_does_not_inherit(engine, lib):
     assert dispatch.serve(clients) == {2: 2}
 
 
+def test_the_same_file(lib):
+    with stream(socket.AF_INET) as one, stream(socket.AF_INET) as other, one.dup() as again:
+        assert lib.rc_is_same_file(os.getpid(), again.fileno(), one.fileno())
+        assert not lib.rc_is_same_file(os.getpid(), other.fileno(), one.fileno())
+        gone = other.fileno()
+        other.close()
+        assert not lib.rc_is_same_file(os.getpid(), gone, one.fileno())
+        assert not lib.rc_is_same_file(2**22 + 1, again.fileno(), one.fileno())  # nobody's pid
+
+
 def test_one_accept_of_a_thread_is_held(engine, ffi, lib):
     """A signal takes an accept back, and it comes again: as often as there are signals."""
     Dispatch(engine, workers=1, passes=False)
