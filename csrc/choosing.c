@@ -12,7 +12,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum level { NEVER, ORPHAN, HUNG, CONGESTED, BLOCKED, BUSY, CROWDED, TAKING, FREE };
+/* Of a lane whose worker is live, the pressure makes the level: from LIVE up to FREE. */
+enum level { NEVER, ORPHAN, LIVE, FREE = LIVE + RC_HUNG - RC_FREE };
 
 /* By address a client comes to its slot whatever that does. Where parts were asked
  * for, or turns, they are exact, but for who is stuck: to prefer one worker or another from

@@ -133,8 +133,10 @@ static void keep_crowd(struct rc_engine *engine, int64_t now)
     if (engine->crowd_at <= now) {
         int64_t next = rc_crowd_look(engine) * CROWD_COST;
         engine->crowd_at = now + (next > CROWD_US ? next : CROWD_US);
-        if (now >= engine->crowd_until)
+        if (now >= engine->crowd_until) {
             engine->crowd_at = 0;
+            rc_crowd_end(engine);
+        }
     }
     if (engine->crowd_at)
         wake_at(engine, engine->crowd_at);

@@ -288,6 +288,9 @@ struct rc_group {
     enum rc_policy policy;
     bool weighed; /* its lanes have different weights */
     bool stale;   /* pressure has changed since the last choice */
+    bool flooded; /* connections come, and stay, faster than workers are looked at */
+    int open;     /* what workers had open when that was last looked at, */
+    int known;    /* of how many it was known; 0: not looked at yet */
     bool refused; /* the last choice could not be attached */
     int64_t steered_at;
     unsigned count, room;
@@ -493,6 +496,7 @@ void rc_lanes_sweep(struct rc_engine *engine);
 /* crowd.c */
 int rc_crowd_names(const char *path);
 int64_t rc_crowd_look(struct rc_engine *engine);
+void rc_crowd_end(struct rc_engine *engine);
 
 /* haste.c */
 void rc_haste(struct rc_engine *engine, bool wanted);

@@ -45,11 +45,14 @@ void rc_lane_calm(struct rc_lane *lane)
     memset(&lane->pressure, 0, sizeof lane->pressure);
 }
 
+/* In a flood who is free has changed many times until the next look, and the few that were
+ * would get it all; what stays true is who has fewer. */
 enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane)
 {
     const struct rc_pressure *pressure = &lane->pressure;
-    return pressure->hung                                     ? RC_HUNG
-           : pressure->congested                              ? RC_CONGESTED
+    return pressure->hung         ? RC_HUNG
+           : pressure->congested  ? RC_CONGESTED
+           : lane->group->flooded ? (pressure->crowded ? RC_CROWDED : RC_FREE)
            : pressure->crowded && pressure->work < RC_CROWDED ? RC_CROWDED
                                                               : pressure->work;
 }

@@ -133,9 +133,9 @@ int rc_receive_connection(int fd, struct rc_connection *out);
 enum rc_pressure_kind {
     RC_FREE,
     RC_TAKING,    /* the worker went to work just now, so it may soon be free again; */
+    RC_BUSY,      /* it is at work for longer: for it, or for want of a CPU; */
     RC_CROWDED,   /* it has more open than the others; */
-    RC_BUSY,      /* it is at work for longer, */
-    RC_BLOCKED,   /* and for much longer (these four only under RC_BALANCE_AUTO) */
+    RC_BLOCKED,   /* it is at work for much longer (these four only under RC_BALANCE_AUTO) */
     RC_CONGESTED, /* its queue stands still */
     RC_HUNG,      /* and did so for a second without new ones */
 };

@@ -45,7 +45,7 @@ GONE = RC_EVENT_GONE
 HUNG = RC_EVENT_HUNG
 TAKES = RC_EVENT_TAKES
 
-PRESSURES = ("free", "taking", "crowded", "busy", "blocked", "congested", "hung")
+PRESSURES = ("free", "taking", "busy", "crowded", "blocked", "congested", "hung")
 
 NOTIFY = RC_DOOR_NOTIFY
 PRELOAD = RC_DOOR_PRELOAD

@@ -75,7 +75,7 @@ int rc_worker_kill(rc_engine *engine, uint32_t worker);
 int rc_worker_send(rc_engine *engine, uint32_t worker, const char *line, size_t length);
 int rc_worker_release(rc_engine *engine, uint32_t worker);
 
-enum rc_pressure_kind { RC_FREE, RC_TAKING, RC_CROWDED, RC_BUSY, RC_BLOCKED, RC_CONGESTED, RC_HUNG, ... };
+enum rc_pressure_kind { RC_FREE, RC_TAKING, RC_BUSY, RC_CROWDED, RC_BLOCKED, RC_CONGESTED, RC_HUNG, ... };
 struct rc_lane_facts {
     uint32_t worker;
     unsigned holders;
@@ -94,7 +94,7 @@ int rc_hold(rc_engine *engine, const char *address, int on);
 int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room);
 
 /* internal.h */
-struct rc_source { int fd; ...; };
+struct rc_source { int fd; uint32_t armed; ...; };
 void rc_close(int *fd);
 
 struct rc_buffer { size_t start, end, room; ...; };
@@ -153,7 +153,14 @@ struct rc_bell { int fd; in_port_t port; bool rung; ...; };
 struct rc_held { struct rc_held *next; uint64_t id; pid_t thread; ...; };
 bool rc_is_same_file(pid_t thread, int number, int ours);
 struct rc_taker { struct rc_bell bell; struct rc_held *held; bool offered, late; ...; };
-struct rc_pressure { unsigned interval; int open; bool crowded, congested; ...; };
+struct rc_pressure {
+    unsigned interval, hot;
+    int open;
+    int64_t armed_at;
+    enum rc_pressure_kind work;
+    bool crowded, congested;
+    ...;
+};
 struct rc_lane {
     struct rc_source source;
     struct rc_worker *worker;
@@ -172,6 +179,7 @@ struct rc_kernel_plan { struct rc_plan *shared; int program; bool attached; ...;
 struct rc_hand { struct rc_hand *next; int fd; ...; };
 struct rc_group {
     struct rc_key key;
+    bool flooded;
     struct rc_hand *hand;
     struct rc_lane **lanes, *sink, *front;
     unsigned count, promised, flows_stay_ms;
@@ -187,6 +195,7 @@ void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
 void rc_vigil_begin(struct rc_engine *engine, int64_t now);
 int rc_crowd_names(const char *path);
 int64_t rc_crowd_look(struct rc_engine *engine);
+void rc_crowd_end(struct rc_engine *engine);
 void rc_haste(struct rc_engine *engine, bool wanted);
 int64_t rc_now_us(void);
 struct rc_engine {

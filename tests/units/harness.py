@@ -20,6 +20,9 @@ class Clock:
     def __init__(self, seconds=5.0):
         self.end = time.monotonic() + seconds
 
+    def is_over(self):
+        return time.monotonic() >= self.end
+
     def left_ms(self):
         left = self.end - time.monotonic()
         if left <= 0:
@@ -95,6 +98,13 @@ def queue_of(listener):
     """How many connections wait: tcpi_unacked of struct tcp_info."""
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     return struct.unpack_from("=I", info, 24)[0]
+
+
+def lanes_of_workers(engine):
+    """worker -> its lane in the engine's first group."""
+    group = engine.struct.groups
+    lanes = group.lanes[0 : group.count]
+    return {lane.worker.id: lane for lane in lanes if lane.worker}
 
 
 def accept_all(lane):

@@ -1,13 +1,15 @@
 """What a lane's queue, and its worker, say of it; and that steering minds it."""
 
 import contextlib
+import os
 import select
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
-from .harness import Clock, Engine, accept_all, connect, queue_of, spread
+from .harness import Clock, Engine, accept_all, connect, lanes_of_workers, queue_of, spread
 from .programs import WAITS, WORKS, doing, program, programs_as_workers
 
 
@@ -211,25 +213,67 @@ def test_who_was_given_one_in_a_vigil_is_not_given_the_next(ffi, lib):
         programs_as_workers(ffi, lib, *[WAITS["poll"]] * 3) as (engine, _, lanes),
         contextlib.ExitStack() as clients,
     ):
-        group, address, taken = engine.struct.groups, lanes[1].getsockname(), []
+        address = lanes[1].getsockname()
         lib.rc_vigil_begin(engine.struct, lib.rc_now_us())
         for _ in lanes:
             clients.enter_context(connect(address))
             (number,) = [number for number, lane in lanes.items() if queue_of(lane)]
-            lib.rc_lane_arrival(
-                engine.struct,
-                next(
-                    one
-                    for one in group.lanes[0 : group.count]
-                    if one.worker and one.worker.id == number
-                ),
-            )
+            lib.rc_lane_arrival(engine.struct, lanes_of_workers(engine)[number])
             assert pressures(engine)[number] == lib.RC_TAKING
-            taken.append(number)
             clients.enter_context(connect(address))
             others = [name for name, lane in lanes.items() if accept_all(lane) and name != number]
             assert len(others) == 1  # before any look
             engine.wait_until(lambda _: set(pressures(engine).values()) == {lib.RC_FREE})
+
+
+def test_a_lane_under_traffic_is_looked_at_a_few_times_more(two):
+    """Before it is armed again: the next connection would wake the master at once."""
+    engine, lanes, clients = two
+    lane, address = lanes_of_workers(engine)[1], lanes[1].getsockname()
+    for ago, hot in ((10**6, 0), (0, 8)):
+        while not queue_of(lanes[1]):
+            clients.enter_context(connect(address))
+        lane.pressure.armed_at = engine.lib.rc_now_us() - ago
+        engine.lib.rc_lane_arrival(engine.struct, lane)
+        assert (lane.pressure.hot, lane.source.armed) == (hot, 0)
+        accept_all(lanes[1])
+        seen = {hot}
+        engine.wait_until(lambda _: seen.add(lane.pressure.hot) or lane.source.armed)  # noqa: B023
+        assert lane.pressure.hot == 0
+        assert len(seen) > hot // 2  # not all at once
+
+
+def test_arrivals_alone_do_not_end_a_wait_but_now_and_then(two):
+    """The engine deals with them; a signal's flag may have been set meanwhile."""
+    engine, lanes, _ = two
+    address, over, made = lanes[1].getsockname(), threading.Event(), []
+    reader, writer = os.pipe()
+    assert engine.lib.rc_watch(engine.pointer, reader) == 0
+
+    def come():
+        clock = Clock(20)
+        while not over.is_set():
+            if clock.is_over():
+                os.write(writer, b".")
+                return
+            with connect(address):
+                made.append(1)
+                for lane in lanes.values():
+                    accept_all(lane)
+
+    thread = threading.Thread(target=come)
+    thread.start()
+    try:
+        engine.wait(0)
+        before = len(made)
+        assert engine.wait(-1) == []
+        assert len(made) > before + 1
+    finally:
+        over.set()
+        thread.join()
+        assert engine.lib.rc_unwatch(engine.pointer, reader) == 0
+        os.close(reader)
+        os.close(writer)
 
 
 def test_a_group_at_rest_is_not_looked_at(two):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from .harness import accept_all, connect, spread
+from .harness import accept_all, connect, lanes_of_workers, spread
 from .programs import WAITS, programs_as_workers
 from .test_congestion import pressures
 
@@ -79,6 +79,65 @@ def test_the_crowded_get_nothing_while_another_is_free(three):
         engine.wait_until(lambda _: pressures(engine)[3] == engine.lib.RC_CROWDED)
         engine.wait_until(lambda _: not engine.struct.groups.stale)
         assert spread(lanes, address, 40)[3] == 0
+
+
+def test_in_a_flood_only_who_has_fewer_counts(three):
+    """Who was free a moment ago would get all of it until the next look."""
+    engine, processes, _ = three
+    lanes, lib = lanes_of_workers(engine), engine.lib
+    had = dict.fromkeys(lanes, 0)
+
+    def grow(**more):
+        for number, count in more.items():
+            had[int(number[1:])] += count
+            opens(processes[int(number[1:])], had[int(number[1:])])
+        return look(engine)
+
+    grow()
+    lanes[2].pressure.work = lib.RC_BLOCKED
+    grow(w1=1, w3=2)
+    assert not engine.struct.groups.flooded and pressures(engine)[2] == lib.RC_BLOCKED
+    grow(w1=2, w3=2)
+    assert engine.struct.groups.flooded
+    assert set(pressures(engine).values()) == {lib.RC_FREE}
+    assert grow(w3=40) == [3]
+    lanes[2].pressure.congested = True
+    assert pressures(engine) == {1: lib.RC_FREE, 2: lib.RC_CONGESTED, 3: lib.RC_CROWDED}
+    lanes[2].pressure.congested = False
+    grow(w1=2)  # half of what began it
+    assert engine.struct.groups.flooded
+    grow(w1=1)
+    assert not engine.struct.groups.flooded and pressures(engine)[2] == lib.RC_BLOCKED
+
+
+def test_a_flood_ends_with_the_looks(three):
+    engine, processes, _ = three
+    look(engine)
+    opens(processes[1], 10)
+    look(engine)
+    assert engine.struct.groups.flooded
+    engine.lib.rc_crowd_end(engine.struct)
+    assert not engine.struct.groups.flooded
+    opens(processes[1], 20)  # meanwhile: nothing is known of how fast
+    look(engine)
+    assert not engine.struct.groups.flooded
+
+
+def test_who_comes_anew_is_no_flood(three):
+    """A worker more has what any worker has open."""
+    engine, *_ = three
+    lanes = lanes_of_workers(engine)
+    lanes[1].by_leader = False
+    look(engine)
+    lanes[1].by_leader = True
+    look(engine)
+    assert not engine.struct.groups.flooded
+
+
+def test_the_first_look_says_nothing_of_the_cost(three):
+    engine, _, _ = three
+    assert engine.lib.rc_crowd_look(engine.struct) == 0
+    assert engine.lib.rc_crowd_look(engine.struct) > 0
 
 
 def test_looks_end_with_the_connections(three):

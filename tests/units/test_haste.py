@@ -1,6 +1,7 @@
 """The master's slice of a CPU: short while it looks at workers, never a worker's."""
 
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -41,6 +42,17 @@ def test_it_is_short_and_ends(hasty, lib):
     nice = os.nice(0)
     lib.rc_haste(engine.struct, False)
     assert (slice_ns(), os.nice(0)) == (before, nice)
+
+
+def test_where_it_is_refused_all_goes_on(new_engine, lib, fault):
+    if SYS_SCHED_GETATTR is None:
+        pytest.skip("the number of sched_getattr is not known for this machine")
+    engine, before = new_engine(), slice_ns()
+    fault.arm(1, errno.EPERM, "syscall", SYS_SCHED_GETATTR, sticky=True)
+    lib.rc_haste(engine.struct, True)
+    lib.rc_haste(engine.struct, False)
+    assert fault.disarm() == 2
+    assert slice_ns() == before
 
 
 def test_it_ends_with_the_engine(hasty, ffi, lib):

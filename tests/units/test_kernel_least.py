@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from .harness import Clock, connect, ready, spread
+from .harness import Clock, connect, lanes_of_workers, ready, spread
 from .kernelcase import PLACES, counts, lanes_of, shut, uneven, until_counts
 
 
@@ -50,11 +50,10 @@ STIRRED_SHIFT, LONG_AGO = 16, 1 << 20  # csrc/bpf: units of 65 us; 17 ms of them
 def stir(engine, quiet):
     """worker: how long ago something came or went in its lane, in those units."""
     now = time.monotonic_ns() >> STIRRED_SHIFT
-    group = engine.struct.groups
-    for lane in group.lanes[0 : group.count]:
-        if lane.worker and lane.worker.id in quiet:
-            tally = engine.struct.kernel.tallies[lane.number]
-            tally.stirred = (now - quiet[lane.worker.id]) % (1 << 32)
+    found = lanes_of_workers(engine)
+    for number, ago in quiet.items():
+        tally = engine.struct.kernel.tallies[found[number].number]
+        tally.stirred = (now - ago) % (1 << 32)
 
 
 def gets_the_next(connections):
@@ -112,12 +111,8 @@ def test_coming_and_going_both_stir(least, held):
     connections = held(lanes, address)
 
     def stirred():
-        group = least.struct.groups
-        return {
-            lane.worker.id: least.struct.kernel.tallies[lane.number].stirred
-            for lane in group.lanes[0 : group.count]
-            if lane.worker
-        }
+        tallies = least.struct.kernel.tallies
+        return {id: tallies[lane.number].stirred for id, lane in lanes_of_workers(least).items()}
 
     stir(least, dict.fromkeys(lanes, LONG_AGO))
     before = stirred()
