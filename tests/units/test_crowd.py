@@ -11,10 +11,9 @@ from .test_congestion import pressures
 # Opens as many as a line on stdin says, closes them after the next, then waits on.
 OPENS = """
 import sys
+e = select.epoll(); e.register(lane); e.register(0)
 def wait():
-    e = select.epoll(); e.register(lane); e.register(0)
     while e.poll()[0][0] != 0: pass
-    e.close()
     return int(sys.stdin.readline())
 kept = []
 while True:
