@@ -174,7 +174,7 @@ static void stands_still(struct rc_engine *engine, struct rc_lane *lane, unsigne
     unsigned twice = pressure->interval * 2;
     pressure->queued = queued;
     set_congested(lane, true);
-    lane->group->stale |= twice > RC_STUCK_US; /* for whom that makes the difference */
+    lane->group->stale |= twice > RC_STARVED_US; /* for whom that makes the difference */
     if (pressure->avoided_at && now - pressure->avoided_at >= HUNG_US)
         set_hung(engine, lane, true);
     if (rc_lane_judged(engine, lane) && rc_group_any_free(lane->group))

@@ -477,7 +477,10 @@ struct rc_lane *rc_lane_of_party(struct rc_group *group, uint32_t party);
 bool rc_shares_live(const struct rc_engine *engine, const struct rc_worker *worker);
 
 /* pressure.c */
-enum { RC_STUCK_US = 100000 }; /* who stands still for longer does not only lack a CPU */
+enum {
+    RC_STARVED_US = 40000, /* who stands still for less may only lack a CPU for a moment, */
+    RC_STUCK_US = 100000,  /* and who does for longer does not */
+};
 unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
 unsigned rc_listener_queued(int fd);
 enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane);

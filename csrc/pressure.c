@@ -45,13 +45,22 @@ void rc_lane_calm(struct rc_lane *lane)
     memset(&lane->pressure, 0, sizeof lane->pressure);
 }
 
+/* Where the kernel counts, a worker that takes nothing is passed over by its count alone,
+ * and in a flood who lacks a CPU for a moment has its part all the same: to avoid it at
+ * once gives that to the others. */
+static bool is_congested(const struct rc_lane *lane)
+{
+    return lane->pressure.congested && ((!lane->group->kernel && !lane->group->flooded) ||
+                                        lane->pressure.interval > RC_STARVED_US);
+}
+
 /* In a flood who is free has changed many times until the next look, and the few that were
  * would get it all; what stays true is who has fewer. */
 enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane)
 {
     const struct rc_pressure *pressure = &lane->pressure;
     return pressure->hung         ? RC_HUNG
-           : pressure->congested  ? RC_CONGESTED
+           : is_congested(lane)   ? RC_CONGESTED
            : lane->group->flooded ? (pressure->crowded ? RC_CROWDED : RC_FREE)
            : pressure->crowded && pressure->work < RC_CROWDED ? RC_CROWDED
                                                               : pressure->work;

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from .harness import Clock, connect, lanes_of_workers, ready, spread
+from .harness import Clock, accept_all, connect, lanes_of_workers, ready, spread
 from .kernelcase import PLACES, counts, lanes_of, shut, uneven, until_counts
 
 
@@ -234,4 +234,22 @@ def test_a_flood_of_syns_leaves_no_skew(least, held):
         assert uneven(connections.counts()) <= 3  # and at the same time everywhere
         clock.left_ms()
     until_counts(least, connections.counts())
+    shut(lanes)
+
+
+def test_in_auto_who_stands_still_for_a_moment_keeps_its_part(balanced):
+    """Its count alone passes it over; it is avoided when it does not only lack a CPU."""
+    engine = balanced("auto")
+    lanes, address = lanes_of(engine, 2)
+    engine.steer(1, 2)
+    clients = [connect(address) for _ in range(2)]
+    pressure = lanes_of_workers(engine)[1].pressure
+    accept_all(lanes[2])
+    engine.wait_until(lambda _: pressure.congested)
+    assert pressure.interval <= engine.lib.RC_STARVED_US
+    assert [facts[1] for facts in engine.lanes()] == [True, True]
+    engine.wait_until(lambda _: [facts[1] for facts in engine.lanes()] == [False, True])
+    assert pressure.interval > engine.lib.RC_STARVED_US
+    for client in clients:
+        client.close()
     shut(lanes)
