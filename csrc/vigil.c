@@ -22,7 +22,7 @@ enum {
     LASTS_US = 1000000,
     STILL_US = 200000, /* no worker went to work for this long: nothing happens */
     COUNT_US = 100000, /* between two counts of the connections */
-    FAST = 500,        /* connections per second and lane: requests are short */
+    FAST = 300,        /* connections per second and lane: requests are short */
 };
 
 /* Connections that listeners of this network namespace have been given (proc(5),
