@@ -84,6 +84,24 @@ static bool comes_before(const struct rc_lane *a, const struct rc_lane *b)
     return a->worker->given < b->worker->given;
 }
 
+/* Of those that may be offered one, and have least, the first; NULL: there is none. */
+static struct rc_lane *first_of(const struct rc_engine *engine, const struct rc_group *group)
+{
+    struct rc_lane *best = NULL;
+    uint64_t least = UINT64_MAX;
+    for (unsigned at = 0; at < group->count; at++) {
+        struct rc_lane *lane = group->lanes[at];
+        if (!can_take(lane) || lane->taker.late)
+            continue;
+        uint64_t load = load_of(engine, lane->worker);
+        if (!best || load < least || (load == least && comes_before(lane, best)))
+            best = lane;
+        if (load < least)
+            least = load;
+    }
+    return best;
+}
+
 static void forgive(const struct rc_group *group)
 {
     uint64_t most = 0;
@@ -106,23 +124,20 @@ static bool is_free(struct rc_lane *lane)
 
 /* The lane that gets the next connection. NULL: nobody, or *blocked, whose turn it
  * is, has not taken its last one. Several lanes of a worker count as one: who has
- * none free is offered nothing. */
+ * none free is offered nothing. That of all who have least none is known to be free is
+ * the time to ask. */
 static struct rc_lane *choose(const struct rc_engine *engine, const struct rc_group *group,
                               struct rc_lane **blocked)
 {
-    struct rc_lane *best = NULL;
-    uint64_t least = UINT64_MAX;
-    for (unsigned at = 0; at < group->count; at++) {
-        struct rc_lane *lane = group->lanes[at];
-        if (!can_take(lane) || lane->taker.late)
-            continue;
-        uint64_t load = load_of(engine, lane->worker);
-        if (load > least)
-            continue;
-        (void)is_free(lane);
-        if (!best || load < least || comes_before(lane, best))
-            best = lane;
-        least = load;
+    struct rc_lane *best = first_of(engine, group);
+    if (best && best->taker.offered) {
+        uint64_t least = load_of(engine, best->worker);
+        for (unsigned at = 0; at < group->count; at++) {
+            struct rc_lane *lane = group->lanes[at];
+            if (can_take(lane) && !lane->taker.late && load_of(engine, lane->worker) == least)
+                (void)is_free(lane);
+        }
+        best = first_of(engine, group);
     }
     *blocked = best && best->taker.offered ? best : NULL;
     return *blocked ? NULL : best;
