@@ -25,6 +25,7 @@ not ok, or idle races are more frequent than with the same server under a peer.
 
 from __future__ import annotations
 
+import abc
 import argparse
 import contextlib
 import http.client
@@ -128,7 +129,7 @@ def installed(server: Server) -> bool:
 # ---- the two kinds of servers, started -------------------------------------------------
 
 
-class Running:
+class Running(abc.ABC):
     """A started server: reloads on request, in a directory of its own."""
 
     def __init__(self, server: Server, workers: int) -> None:
@@ -166,12 +167,12 @@ class Running:
         fresh.write_text(text)
         fresh.replace(self._app)
 
-    def start(self, workers: int) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def start(self, workers: int) -> None: ...
 
+    @abc.abstractmethod
     def reload(self) -> None:
         """Returns when the new version serves. Raises Late."""
-        raise NotImplementedError
 
     def wait_drained(self) -> None:
         """Until the old workers are gone, if that can be known."""
