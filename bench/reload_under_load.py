@@ -174,8 +174,8 @@ class Running(abc.ABC):
     def reload(self) -> None:
         """Returns when the new version serves. Raises Late."""
 
-    def wait_drained(self) -> None:
-        """Until the old workers are gone, if that can be known."""
+    def wait_drained(self) -> None:  # noqa: B027
+        """Until the old workers are gone, if that can be known: not, unless said otherwise."""
 
     def stop(self) -> None:
         self.log.close()

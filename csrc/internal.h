@@ -392,8 +392,8 @@ void rc_unix_refused(const struct rc_answer *answer);
 int rc_unix_resteer(struct rc_engine *engine);
 void rc_unix_close(struct rc_engine *engine);
 void rc_unix_noticed(struct rc_engine *engine);
-bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid_t pid, int at,
-                   const char *path);
+void rc_unix_unlink(struct rc_engine *engine, const struct rc_call *call, int at, const char *path,
+                    struct rc_answer *answer);
 void rc_unix_exited(struct rc_engine *engine, const struct rc_worker *worker);
 void rc_unix_drop(struct rc_engine *engine, const struct rc_worker *worker);
 unsigned rc_unix_queued(struct rc_engine *engine, const struct rc_worker *worker);

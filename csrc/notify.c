@@ -173,16 +173,17 @@ static int put_in_place(int door, uint64_t id, const struct rc_call *call, int f
     return ioctl(door, SECCOMP_IOCTL_NOTIF_ADDFD, &add) < 0 ? -errno : 0;
 }
 
-static void decide_unlink(struct rc_engine *engine, const struct seccomp_notif *notice,
+static void decide_unlink(struct rc_engine *engine, int door, const struct seccomp_notif *notice,
                           const struct rc_call *call, struct rc_answer *answer)
 {
     bool relative = notice->data.nr == __NR_unlinkat;
     char path[PATH_MAX];
     int at = relative ? (int)notice->data.args[0] : AT_FDCWD;
     if (call->pid < 0 || (relative && notice->data.args[2] != 0) ||
-        read_text(call->pid, notice->data.args[relative ? 1 : 0], path, sizeof path) < 0)
+        read_text(call->pid, notice->data.args[relative ? 1 : 0], path, sizeof path) < 0 ||
+        !still_waits(door, notice->id))
         return;
-    answer->pass = !rc_unix_keeps(engine, call->worker, call->pid, at, path);
+    rc_unix_unlink(engine, call, at, path, answer);
 }
 
 static void decide(struct rc_engine *engine, int door, const struct seccomp_notif *notice,
@@ -192,7 +193,7 @@ static void decide(struct rc_engine *engine, int door, const struct seccomp_noti
     call->pid = (pid_t)notice->pid == call->worker->pid ? call->worker->pid
                                                         : rc_process_of((pid_t)notice->pid);
     if (!is_bind && notice->data.nr != __NR_listen) {
-        decide_unlink(engine, notice, call, answer);
+        decide_unlink(engine, door, notice, call, answer);
         return;
     }
     call->number = (int)notice->data.args[0];

@@ -103,8 +103,8 @@ static void decide(struct rc_engine *engine, const struct rc_wire_request *reque
     if (request->operation == RC_WIRE_UNLINK) {
         char path[sizeof request->path.sun_path + 1] = "";
         memcpy(path, request->path.sun_path, sizeof request->path.sun_path);
-        answer->pass =
-            !call.worker || !rc_unix_keeps(engine, call.worker, pid, request->number, path);
+        if (call.worker)
+            rc_unix_unlink(engine, &call, request->number, path, answer);
     } else if (!call.worker || call.worker->dead) {
         /* What is left of a worker that ended must not serve: as when the
          * seccomp door has lost its master. */

@@ -27,8 +27,9 @@ struct rc_unix_node {
 struct rc_unix_bound {
     struct rc_unix_bound *next;
     struct rc_worker *worker;
-    uint64_t inode; /* of the socket */
-    unsigned alias; /* 0: at the address itself */
+    uint64_t inode;  /* of the socket */
+    unsigned alias;  /* a name of it beside the address; 0: none */
+    bool at_address; /* bound there, not beside it */
     struct rc_unix_node node;
 };
 
@@ -75,6 +76,7 @@ struct rc_unix_group {
 /* unixname.c */
 int rc_unix_find_directory(pid_t pid, const char *path, struct rc_unix_name *name);
 int rc_unix_find_directory_at(pid_t pid, int at, const char *path, struct rc_unix_name *name);
+bool rc_unix_is_other_file(pid_t pid, int at, const char *path);
 void rc_unix_alias(const struct rc_unix_group *group, unsigned number, char out[NAME_MAX + 1]);
 bool rc_unix_node_at(const struct rc_unix_group *group, unsigned alias, struct rc_unix_node *out);
 int rc_unix_name_it(const struct rc_unix_group *group, unsigned from, unsigned to);
@@ -100,6 +102,7 @@ struct rc_unix_errand {
 
 /* unixchild.c */
 pid_t rc_unix_child(const struct rc_unix_errand *errand);
+bool rc_unix_same_powers(pid_t pid);
 
 /* unixerrand.c */
 int rc_unix_errand_start(struct rc_engine *engine, const struct rc_call *call,
@@ -125,6 +128,8 @@ void rc_unix_give(struct rc_engine *engine, const struct rc_call *call, struct r
 
 /* unixgroup.c */
 void rc_unix_unwatch(struct rc_engine *engine, struct rc_unix_lane *lane);
+bool rc_unix_errand_blind(const struct rc_engine *engine, const struct rc_worker *worker,
+                          const char *path);
 bool rc_unix_errand_elsewhere(const struct rc_engine *engine, const struct rc_unix_group *group,
                               const struct rc_worker *worker);
 struct rc_unix_group *rc_unix_group_find(struct rc_engine *engine, const struct rc_unix_name *name);

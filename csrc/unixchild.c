@@ -29,6 +29,7 @@ struct identity {
     gid_t groups[32];
     int count;
     bool known;
+    unsigned long long powers; /* capabilities in effect */
 };
 
 static void identity_of(pid_t pid, struct identity *who)
@@ -41,6 +42,7 @@ static void identity_of(pid_t pid, struct identity *who)
     while (file && fgets(line, sizeof line, file)) {
         int at = 0;
         (void)sscanf(line, "Umask: %o", &who->umask);
+        (void)sscanf(line, "CapEff: %llx", &who->powers);
         if (sscanf(line, "Uid: %*u %*u %*u %u", &user) == 1) {
             who->user = user;
             who->known = true;
@@ -67,6 +69,17 @@ static int become(const struct identity *who)
         syscall(SYS_setresuid, who->user, who->user, who->user) < 0)
         return -errno;
     return 0;
+}
+
+/* Whether the master may do to a file just what that process may. */
+bool rc_unix_same_powers(pid_t pid)
+{
+    struct identity theirs, ours;
+    identity_of(pid, &theirs);
+    identity_of(getpid(), &ours);
+    return theirs.known && ours.known && theirs.user == ours.user && theirs.group == ours.group &&
+           theirs.powers == ours.powers && theirs.count == ours.count &&
+           memcmp(theirs.groups, ours.groups, (size_t)ours.count * sizeof *ours.groups) == 0;
 }
 
 /* ---- in the child ----------------------------------------------------------------- */

@@ -204,12 +204,22 @@ static struct rc_unix_bound *bound_late(struct rc_engine *engine, const struct r
         return NULL;
     }
     bound->inode = rc_socket_inode(call->fd);
+    bound->at_address = true;
     if (rc_unix_node_at(group, 0, &there))
         bound->node = there;
     rc_unix_bound_add(group, call->worker, bound);
     group->shared |= rc_unix_asked_by_others(engine, group, call->worker);
     *of = group;
     return bound;
+}
+
+/* One whose last name went between its bind and its listen, before we had given it
+ * another, is never found again. */
+static bool can_be_found(const struct rc_unix_group *group, const struct rc_unix_lane *lane)
+{
+    struct rc_unix_node there;
+    return group->one_for_all || lane->alias ||
+           (rc_unix_node_at(group, 0, &there) && rc_unix_same_node(&there, &lane->node));
 }
 
 /* The lane that the worker accepts from: of a dead one whose heir it is and that
@@ -223,7 +233,8 @@ static struct rc_unix_lane *lane_for(struct rc_engine *engine, const struct rc_u
             if (rc_unix_is_member(lane, dead))
                 return lane;
     for (struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next)
-        if (lane->generation == worker->generation || group->one_for_all)
+        if ((lane->generation == worker->generation && can_be_found(group, lane)) ||
+            group->one_for_all)
             return lane;
     for (struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next)
         if (lane->generation == RC_NO_GENERATION) { /* it was there before the first worker */
@@ -269,7 +280,7 @@ static int lane_new(struct rc_engine *engine, const struct rc_call *call,
     lane->next = group->lanes;
     group->lanes = lane;
     rc_close(&group->held);
-    if (!lane->alias && group->directory >= 0)
+    if (bound->at_address)
         group->placed = lane; /* if it still is; unixplace.c looks */
     rc_unix_watch(engine, group, lane);
     return 0;

@@ -255,6 +255,15 @@ static bool again(struct rc_engine *engine, struct rc_unix_errand *errand)
     return true;
 }
 
+/* Its address may be removed before it listens; then it must have another name. */
+static void name_twice(struct rc_unix_group *group, struct rc_unix_bound *bound)
+{
+    unsigned alias = ++group->aliases;
+    rc_unix_unname(group, alias); /* left by one that was killed */
+    if (rc_unix_name_it(group, 0, alias) == 0)
+        bound->alias = alias;
+}
+
 /* The child has ended, one way or another. */
 void rc_unix_errand_ended(struct rc_engine *engine, struct rc_source *source)
 {
@@ -275,11 +284,14 @@ void rc_unix_errand_ended(struct rc_engine *engine, struct rc_source *source)
     }
     if (!error && errand->group) {
         struct rc_unix_bound *bound = errand->bound;
+        bound->at_address = !bound->alias;
         if (!rc_unix_node_at(errand->group, bound->alias, &bound->node))
             bound->node = (struct rc_unix_node){0};
         bound->inode = errand->inode;
         if (errand->group->errands == 1 && !errand->group->bound && !errand->group->lanes)
             rc_unix_sweep(errand->group); /* nobody else is about to listen here */
+        if (bound->at_address && bound->node.inode)
+            name_twice(errand->group, bound);
         rc_unix_bound_add(errand->group, errand->worker, bound);
         errand->group->shared |= rc_unix_asked_by_others(engine, errand->group, errand->worker);
         errand->bound = NULL;

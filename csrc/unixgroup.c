@@ -236,3 +236,15 @@ bool rc_unix_errand_elsewhere(const struct rc_engine *engine, const struct rc_un
         errand = errand->next;
     return errand;
 }
+
+/* Whether another is about to bind there, and where that is is not known yet: by
+ * the text of the path. */
+bool rc_unix_errand_blind(const struct rc_engine *engine, const struct rc_worker *worker,
+                          const char *path)
+{
+    const struct rc_unix_errand *errand = engine->errands;
+    while (errand && (errand->group || errand->worker == worker || !errand->worker ||
+                      strcmp(errand->path, path) != 0))
+        errand = errand->next;
+    return errand;
+}

@@ -81,6 +81,30 @@ static bool is_local(int fd)
     return local;
 }
 
+/* The first `length` bytes of a path that process means, from the root. */
+static bool full_path(pid_t pid, int at, const char *path, size_t length, char out[2 * PATH_MAX])
+{
+    char start[PATH_MAX] = "", number[32];
+    snprintf(number, sizeof number, "fd/%d", at);
+    if (*path != '/' && !link_of(pid, at == AT_FDCWD ? "cwd" : number, start))
+        return false;
+    snprintf(out, 2 * PATH_MAX, "%s/%.*s", start, (int)length, path);
+    return true;
+}
+
+/* An O_PATH descriptor, or -errno; -EAGAIN where the kernel would have to ask. */
+static int open_known(const char *path, int flags)
+{
+    struct open_how how = {.flags = (unsigned)(O_PATH | O_CLOEXEC | flags),
+                           .resolve = RESOLVE_CACHED};
+    int fd = -1;
+    int tries = 16; /* a rename elsewhere disturbs it */
+    do
+        fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+    while (fd < 0 && errno == EAGAIN && --tries);
+    return fd < 0 ? -errno : fd;
+}
+
 /* The directory of a path as that process sees it: an O_PATH descriptor, with
  * the name's other fields filled in. -EAGAIN: it is not known without asking a
  * file system; then somebody else must have walked there first. -EXDEV: it is none
@@ -92,9 +116,7 @@ int rc_unix_find_directory(pid_t pid, const char *path, struct rc_unix_name *nam
 
 int rc_unix_find_directory_at(pid_t pid, int at, const char *path, struct rc_unix_name *name)
 {
-    static const struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
-                                        .resolve = RESOLVE_CACHED};
-    char start[PATH_MAX] = "", number[32], folder[2 * PATH_MAX];
+    char folder[2 * PATH_MAX];
     struct stat facts;
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     *name = (struct rc_unix_name){0};
@@ -104,15 +126,11 @@ int rc_unix_find_directory_at(pid_t pid, int at, const char *path, struct rc_uni
         return -EINVAL;
     if (!same_view(pid))
         return -EXDEV;
-    snprintf(number, sizeof number, "fd/%d", at);
-    if (*path != '/' && !link_of(pid, at == AT_FDCWD ? "cwd" : number, start))
+    if (!full_path(pid, at, path, slash ? (size_t)(slash - path) : 0, folder))
         return -ENOENT;
-    snprintf(folder, sizeof folder, "%s/%.*s", start, slash ? (int)(slash - path) : 0, path);
-    int fd = -1;
-    for (int tries = 0; fd < 0 && tries < 3; tries++) /* a rename elsewhere disturbs it */
-        fd = (int)syscall(SYS_openat2, AT_FDCWD, folder, &how, sizeof how);
+    int fd = open_known(folder, O_DIRECTORY);
     if (fd < 0)
-        return -errno;
+        return fd;
     int error = !is_local(fd) ? -EXDEV : fstat(fd, &facts) < 0 ? -errno : 0;
     if (error) {
         rc_close(&fd);
@@ -122,6 +140,22 @@ int rc_unix_find_directory_at(pid_t pid, int at, const char *path, struct rc_uni
     memcpy(name->base, base, length);
     name->length = length;
     return fd;
+}
+
+/* Whether it is certainly something else than a socket, by what the kernel has in
+ * memory: a quick answer for a worker that removes many files. */
+bool rc_unix_is_other_file(pid_t pid, int at, const char *path)
+{
+    char full[2 * PATH_MAX];
+    struct statx facts;
+    memset(&facts, 0, sizeof facts);
+    int fd = full_path(pid, at, path, strlen(path), full) ? open_known(full, O_NOFOLLOW) : -1;
+    bool other =
+        fd >= 0 &&
+        syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &facts) == 0 &&
+        !S_ISSOCK(facts.stx_mode);
+    rc_close(&fd);
+    return other;
 }
 
 /* A directory that only the worker's user may enter, made after the worker: what

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- the lane at the address -------------------------------------------------- */
@@ -224,26 +225,62 @@ static unsigned alias_of(const struct rc_unix_group *group, const char *base)
 
 /* Whether an unlink(2) of that path by that worker shall change nothing, and be
  * told that it has: it would remove the way to its siblings. */
-bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid_t pid, int at,
-                   const char *path)
+static bool keeps(struct rc_engine *engine, const struct rc_call *call, int at, const char *path)
 {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     struct rc_unix_name name;
     struct rc_unix_node there;
     rc_unix_errands_catch_up(engine);
+    if (rc_unix_errand_blind(engine, call->worker, path))
+        return true;
     for (struct rc_unix_group *group = engine->unixes; group; group = group->next) {
         unsigned alias = alias_of(group, base);
         if (group->directory < 0 || group->late ||
             (!alias && strcmp(base, group->name.base) != 0) ||
-            !rc_unix_asked_by_others(engine, group, worker))
+            !rc_unix_asked_by_others(engine, group, call->worker))
             continue;
-        int fd = rc_unix_find_directory_at(pid, at, path, &name);
+        int fd = rc_unix_find_directory_at(call->pid, at, path, &name);
         rc_close(&fd);
         if (name.device != group->name.device || name.directory != group->name.directory)
             continue;
         /* What is there belongs to a lane, or to a bind, of this cluster; or will at once. */
         return rc_unix_node_at(group, alias, &there) &&
-               (is_ours(group, &there) || rc_unix_errand_elsewhere(engine, group, worker));
+               (is_ours(group, &there) || rc_unix_errand_elsewhere(engine, group, call->worker));
     }
     return false;
+}
+
+/* Servers that start remove the socket that one before them has left. Told to do
+ * so by itself (CONTINUE), a worker does it when it comes to run: perhaps when a
+ * sibling has bound already, whose socket then has no name and never gets one. So
+ * it is done here, in the order of the questions; also when there is nothing any
+ * more, since the worker has looked. */
+static bool removed_here(const struct rc_call *call, int at, const char *path, int *result)
+{
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    struct rc_unix_name name;
+    struct stat facts;
+    if (strlen(path) > sizeof((struct sockaddr_un *)0)->sun_path ||
+        rc_unix_is_other_file(call->pid, at, path))
+        return false;
+    int fd = rc_unix_find_directory_at(call->pid, at, path, &name);
+    if (fd < 0)
+        return false;
+    bool done = false;
+    if (fstatat(fd, base, &facts, AT_SYMLINK_NOFOLLOW) < 0) {
+        done = errno == ENOENT;
+        *result = -ENOENT;
+    } else if (S_ISSOCK(facts.st_mode) && rc_unix_same_powers(call->pid)) {
+        done = true;
+        *result = unlinkat(fd, base, 0) < 0 ? -errno : 0;
+    }
+    rc_close(&fd);
+    return done;
+}
+
+/* A worker's unlink(2), or unlinkat(2) without flags. */
+void rc_unix_unlink(struct rc_engine *engine, const struct rc_call *call, int at, const char *path,
+                    struct rc_answer *answer)
+{
+    answer->pass = !keeps(engine, call, at, path) && !removed_here(call, at, path, &answer->result);
 }

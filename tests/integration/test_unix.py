@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.util
+import json
 import os
 import select
 import shutil
@@ -160,6 +161,22 @@ def test_nothing_is_left_when_a_master_was_killed_and_came_again(path, apps):
         if version == "1":
             edit(apps / "asgi_app.py", 'VERSION = "1"', 'VERSION = "2"')
     assert names(path) == ["apps"]
+
+
+def test_who_removes_what_was_left_never_removes_what_a_sibling_has_bound(tmp_path, apps):
+    count, workers = 40, 4
+    for number in range(count):
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(tmp_path / f"{number}.sock"))
+    with socket.create_server(("127.0.0.1", 0)) as told:
+        told.settimeout(GENEROUS)
+        port = told.getsockname()[1]
+        args = ("unlinks_stale.py", f"unix:{tmp_path}", str(count), str(port))
+        with Running("--workers", workers, *args, cwd=apps):
+            for _ in range(workers):
+                with told.accept()[0] as one, one.makefile() as words:
+                    one.settimeout(GENEROUS)
+                    assert json.load(words) == []
 
 
 # A file system that never answers: nobody reads what the kernel asks of it.

@@ -216,8 +216,8 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 int rc_lanes_resteer(struct rc_engine *engine);
 int rc_inherit(rc_engine *engine, int fd, int ours);
-bool rc_unix_keeps(struct rc_engine *engine, const struct rc_worker *worker, pid_t pid, int at,
-                   const char *path);
+void rc_unix_unlink(struct rc_engine *engine, const struct rc_call *call, int at, const char *path,
+                    struct rc_answer *answer);
 int rc_unix_connections(const struct rc_engine *engine, const struct rc_worker *worker);
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lane_held(struct rc_lane *lane);

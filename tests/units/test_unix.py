@@ -13,6 +13,8 @@ import pytest
 
 from .harness import ready
 
+OPENAT2 = 437  # the same number everywhere
+
 
 def unix():
     sock = socket.socket(socket.AF_UNIX)
@@ -274,32 +276,122 @@ def test_a_stranger_s_socket_at_the_path_is_left_alone(engine, sockets, path):
     assert comes_to(path, foreign)
 
 
+@pytest.fixture
+def unlinked(engine, lib, ffi):
+    """What becomes of the unlink(2) of a worker: None if the kernel does it."""
+
+    def ask(number, name, at=-100, pid=0):
+        call, answer = ffi.new("struct rc_call *"), ffi.new("struct rc_answer *")
+        call.worker, call.pid = lib.rc_find(engine.struct, number), pid or os.getpid()
+        answer.__setattr__("pass", True)
+        lib.rc_unix_unlink(engine.struct, call, at, os.fsencode(name), answer)
+        return None if getattr(answer, "pass") else answer.result
+
+    return ask
+
+
 def test_a_worker_s_unlink_changes_nothing_while_others_have_the_path(
-    engine, sockets, path, folder, lib
+    engine, sockets, path, folder, unlinked
 ):
     one, two = (serve(engine, sockets(), path, n) for n in (1, 2))
-    del one, two
-    worker, other = lib.rc_find(engine.struct, 1), worker_of(engine, 3)
-    here = os.getpid()
-
-    def keeps(asking, name, at=-100):
-        return lib.rc_unix_keeps(engine.struct, asking, here, at, os.fsencode(name))
-
-    assert keeps(worker, path) and keeps(other, path)
-    assert keeps(worker, os.path.join(folder, ".app.socket.recluster-1"))
-    assert not keeps(worker, path + "x") and not keeps(worker, "/tmp/app.socket")
-    assert not keeps(worker, "app.socket") and not keeps(worker, "/nowhere/app.socket")
+    del two
+    worker_of(engine, 3)
+    for number in 1, 3:
+        assert unlinked(number, path) == 0
+    assert unlinked(1, os.path.join(folder, ".app.socket.recluster-1")) == 0
+    assert unlinked(1, path + "x") == unlinked(1, "/tmp/app.socket") == -errno.ENOENT
+    assert unlinked(1, "app.socket") == -errno.ENOENT
+    assert unlinked(1, "/nowhere/app.socket") is None
     at = os.open(folder, os.O_PATH)
-    assert keeps(worker, "app.socket", at)
+    assert unlinked(1, "app.socket", at) == 0
     os.close(at)
+    assert comes_to(path, one)
 
 
-def test_a_worker_may_remove_what_it_alone_has(engine, sockets, path, lib):
+def test_a_worker_may_remove_what_it_alone_has(engine, sockets, path, unlinked):
     serve(engine, sockets(), path, 1)
-    other = worker_of(engine, 2)
-    worker, here = lib.rc_find(engine.struct, 1), os.getpid()
-    assert not lib.rc_unix_keeps(engine.struct, worker, here, -100, os.fsencode(path))
-    assert lib.rc_unix_keeps(engine.struct, other, here, -100, os.fsencode(path))
+    worker_of(engine, 2)
+    assert unlinked(2, path) == 0 and os.path.exists(path)
+    assert unlinked(1, path) == 0 and not os.path.exists(path)
+
+
+def test_what_is_left_of_an_earlier_start_goes_when_it_is_asked(engine, path, folder, unlinked):
+    """Not when the worker comes to run: by then a sibling may have bound there."""
+    stale = unix()
+    stale.bind(path)
+    stale.close()
+    worker_of(engine, 1)
+    other = os.path.join(folder, "file")
+    open(other, "w").close()
+    for kept in other, os.path.join(folder, "x" * 108):
+        assert unlinked(1, kept) is None
+    assert os.path.exists(other)
+    assert unlinked(1, path) == 0
+    assert os.listdir(folder) == ["file"]
+    assert unlinked(1, path) == -errno.ENOENT
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has others' rights")
+@pytest.mark.parametrize("fewer", [("--reuid", "65534"), ("--bounding-set", "-kill")])
+def test_nothing_is_removed_for_one_with_other_rights(engine, path, unlinked, fewer):
+    stale = unix()
+    stale.bind(path)
+    stale.close()
+    worker_of(engine, 1)
+    with subprocess.Popen(
+        ["setpriv", *fewer, "sh", "-c", "echo; read x"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        process.stdout.readline()
+        assert unlinked(1, path, pid=process.pid) is None
+        process.communicate()
+    assert os.path.exists(path)
+
+
+def test_the_next_worker_brings_back_a_path_that_was_lost_for_good(engine, sockets, path):
+    first, second, third = (sockets() for _ in range(3))
+    worker = worker_of(engine, 1)
+    assert engine.bind_unix(worker, first, path)
+    for name in os.listdir(os.path.dirname(path)):
+        os.unlink(os.path.join(os.path.dirname(path), name))
+    assert engine.listen(worker, first)
+    serve(engine, second, path, 2)
+    serve(engine, third, path, 3)
+    engine.steer(1, 2, 3)
+    assert comes_to(path, second) and comes_to(path, third)
+
+
+def test_a_bind_under_way_of_which_only_the_path_is_known(
+    engine, sockets, path, unlinked, fault, monkeypatch
+):
+    """The kernel would have to ask the file system where that is."""
+    worker, sock, answer, told = worker_of(engine, 1), sockets(), engine._later, []
+    worker_of(engine, 2)
+
+    def meanwhile():
+        assert fault.disarm()
+        told.append((unlinked(2, path), unlinked(2, path + "x")))
+        return answer()
+
+    monkeypatch.setattr(engine, "_later", meanwhile)
+    fault.arm(1, errno.EAGAIN, "syscall", OPENAT2, sticky=True)
+    assert engine.bind_unix(worker, sock, path)
+    assert told == [(0, -errno.ENOENT)]
+    assert engine.listen(worker, sock)
+    assert comes_to(path, sock)
+
+
+def test_a_path_removed_between_bind_and_listen_is_there_again(engine, sockets, path):
+    first, second = sockets(), sockets()
+    workers = [worker_of(engine, n) for n in (1, 2)]
+    assert engine.bind_unix(workers[0], first, path)
+    os.unlink(path)
+    assert engine.listen(workers[0], first)
+    assert comes_to(path, first)
+    assert engine.bind_unix(workers[1], second, path)
+    assert engine.listen(workers[1], second)
+    assert comes_to(path, second) and comes_to(path, first)
 
 
 def test_what_one_of_several_has_closed_and_removed_is_forgotten(engine, sockets, path, fds):
