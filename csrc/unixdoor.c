@@ -213,12 +213,13 @@ static struct rc_unix_bound *bound_late(struct rc_engine *engine, const struct r
     return bound;
 }
 
-/* One whose last name went between its bind and its listen, before we had given it
- * another, is never found again. */
+/* One whose last name is gone is never found again. */
 static bool can_be_found(const struct rc_unix_group *group, const struct rc_unix_lane *lane)
 {
     struct rc_unix_node there;
-    return group->one_for_all || lane->alias ||
+    return group->one_for_all ||
+           (rc_unix_node_at(group, lane->alias, &there) &&
+            rc_unix_same_node(&there, &lane->node)) ||
            (rc_unix_node_at(group, 0, &there) && rc_unix_same_node(&there, &lane->node));
 }
 
