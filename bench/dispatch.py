@@ -38,10 +38,11 @@ class Server:
         self.name, self.port = name, free_port()
         words = ["--", sys.executable, APP] if exec_ else [APP]
         # No privilege is to be used where there is one: dispatch is what is measured.
+        # And of what is exec'd the trap, not the library.
         self.master = Master(
             [*words, str(self.port)],
             workers=workers,
-            options=["--balance", balance, "--balance-by", "dispatch"],
+            options=["--balance", balance, "--balance-by", "dispatch", "--door", "notify"],
         )
         self.master.wait_ready(60.0)
         self.pid = self.master.pid

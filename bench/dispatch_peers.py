@@ -1,8 +1,9 @@
 """Real servers under dispatch: python bench/dispatch_peers.py [--connections 20000]
 
 Each server runs unmodified under round_robin and least_connections by dispatch, forked
-(SCM_RIGHTS, but for what accepts in C: trapped accept) and exec'd (trapped accept), and
-answers so many short connections, 16 at a time. Printed: how many each worker has
+(SCM_RIGHTS, but for what accepts in C: trapped accept), exec'd (SCM_RIGHTS, by the
+preload library) and exec'd behind the seccomp door alone (trapped accept), and answers
+so many short connections, 16 at a time. Printed: how many each worker has
 answered, and connections per second. Exit code 1: a connection failed, or round_robin's
 counts differ by more than 1.
 """
@@ -29,11 +30,15 @@ def servers() -> Iterator[Server]:
     aiohttp = (str(BENCH / "apps" / "aiohttp_tells.py"), str(free_port()))
     known["aiohttp"] = replace(known["asyncio"], name="aiohttp", words=aiohttp, needs="aiohttp")
     for server in known.values():
-        yield server
-        if server.words[0] != "--":
-            words = ("--", sys.executable, *server.words)
-            # What is missing is a module, not a program: the forked one has told.
-            yield replace(server, name=f"{server.name}, exec'd", words=words, needs=None)
+        words = server.words
+        if words[0] != "--":
+            yield server
+            words = ("--", sys.executable, *words)
+        # What is missing is a module, not a program: the forked one has told.
+        needs = server.needs if words == server.words else None
+        yield replace(server, name=f"{server.name}, exec'd", words=words, needs=needs)
+        words = ("--door", "notify", *words)
+        yield replace(server, name=f"{server.name}, trapped", words=words, needs=None)
 
 
 def main() -> int:
@@ -46,7 +51,7 @@ def main() -> int:
     print(f"{'':48}{'connections/s':>14}  of each worker")
     failed, absent = False, set()
     for server in servers():
-        name = server.name.removesuffix(", exec'd")
+        name = server.name.partition(",")[0]
         if server.missing() or name in absent:
             absent.add(name)
             print(f"{server.name}: {server.needs or name} is not installed here")

@@ -1,9 +1,12 @@
-# The C surface (csrc/recluster.h) and nothing else.
+# The C surface (csrc/recluster.h), and a word that the preload library knows.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t
 
 cdef extern from "sys/types.h" nogil:
     ctypedef int pid_t
+
+cdef extern from "preload/wire.h" nogil:
+    const char *RC_SHIM_RECEIVES
 
 cdef extern from "recluster.h" nogil:
     ctypedef struct rc_engine:

@@ -15,6 +15,7 @@ TAKES: int
 NOTIFY: int
 PRELOAD: int
 LISTEN_PASSES: int
+SHIM_RECEIVES: str
 POLICIES: dict[str, int]
 
 Event = tuple[int, int, int, bytes | None]

@@ -119,7 +119,13 @@ class Cluster:
             activation = os.environ if self._may_fork else {}
             unneeded = give(self._engine, self.options.bind, activation, self._story.line)
             self._program.hide(unneeded)
-            self._spawner = Spawner(self._engine, self._program, door, self._may_fork)
+            self._spawner = Spawner(
+                self._engine,
+                self._program,
+                door,
+                may_fork=self._may_fork,
+                receives=self.options.door == "auto",
+            )
             self._spawner.on_fork += self._on_fork
             self._executor = Executor(
                 self._engine, self._population, self._workers, self.options, self._story

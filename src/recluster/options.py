@@ -250,7 +250,8 @@ FIELDS = (
         "auto",
         "DOOR",
         "how bind and listen of workers are seen: notify (seccomp), preload (LD_PRELOAD "
-        "library), auto (notify where the kernel allows it)",
+        "library), auto (notify where the kernel allows it, and in dispatch a COMMAND's accept "
+        "by the library)",
     ),
     Field(
         "balance",

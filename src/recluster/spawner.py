@@ -16,15 +16,33 @@ from . import _engine
 from .commands import Spawn
 from .forked import Forked
 from .launch import SHIM, Changes, Program, changed
+from .loaders import loads_as_we
+
+
+def _preload(environ: dict[str, str], what: str) -> None:
+    others = environ.get("LD_PRELOAD")
+    environ["LD_PRELOAD"] = f"{SHIM} {others}" if others else SHIM
+    environ["RECLUSTER_SHIM"] = what
 
 
 class Spawner:
     """`may_fork`: the process is only a master (the command line), and so may be
-    forked into a worker without exec. `on_fork`: called in such a worker first,
-    to close what is none of its business."""
+    forked into a worker without exec. `receives`: programs that are exec'd may have
+    the preload library, to receive in dispatch what would cost more by a trapped
+    accept. `on_fork`: called in a forked worker first, to close what is none of its
+    business."""
 
-    def __init__(self, engine: _engine.Engine, program: Program, door: int, may_fork: bool) -> None:
+    def __init__(
+        self,
+        engine: _engine.Engine,
+        program: Program,
+        door: int,
+        *,
+        may_fork: bool,
+        receives: bool,
+    ) -> None:
         self.door = door
+        self._receives = receives and bool(SHIM)
         self.on_fork: list[Callable[[], object]] = []
         self._engine = engine
         self._program = program
@@ -81,9 +99,9 @@ class Spawner:
         if self._program.dumps:
             environ.setdefault("PYTHONFAULTHANDLER", "1")
         if self.door == _engine.PRELOAD:
-            environ["RECLUSTER_SHIM"] = self._engine.shim_address(key)
-            others = environ.get("LD_PRELOAD")
-            environ["LD_PRELOAD"] = f"{SHIM} {others}" if others else SHIM
+            _preload(environ, self._engine.shim_address(key))
+        elif self._receives and self._engine.balance_how() and loads_as_we(words[0]):
+            _preload(environ, _engine.SHIM_RECEIVES)
         return self._engine.exec(
             key,
             self.door,

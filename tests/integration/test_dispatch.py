@@ -1,11 +1,13 @@
 """round_robin and least_connections by dispatch: exact, for every server, none lost.
 
 Each kind of worker is told in its own way: a forked one by SCM_RIGHTS, one that was
-exec'd by its trapped accept, one behind the preload door by the library.
+exec'd too, by the preload library, whatever the door; without the library by its
+trapped accept.
 """
 
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -18,21 +20,21 @@ from clients import GENEROUS, Load, answers, connect, get, read_answer, send_req
 from harness import Running, free_port, stop, until
 from test_servers import SERVERS
 
+from recluster import _engine
+
 # By dispatch, whatever privilege there is.
 FAST = ("--balance-by", "dispatch", "--drain-settle", 0.2, "--respawn", 0)
 BALANCES = ("round_robin", "least_connections")
-WAYS = ("passed", "trapped", "preload")
-HOW = {
-    "passed": "dispatch (SCM_RIGHTS)",
-    "trapped": "dispatch (trapped accept)",
-    "preload": "dispatch (SCM_RIGHTS)",
-}
+WAYS = ("passed", "received", "trapped", "preload")
+HOW = dict.fromkeys(WAYS, "dispatch (SCM_RIGHTS)") | {"trapped": "dispatch (trapped accept)"}
 
 
 def words(way, name, *args):
-    if way == "trapped":
-        return "--", sys.executable, name, *args
-    return (*(("--door", "preload") if way == "preload" else ()), name, *args)
+    if way == "trapped" and _engine.door_probe():
+        pytest.skip("no seccomp notification here")
+    command = () if way in ("passed", "preload") else ("--", sys.executable)
+    door = {"trapped": ("--door", "notify"), "preload": ("--door", "preload")}.get(way, ())
+    return (*door, *command, name, *args)
 
 
 def running(apps, way, name, *args, balance="round_robin", workers=2):
@@ -85,9 +87,25 @@ def test_exact_under_load(apps, way):
         answers(cluster.port, 16)  # what somebody has missed he gets now
         counts = Counter(answer.facts["worker"] for answer in load.answers)
         assert even(counts, 4, within=4), counts
-        told = cluster.stderr()
-        how = HOW["preload" if "preload library instead" in told else way]
-        assert f"new connections: round_robin by {how}" in told
+        assert f"new connections: round_robin by {HOW[way]}" in cluster.stderr()
+
+
+@pytest.mark.parametrize("name", ["node", "uvicorn_uvloop", "granian"])
+def test_what_accepts_in_c_receives_too_if_it_is_exec_d(apps, name):
+    server = SERVERS[name]
+    places = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    path = shutil.which(server.needs, path=places)
+    if not path:
+        pytest.skip(f"{server.needs} is not installed")
+    args = [word.replace("PORT", str(free_port())) for word in server.args[2:]]
+    args[:0] = ["--", path]
+    with Running("--workers", 2, "--balance", "round_robin", *FAST, *args, cwd=apps) as cluster:
+        cluster.wait_each("ready", 2)
+        warmed(cluster.port, 2, server.ask)
+        counts = Counter(answer["worker"] for answer in answers(cluster.port, 40, server.ask))
+        assert even(counts, 2), counts
+        assert "by dispatch (SCM_RIGHTS)" in cluster.stderr()
+        assert cluster.end() == 0
 
 
 @pytest.mark.core
