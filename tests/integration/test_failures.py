@@ -25,7 +25,8 @@ def test_reload_of_broken_code_changes_nothing(name, apps):
     """Failure mode 21: not one error; the verdict has the last line of the traceback."""
     server = apps / "http_server.py"
     good = (apps / "http_server.py").read_text()
-    args = ("--workers", 2, "--ready-timeout", 2, *FAST, "http_server.py", "0")
+    # Long enough for the good code on a loaded machine, too.
+    args = ("--workers", 2, "--ready-timeout", 5, *FAST, "http_server.py", "0")
     with Running(*args, cwd=apps) as running:
         running.wait_each("ready", 2)
         before = running.pids()
@@ -37,7 +38,7 @@ def test_reload_of_broken_code_changes_nothing(name, apps):
             assert BROKEN[name] in outcome["why"]
             load.more(20)
         assert load.failures() == []
-        assert {answer.facts["pid"] for answer in load.answers} == set(before.values())
+        assert {answer.facts["pid"] for answer in load.answers} <= set(before.values())
         assert sum("reload" in line for line in running.log()) >= 1
 
         server.write_text(good.replace('VERSION = "1"', 'VERSION = "2"'))
