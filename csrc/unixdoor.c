@@ -217,8 +217,7 @@ static struct rc_unix_bound *bound_late(struct rc_engine *engine, const struct r
 static bool can_be_found(const struct rc_unix_group *group, const struct rc_unix_lane *lane)
 {
     struct rc_unix_node there;
-    return group->one_for_all ||
-           (rc_unix_node_at(group, lane->alias, &there) &&
+    return (rc_unix_node_at(group, lane->alias, &there) &&
             rc_unix_same_node(&there, &lane->node)) ||
            (rc_unix_node_at(group, 0, &there) && rc_unix_same_node(&there, &lane->node));
 }
@@ -234,8 +233,8 @@ static struct rc_unix_lane *lane_for(struct rc_engine *engine, const struct rc_u
             if (rc_unix_is_member(lane, dead))
                 return lane;
     for (struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next)
-        if ((lane->generation == worker->generation && can_be_found(group, lane)) ||
-            group->one_for_all)
+        if (group->one_for_all ||
+            (lane->generation == worker->generation && can_be_found(group, lane)))
             return lane;
     for (struct rc_unix_lane *lane = group->lanes; lane; lane = lane->next)
         if (lane->generation == RC_NO_GENERATION) { /* it was there before the first worker */

@@ -10,7 +10,8 @@
  *  - each bind of a worker gets a socket of its own, bound, aside of the address;
  *    the listen puts the generation's lane in its place;
  *  - an address that one worker alone has asked for may be its own business: a
- *    duplicate of the listener is kept, and nothing in the directory is touched.
+ *    duplicate of the listener and a second name of it are kept, and what the worker
+ *    does to the first is left as it is.
  */
 #include "unix.h"
 

@@ -12,7 +12,7 @@ from recluster.loaders import loader_of, loads_as_we
 
 @pytest.fixture
 def program(tmp_path):
-    """A copy of this interpreter, and what to write it with."""
+    """Writes one, and says where."""
 
     def write(data):
         path = tmp_path / "program"
