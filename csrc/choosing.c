@@ -28,8 +28,8 @@ static enum level lane_level(const struct rc_lane *lane)
         level = RC_LEVEL_ORPHAN; /* it waits for a successor too */
     if (level != RC_LEVEL_LIVE)
         return level == RC_LEVEL_ORPHAN && !group->held ? ORPHAN : NEVER;
-    bool exact = group->policy == RC_BALANCE_WEIGHTED || group->weighed || rc_group_exact(group);
-    if (group->policy == RC_BALANCE_SOURCE_IP || (exact && !rc_lane_stuck(lane)))
+    if (group->policy == RC_BALANCE_SOURCE_IP ||
+        (rc_group_has_parts(group) && !rc_lane_stuck(lane)))
         return FREE;
     return (enum level)(FREE - rc_lane_pressure(lane));
 }
@@ -76,6 +76,21 @@ bool rc_group_choose(struct rc_group *group)
     return changed;
 }
 
+/* Which index a lane is chosen by, or -1. One that is about to move has none: others
+ * stand in for it. By address a client has one slot, so its SYN is dropped by the sink,
+ * and comes again a second later, rather than that another worker gets it. */
+static int index_below(const struct rc_group *group, unsigned at, unsigned limit)
+{
+    if (!group->lanes[at]->chosen)
+        return -1;
+    if (at < limit)
+        return (int)at;
+    if (group->policy != RC_BALANCE_SOURCE_IP || !group->sink)
+        return -1;
+    unsigned sink = rc_lane_index(group->sink);
+    return sink < limit ? (int)sink : -1;
+}
+
 /* Steers to the chosen lanes: by eBPF where the engine has it, else by a classic
  * program over those below index `limit`. Where there is none, to the sink:
  * clients wait. */
@@ -92,12 +107,13 @@ int rc_group_attach(struct rc_group *group, unsigned limit)
     int lane = group->lanes[0]->source.fd;
     if (!choices)
         return -ENOMEM;
-    for (unsigned at = 0; at < group->count && at < limit; at++)
-        if (group->lanes[at]->chosen) {
-            const struct rc_worker *worker = group->lanes[at]->worker;
-            double weight = rc_lane_weight(group->lanes[at]);
-            choices[count++] = (struct rc_choice){at, worker->id, worker->slot, weight};
-        }
+    for (unsigned at = 0; at < group->count; at++) {
+        const struct rc_worker *worker = group->lanes[at]->worker;
+        int index = index_below(group, at, limit);
+        if (index >= 0)
+            choices[count++] = (struct rc_choice){(unsigned)index, worker->id, worker->slot,
+                                                  rc_lane_weight(group->lanes[at])};
+    }
     if (count == 0 && group->sink && rc_lane_index(group->sink) < limit)
         choices[count++] = (struct rc_choice){.index = rc_lane_index(group->sink)};
     int error = count == 0 ? 0

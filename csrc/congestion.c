@@ -167,19 +167,23 @@ static void emptied(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
     look_in(engine, lane, now, (unsigned)(STILL_US - now % STILL_US));
 }
 
+/* A queue of one looks the same at each look though its connection is another each time:
+ * only many looks tell, so they become fewer when all is decided, not before. */
 static void stands_still(struct rc_engine *engine, struct rc_lane *lane, unsigned queued,
                          int64_t now)
 {
     struct rc_pressure *pressure = &lane->pressure;
-    unsigned twice = pressure->interval * 2;
+    bool decided = now - pressure->marked_at >= rc_lane_judged_us(lane);
+    unsigned next = decided ? pressure->interval * 2 : STILL_US;
     pressure->queued = queued;
+    pressure->still_us = now - pressure->marked_at;
     set_congested(lane, true);
-    lane->group->stale |= twice > RC_STARVED_US; /* for whom that makes the difference */
+    lane->group->stale |= decided;
     if (pressure->avoided_at && now - pressure->avoided_at >= HUNG_US)
         set_hung(engine, lane, true);
     if (rc_lane_judged(engine, lane) && rc_group_any_free(lane->group))
         rc_vigil_begin(engine, now);
-    look_in(engine, lane, now, twice < STILL_MOST_US ? twice : STILL_MOST_US);
+    look_in(engine, lane, now, next < STILL_MOST_US ? next : STILL_MOST_US);
 }
 
 static void look(struct rc_engine *engine, struct rc_lane *lane, int64_t now)

@@ -234,6 +234,7 @@ struct rc_pressure {
     int64_t busy_at;    /* since when its worker is at work */
     int open;           /* descriptors that its worker had open at the last look; -1: unknown */
     int64_t marked_at;  /* when its queue was last seen to be new or smaller */
+    int64_t still_us;   /* it had stood still for so long at the last look; if it is congested */
     int64_t sampled_at; /* the last look at its worker */
     int64_t avoided_at; /* since when it is not chosen because it is congested */
     enum rc_pressure_kind work; /* its worker's: RC_FREE, RC_TAKING, RC_BUSY or RC_BLOCKED */
@@ -306,6 +307,12 @@ struct rc_group {
 static inline bool rc_group_exact(const struct rc_group *group)
 {
     return group->kernel && group->policy != RC_BALANCE_AUTO;
+}
+
+/* Whether each worker has a part that was asked for. */
+static inline bool rc_group_has_parts(const struct rc_group *group)
+{
+    return group->policy == RC_BALANCE_WEIGHTED || group->weighed || rc_group_exact(group);
 }
 
 struct rc_engine;
@@ -477,14 +484,12 @@ struct rc_lane *rc_lane_of_party(struct rc_group *group, uint32_t party);
 bool rc_shares_live(const struct rc_engine *engine, const struct rc_worker *worker);
 
 /* pressure.c */
-enum {
-    RC_STARVED_US = 40000, /* who stands still for less may only lack a CPU for a moment, */
-    RC_STUCK_US = 100000,  /* and who does for longer does not */
-};
+enum { RC_STARVED_US = 75000 }; /* whose queue stands still for less may only lack a CPU */
 unsigned rc_lane_queued(const struct rc_lane *lane, unsigned *limit);
 unsigned rc_listener_queued(int fd);
 enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane);
 bool rc_lane_stuck(const struct rc_lane *lane);
+int64_t rc_lane_judged_us(const struct rc_lane *lane);
 bool rc_lane_watched(const struct rc_lane *lane);
 bool rc_lane_judged(const struct rc_engine *engine, const struct rc_lane *lane);
 bool rc_group_any_free(const struct rc_group *group);

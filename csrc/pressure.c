@@ -8,7 +8,11 @@
 #include <netinet/tcp.h>
 #include <string.h>
 
-enum { EXACT_STUCK_US = 5000000 }; /* where exact turns were asked for, which that ends */
+/* As RC_STARVED_US, */
+enum {
+    STUCK_US = 155000,        /* where parts were asked for, */
+    EXACT_STUCK_US = 5000000, /* and where turns, which that ends */
+};
 
 /* For a listener tcpi_unacked is the length of its accept queue and tcpi_sacked
  * its limit (tcp_get_info, net/ipv4/tcp.c). */
@@ -51,7 +55,7 @@ void rc_lane_calm(struct rc_lane *lane)
 static bool is_congested(const struct rc_lane *lane)
 {
     return lane->pressure.congested && ((!lane->group->kernel && !lane->group->flooded) ||
-                                        lane->pressure.interval > RC_STARVED_US);
+                                        lane->pressure.still_us >= RC_STARVED_US);
 }
 
 /* In a flood who is free has changed many times until the next look, and the few that were
@@ -71,10 +75,17 @@ enum rc_pressure_kind rc_lane_pressure(const struct rc_lane *lane)
  * for 200 ms again and again. */
 bool rc_lane_stuck(const struct rc_lane *lane)
 {
-    const struct rc_pressure *pressure = &lane->pressure;
-    if (rc_group_exact(lane->group))
-        return pressure->congested && rc_now_us() - pressure->marked_at >= EXACT_STUCK_US;
-    return pressure->congested && pressure->interval > RC_STUCK_US;
+    int64_t least = rc_group_exact(lane->group) ? EXACT_STUCK_US : STUCK_US;
+    return lane->pressure.congested && lane->pressure.still_us >= least;
+}
+
+/* For how long it must have stood still until all is decided that hangs on that. */
+int64_t rc_lane_judged_us(const struct rc_lane *lane)
+{
+    return rc_group_exact(lane->group)                   ? EXACT_STUCK_US
+           : rc_group_has_parts(lane->group)             ? STUCK_US
+           : lane->group->kernel || lane->group->flooded ? RC_STARVED_US
+                                                         : 0;
 }
 
 /* From the first choice that avoids it, a congested lane is on its way to hung. */

@@ -156,6 +156,7 @@ bool rc_is_same_file(pid_t thread, int number, int ours);
 struct rc_taker { struct rc_bell bell; struct rc_held *held; bool offered, late; ...; };
 struct rc_pressure {
     unsigned interval, hot;
+    int64_t still_us;
     int open;
     int64_t armed_at;
     enum rc_pressure_kind work;
@@ -215,6 +216,7 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
 void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 int rc_lanes_resteer(struct rc_engine *engine);
+int rc_group_attach(struct rc_group *group, unsigned limit);
 int rc_inherit(rc_engine *engine, int fd, int ours);
 void rc_unix_unlink(struct rc_engine *engine, const struct rc_call *call, int at, const char *path,
                     struct rc_answer *answer);

@@ -102,7 +102,7 @@ def test_in_a_flood_only_who_has_fewer_counts(three):
     assert grow(w3=40) == [3]
     lanes[2].pressure.congested = True  # it may only lack a CPU
     assert pressures(engine)[2] == lib.RC_FREE
-    lanes[2].pressure.interval = lib.RC_STARVED_US + 1
+    lanes[2].pressure.still_us = lib.RC_STARVED_US
     assert pressures(engine) == {1: lib.RC_FREE, 2: lib.RC_CONGESTED, 3: lib.RC_CROWDED}
     lanes[2].pressure.congested = False
     grow(w1=2)  # half of what began it

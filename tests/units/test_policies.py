@@ -6,12 +6,13 @@ import errno
 import ipaddress
 import os
 import random
+import select
 import socket
 import struct
 
 import pytest
 
-from .harness import connect, needs_ipv6, ready, spread, stream
+from .harness import accept_all, connect, needs_ipv6, ready, spread, stream
 
 LD_W, LD_B, JGE, JEQ, JA, RET_K = 0x20, 0x30, 0x35, 0x15, 0x05, 0x06
 AND, RSH, MUL, MOD, XOR_X, TAX = 0x54, 0x74, 0x24, 0x94, 0xAC, 0x07
@@ -321,6 +322,30 @@ def test_the_kernel_runs_the_program_as_the_interpreter_does(ffi, lib, cluster):
     text = build(ffi, lib.rc_sticky_build, [(slot, slot + 1, slot, 1) for slot in range(4)])[0]
     for client in CLIENTS[:60]:
         assert slot_of(lanes, address, client) == run(text, client)
+
+
+def test_while_a_lane_moves_its_clients_wait_for_it(cluster):
+    """Into the hole of one that is removed. No other slot has them meanwhile."""
+    engine, lanes, address = cluster("source_ip", 4)
+    engine.steer(*range(1, 5))
+    first = {client: slot_of(lanes, address, client) for client in CLIENTS[:60]}
+    assert set(first.values()) == set(range(4))
+    group = engine.struct.groups
+    assert engine.lib.rc_group_attach(group, group.count - 1) == 0  # slot 3's is the last
+    waiting = []
+    for client, slot in first.items():
+        if slot != 3:
+            assert slot_of(lanes, address, client) == slot
+        elif len(waiting) < 5:
+            waiting.append(stream())
+            waiting[-1].bind((client, 0))
+            waiting[-1].connect_ex(address)
+    assert len(waiting) == 5 and not any(ready(one, select.POLLOUT, 200) for one in waiting)
+    assert engine.lib.rc_lanes_resteer(engine.struct) == 0
+    assert all(ready(one, select.POLLOUT) for one in waiting)
+    assert len(accept_all(lanes[3])) == 5
+    for one in waiting:
+        one.close()
 
 
 @needs_ipv6
