@@ -12,6 +12,8 @@
 #ifndef RECLUSTER_DISPATCH_H
 #define RECLUSTER_DISPATCH_H
 
+#include "loop.h"
+
 #include <netinet/in.h>
 #include <stdbool.h>
 

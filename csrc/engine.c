@@ -21,9 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* A turn handles at most TURN descriptors; each may emit a few events beside
- * messages, which are taken only while more than RESERVE places are free. */
-enum { TURN = 32, RESERVE = TURN * 4, ALONE_US = 100000 };
+enum { ALONE_US = 100000 };
 
 /* ---- life ---------------------------------------------------------------------- */
 
@@ -270,92 +268,6 @@ int rc_unwatch(rc_engine *engine, int fd)
 
 /* ---- one turn ------------------------------------------------------------------------ */
 
-static bool full(const struct rc_output *output)
-{
-    return output->count + RESERVE >= output->room;
-}
-
-/* The lines that are complete in the buffer, as far as there is room. */
-static void emit_lines(struct rc_engine *engine, struct rc_worker *worker)
-{
-    const char *line;
-    size_t length;
-    while (!full(engine->output)) {
-        int state = rc_channel_line(&worker->channel, &line, &length);
-        if (state == 0)
-            return;
-        if (state < 0)
-            rc_emit(engine, RC_EVENT_GARBLED, worker->id, RC_LINE_MAX, NULL, 0);
-        else
-            rc_emit(engine, RC_EVENT_MESSAGE, worker->id, 0, line, length);
-    }
-}
-
-/* What a child says first: its door, or why it has none. */
-static bool greet(struct rc_engine *engine, struct rc_worker *worker)
-{
-    struct rc_hello hello;
-    int door = -1;
-    int error = rc_channel_hello(worker->channel_source.fd, &hello, &door);
-    if (error == -EAGAIN && !worker->leaving)
-        return false;
-    worker->channel.greeted = true;
-    if (!error)
-        error = -hello.error;
-    if (!error && door >= 0)
-        error = rc_source_add(engine->epoll, &worker->door, RC_SOURCE_DOOR, door, EPOLLIN);
-    if (!error && door >= 0 && engine->dispatch.on)
-        rc_accept_prepare(door);
-    if (error)
-        rc_close(&door);
-    rc_emit(engine, RC_EVENT_DOOR, worker->id, -error, NULL, 0);
-    return true;
-}
-
-/* At most one read per turn: lines already emitted point into the buffer. */
-static void pump(struct rc_engine *engine, struct rc_worker *worker)
-{
-    struct rc_channel *channel = &worker->channel;
-    bool more = false;
-    if (worker->pumped == engine->turn)
-        return;
-    worker->pumped = engine->turn;
-    if (!channel->greeted && worker->channel_source.fd >= 0 && !greet(engine, worker))
-        return;
-    if (worker->channel_source.fd >= 0 && !rc_channel_has_line(channel)) {
-        int got = rc_channel_read(channel, worker->channel_source.fd);
-        more = got > 0;
-        if (channel->finished || (got < 0 && worker->leaving))
-            rc_source_shut(engine->epoll, &worker->channel_source);
-    }
-    emit_lines(engine, worker);
-    if (worker->leaving && !more && !rc_channel_has_line(channel) && !full(engine->output)) {
-        worker->leaving = false;
-        rc_source_shut(engine->epoll, &worker->channel_source);
-        rc_emit(engine, RC_EVENT_EXIT, worker->id, worker->status, NULL, 0);
-        if (worker->door.fd < 0)
-            rc_worker_departed(engine, worker);
-    }
-}
-
-static bool needs_pump(const struct rc_worker *worker)
-{
-    return worker->leaving || rc_channel_has_line(&worker->channel);
-}
-
-static void on_channel(struct rc_engine *engine, struct rc_worker *worker, uint32_t ready)
-{
-    if (ready & EPOLLOUT) {
-        int state = rc_channel_flush(&worker->channel, worker->channel_source.fd);
-        if (state <= 0)
-            (void)rc_source_arm(engine->epoll, &worker->channel_source, EPOLLIN);
-    }
-    /* While its lines wait for room it is not read: the socket fills, and the
-     * worker that floods waits. */
-    if (ready & ~(uint32_t)EPOLLOUT)
-        pump(engine, worker);
-}
-
 static void on_signals(struct rc_engine *engine)
 {
     struct signalfd_siginfo info;
@@ -425,7 +337,7 @@ static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_
         rc_worker_exited(engine, RC_CONTAINER(source, struct rc_worker, process));
         break;
     case RC_SOURCE_CHANNEL:
-        on_channel(engine, RC_CONTAINER(source, struct rc_worker, channel_source), ready);
+        rc_channel_ready(engine, RC_CONTAINER(source, struct rc_worker, channel_source), ready);
         break;
     case RC_SOURCE_DOOR:
         on_door(engine, RC_CONTAINER(source, struct rc_worker, door), ready);
@@ -473,7 +385,7 @@ static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_
 static void hurry_if_needed(struct rc_engine *engine)
 {
     for (struct rc_worker *worker = engine->workers; worker; worker = worker->next)
-        if (needs_pump(worker)) {
+        if (rc_has_to_tell(worker)) {
             if (!engine->hurried)
                 engine->hurried = set_timer(engine, 0) == 0;
             return;
@@ -483,13 +395,13 @@ static void hurry_if_needed(struct rc_engine *engine)
 /* One turn: whether anything was ready. */
 static int turn(struct rc_engine *engine, int timeout_ms)
 {
-    struct epoll_event batch[TURN];
+    struct epoll_event batch[RC_TURN];
     rc_free_graves(engine);
     if (engine->shim.starved) { /* a turn has passed: a descriptor may be free */
         engine->shim.starved = false;
         (void)rc_source_arm(engine->epoll, &engine->shim.port, EPOLLIN);
     }
-    int ready = epoll_wait(engine->epoll, batch, TURN, timeout_ms);
+    int ready = epoll_wait(engine->epoll, batch, RC_TURN, timeout_ms);
     if (ready < 0)
         return -errno;
     engine->text_count = 0;
@@ -501,8 +413,8 @@ static int turn(struct rc_engine *engine, int timeout_ms)
                 dispatch(engine, source, batch[at].events);
         }
     for (struct rc_worker *worker = engine->workers; worker; worker = worker->next)
-        if (needs_pump(worker))
-            pump(engine, worker);
+        if (rc_has_to_tell(worker))
+            rc_hear(engine, worker);
     if (engine->orphans)
         rc_reap_orphans(engine);
     if (engine->dispatch.again)
