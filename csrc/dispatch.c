@@ -22,7 +22,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-enum { BUSY_NS = 1000000, STARVED_MS = 1000, CATCH_UP = 32, AT_A_TIME = 64 };
+enum { BUSY_NS = 5000000, STARVED_MS = 1000, CATCH_UP = 32, AT_A_TIME = 64 };
 
 /* ---- life ------------------------------------------------------------------- */
 
@@ -277,7 +277,7 @@ static bool is_overdue(struct rc_lane *lane, int64_t now)
         return true;
     if (!taker->ran_ns)
         taker->ran_ns = ran;
-    return ran - taker->ran_ns > BUSY_NS;
+    return ran > taker->ran_ns + BUSY_NS; /* not ran - ran_ns: a child of it may have ended */
 }
 
 static void lane_late(struct rc_engine *engine, struct rc_lane *lane)

@@ -1,17 +1,21 @@
-/* starved.c - does a thread that has not accepted in time have a reason to be waited
+/* starved.c - does a worker that has not accepted in time have a reason to be waited
  * for? One that wants to run and got no CPU has: it would have accepted. One that
  * sleeps elsewhere, or computes, is busy.
  *
- * Owns nothing; reads /proc/TID/stat and schedstat (CONFIG_SCHED_INFO).
+ * Owns nothing; reads /proc/TID and the CPU clocks of processes (clock_getcpuclockid(3);
+ * everybody may).
  */
 #include "internal.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { CHILDREN = 16 }; /* more are not looked at */
+enum { CHILDREN = 16, THREADS = 64 }; /* more are not looked at */
 
 static bool read_file(pid_t thread, const char *name, char *text, size_t room)
 {
@@ -26,34 +30,62 @@ static bool read_file(pid_t thread, const char *name, char *text, size_t room)
     return got > 0;
 }
 
-/* Whether it may run; adds for how long it has, since it was made. */
-static bool wants_cpu(pid_t thread, uint64_t *ran_ns)
+/* It runs, or would if it had a CPU. */
+static bool may_run(pid_t thread)
 {
     char text[512];
-    unsigned long long ran;
     if (!read_file(thread, "stat", text, sizeof text))
         return false;
     const char *end = strrchr(text, ')'); /* of the name, which may hold anything */
-    bool wants = end && end[1] == ' ' && end[2] == 'R';
-    if (!read_file(thread, "schedstat", text, sizeof text) || sscanf(text, "%llu", &ran) != 1)
-        return false;
-    *ran_ns += ran;
-    return wants;
+    return end && end[1] == ' ' && end[2] == 'R';
 }
 
-/* The thread that accepts, or if it is not known the leader of a worker: then also
+/* Any thread will do: the one that accepts may wait for what another holds, as
+ * Python's do for their interpreter. */
+static bool any_may_run(pid_t thread)
+{
+    char path[64];
+    bool may = may_run(thread);
+    snprintf(path, sizeof path, "/proc/%d/task", (int)thread);
+    DIR *threads = may ? NULL : opendir(path);
+    if (!threads)
+        return may;
+    const struct dirent *entry;
+    for (int most = THREADS; !may && most > 0 && (entry = readdir(threads)); most--)
+        may = isdigit((unsigned char)entry->d_name[0]) && may_run((pid_t)atoi(entry->d_name));
+    closedir(threads);
+    return may;
+}
+
+/* For how long its process has run, since it was made; that of threads that have ended too. */
+static uint64_t process_ran(pid_t thread)
+{
+    char text[512];
+    const char *leader;
+    clockid_t clock;
+    struct timespec ran;
+    if (!read_file(thread, "status", text, sizeof text) || !(leader = strstr(text, "\nTgid:")) ||
+        clock_getcpuclockid((pid_t)atoi(leader + strlen("\nTgid:")), &clock) != 0 ||
+        clock_gettime(clock, &ran) < 0)
+        return 0;
+    return (uint64_t)ran.tv_sec * 1000000000 + (uint64_t)ran.tv_nsec;
+}
+
+/* The process of the thread that accepts, or if that is not known of a worker: then also
  * its children, which may be the ones that accept (gunicorn's, hypercorn's). */
 bool rc_wants_cpu(pid_t thread, bool children, uint64_t *ran_ns)
 {
     char name[64], text[512];
-    *ran_ns = 0;
-    bool wants = wants_cpu(thread, ran_ns);
+    bool wants = any_may_run(thread);
+    *ran_ns = process_ran(thread);
     snprintf(name, sizeof name, "task/%d/children", (int)thread);
     if (!children || !read_file(thread, name, text, sizeof text))
         return wants;
     int length, child, most = CHILDREN;
     for (const char *at = text; most-- > 0 && sscanf(at, "%d%n", &child, &length) == 1;
-         at += length)
-        wants |= wants_cpu(child, ran_ns);
+         at += length) {
+        wants |= any_may_run(child);
+        *ran_ns += process_ran(child);
+    }
     return wants;
 }

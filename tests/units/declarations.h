@@ -1,7 +1,7 @@
 /* declarations.h - what the unit tests see of csrc and faults.c, for cffi.
  *
  * "..." lets the C compiler fill in the rest, so that only what a test names
- * has to agree with csrc/recluster.h and csrc/internal.h.
+ * has to agree with csrc/*.h.
  */
 typedef int... pid_t;
 typedef int... uid_t;
@@ -94,7 +94,7 @@ int rc_deaf(rc_engine *engine, uint32_t worker);
 int rc_hold(rc_engine *engine, const char *address, int on);
 int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room);
 
-/* internal.h */
+/* what its files share */
 struct rc_source { int fd; uint32_t armed; ...; };
 void rc_close(int *fd);
 
@@ -199,6 +199,7 @@ int rc_crowd_names(const char *path);
 int64_t rc_crowd_look(struct rc_engine *engine);
 void rc_crowd_end(struct rc_engine *engine);
 void rc_haste(struct rc_engine *engine, bool wanted);
+bool rc_wants_cpu(pid_t thread, bool children, uint64_t *ran_ns);
 int64_t rc_now_us(void);
 struct rc_engine {
     int epoll;
