@@ -10,7 +10,6 @@ import json
 import os
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,19 +18,20 @@ from . import _engine, balancing, commands
 from .checks import OptionError, canary_part, weights_of
 from .control import Control, open_control
 from .doors import ClusterError, choose
-from .events import NOTICED, Callback, Emitter, Event
+from .events import Callback
 from .executor import Executor
 from .handle import ReloadHandle
+from .hearing import Hearing
 from .inherit import give
 from .launch import Program, Target
-from .lifecycle import ENDED
 from .meanings import Meanings
 from .options import Options
 from .population import Population
 from .signals import Signals
 from .socketfile import Refused
 from .spawner import Spawner
-from .story import Story, signal_name, to_stderr
+from .story import Story, to_stderr
+from .telling import Telling
 from .view import Worker
 
 if TYPE_CHECKING:  # not for the master: its forked workers would find them imported
@@ -78,16 +78,16 @@ class Cluster:
         self._program = Program(Target.of(target, module), self.options)
         self._program.check()
         self._story = Story(self.options, logger.info if logger else to_stderr)
-        self._emitter = Emitter(self._report_callback)
         self._population = Population(self.options, _random)
         self._workers: dict[int, Worker] = {}
-        self._handles: dict[int, tuple[ReloadHandle, Callable[[ReloadHandle], object] | None]] = {}
+        self._telling = Telling(self._population, self._workers, self._story)
         self._on_end: list[Callable[[], object]] = []
         self._engine: _engine.Engine | None = None
         self._signals: Signals | None = None
         self._control: Control | None = None
         self._spawner: Spawner | None = None
         self._executor: Executor | None = None
+        self._hearing: Hearing | None = None
         self._balance = ""
         self._on_fork: list[Callable[[], object]] = []
         self._may_fork = False  # the command line's privilege: its process is only a master
@@ -129,6 +129,14 @@ class Cluster:
             self._spawner.on_fork += self._on_fork
             self._executor = Executor(
                 self._engine, self._population, self._workers, self.options, self._story
+            )
+            self._hearing = Hearing(
+                self._engine,
+                self._population,
+                self._workers,
+                self.options,
+                self._story,
+                self._telling.emit,
             )
             if signals or subreaper:
                 meanings = Meanings(self, self._story.line)
@@ -216,7 +224,7 @@ class Cluster:
         handle.number = self._population.reload(time.monotonic(), part)
         reloading = self._population.reloading
         handle.generation = reloading.generation if reloading else 0
-        self._handles[handle.number] = (handle, callback)
+        self._telling.expect(handle, callback)
         self._work()
         return handle
 
@@ -316,11 +324,11 @@ class Cluster:
     def on(self, event: str, callback: Callback) -> None:
         """Call `callback` with an `Event` at each: online, listening, ready, hung,
         takes, deaf, message, disconnect, exit, hold, canary, reload, end."""
-        self._emitter.on(event, callback)
+        self._telling.emitter.on(event, callback)
 
     def off(self, event: str, callback: Callback) -> None:
         """Take an `on` back."""
-        self._emitter.off(event, callback)
+        self._telling.emitter.off(event, callback)
 
     # ---- context managers ------------------------------------------------------------
 
@@ -418,65 +426,12 @@ class Cluster:
             elif kind == _engine.READABLE:
                 if value in self._watched and not nested:  # else: it stays readable
                     self._watched[value]()
-            elif key in self._workers:
-                self._happened(kind, key, value, text)
+            elif key in self._workers and self._hearing:
+                self._hearing.happened(kind, key, value, text or b"", time.monotonic())
+                self._work()
             if self._engine is None:
                 break
         return due
-
-    def _happened(self, kind: int, key: int, value: int, text: bytes | None) -> None:
-        now, people = time.monotonic(), self._population
-        if kind == _engine.DOOR:
-            if value == 0:
-                people.online(key, now)
-            else:
-                self._story.line(
-                    f"{self._workers[key]}: its door did not open: {os.strerror(value)}"
-                )
-        elif kind == _engine.LISTENING:
-            people.listening(key, (text or b"").decode(), now)
-            how = self._alive().balance_how()
-            if how:
-                self._story.once("balance", f"new connections: {self.options.balance} by {how}")
-        elif kind == _engine.DEAF:
-            people.deaf(key, (text or b"").decode(), bool(value), now)
-        elif kind == _engine.MESSAGE:
-            self._message(key, text or b"", now)
-        elif kind == _engine.GARBLED:
-            self._story.once(
-                f"garbled {key}",
-                f"{self._workers[key]}: sent a line of more than {value} bytes; dropped",
-            )
-        elif kind == _engine.HUNG:
-            people.hung(key, value, now)
-        elif kind == _engine.TAKES:
-            people.takes(key, now)
-        elif kind == _engine.EXIT:
-            people.exited(key, value, now)
-        elif kind == _engine.GONE:
-            people.gone(key, now)
-        self._work()
-
-    def _message(self, key: int, line: bytes, now: float) -> None:
-        worker = self._workers[key]
-        try:
-            message = json.loads(line)
-        except (ValueError, RecursionError):
-            self._story.once(
-                f"json {key}", f"{worker}: sent a line that is not JSON; such lines are dropped"
-            )
-            return
-        command = message.get("cmd") if isinstance(message, dict) else None
-        if command == "ready":
-            self._population.said_ready(key, now)
-        elif command == "disconnect":
-            self._population.said_disconnect(key, now)
-        elif command == "recluster.error":
-            self._population.failed(key, str(message.get("error")))
-            return
-        elif isinstance(command, str) and command.startswith("NODE_"):
-            return  # Node's own, about handles
-        self._emit("message", key, {"message": message})
 
     def _work(self) -> None:
         """Carry out the population's commands, those they cause included."""
@@ -503,17 +458,17 @@ class Cluster:
             if command.worker % SPAWNS_AT_A_TIME == 0:
                 self._hear(engine.wait(0), nested=True)
         elif isinstance(command, commands.Notice):
-            self._notice(command)
+            self._telling.notice(command)
         elif self._executor is not None:
             self._executor.carry_out(command, now)
 
     def _end(self, code: int) -> None:
         self.exit_code = code
         self._release()
-        self._emit("end", 0, {"code": code})
+        self._telling.emit("end", 0, {"code": code})
         callbacks, self._on_end = self._on_end, []
         for callback in callbacks:
-            self._emitter.guarded(callback)
+            self._telling.emitter.guarded(callback)
 
     def _release(self) -> None:
         if self._engine is None:
@@ -528,50 +483,6 @@ class Cluster:
         engine.close()
         for worker in self._workers.values():
             worker.alive = False
-
-    # ---- telling ---------------------------------------------------------------------
-
-    def _notice(self, notice: commands.Notice) -> None:
-        details = dict(notice.details)
-        worker = self._workers.get(notice.worker)
-        if worker is not None:
-            member = self._population.members.get(worker.key)
-            if member is not None:
-                worker.state = member.state.value
-                worker.ready = member.ready_at is not None and member.state not in ENDED
-            worker.alive = notice.name != "exit"
-        self._story.tell(notice.name, str(worker or ""), details)
-        if notice.name == "exit" and details["signal"] is not None:
-            details["signal"] = signal_name(details["signal"])
-        if notice.name == "canary":
-            self._on_probation(details)
-        if notice.name == "reload":
-            self._finish_reload(details)
-        if notice.name in NOTICED:
-            details.pop("was", None)
-            details.pop("number", None)
-            self._emit(notice.name, notice.worker, details)
-
-    def _on_probation(self, details: dict[str, Any]) -> None:
-        handle, _ = self._handles.get(details["number"], (None, None))
-        if handle is not None:
-            handle.on_probation = True
-            if handle.on_serving is not None:
-                self._emitter.guarded(handle.on_serving, handle)
-
-    def _finish_reload(self, details: dict[str, Any]) -> None:
-        handle, callback = self._handles.pop(details["number"], (None, None))
-        if handle is not None:
-            handle.finish(details)
-            if callback is not None:
-                self._emitter.guarded(callback, handle)
-
-    def _emit(self, name: str, key: int, details: dict[str, Any]) -> None:
-        self._emitter.emit(Event(name, self._workers.get(key), details))
-
-    def _report_callback(self, name: str, error: BaseException) -> None:
-        last = traceback.format_exception_only(type(error), error)[-1].strip()
-        self._story.line(f"callback {name} raised {last}")
 
     # ---- spawning --------------------------------------------------------------------
 
