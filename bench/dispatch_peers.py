@@ -3,9 +3,9 @@
 Each server runs unmodified under round_robin and least_connections by dispatch, forked
 (SCM_RIGHTS, but for what accepts in C: trapped accept), exec'd (SCM_RIGHTS, by the
 preload library) and exec'd behind the seccomp door alone (trapped accept), and answers
-so many short connections, 16 at a time. Printed: how many each worker has
-answered, and connections per second. Exit code 1: a connection failed, or round_robin's
-counts differ by more than 1.
+so many short connections, 16 at a time; and for comparison under reuseport, where it
+accepts by itself. Printed: how many each worker has answered, and connections per
+second. Exit code 1: a connection failed, or round_robin's counts differ by more than 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from recluster.bench.plan import WHOLE
 from recluster.bench.running import Unavailable
 from recluster.bench.servers import Server, built_in
 
-POLICIES = ("round_robin", "least_connections")
+POLICIES = {
+    "plain accept": "reuseport",
+    "round_robin": "round_robin:dispatch",
+    "least_connections": "least_connections:dispatch",
+}
 
 
 def servers() -> Iterator[Server]:
@@ -56,9 +60,9 @@ def main() -> int:
             absent.add(name)
             print(f"{server.name}: {server.needs or name} is not installed here")
             continue
-        for policy in POLICIES:
+        for policy, balance in POLICIES.items():
             try:
-                with clustered(server, f"{policy}:dispatch")(given.workers) as target:
+                with clustered(server, balance)(given.workers) as target:
                     found = measure.short(target, plan)
             except Unavailable as error:
                 print(f"{server.name}, {policy}: {error}")
