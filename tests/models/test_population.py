@@ -359,7 +359,14 @@ class World(RuleBasedStateMachine):
 
     @rule()
     def reload(self):
-        before = {slot.serving.id for slot in self.people.slots.values() if slot.serving}
+        """Nothing changes for clients yet; but a canary that nobody has said to be good goes."""
+        probation = self.people.baking
+        canary = probation is not None and probation.canary and not self.people.closing
+        slots = self.people.slots.values()
+        before = {slot.serving.id for slot in slots if slot.serving}
+        if canary:
+            before -= {slot.serving.id for slot in slots if slot.serving and slot.previous}
+            before |= {slot.previous.id for slot in slots if slot.previous}
         self.people.reload(self.now)
         self.obey()
         assert before <= self.live
