@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+from ctlcase import hanging, path, running  # noqa: F401 - fixtures
+
 APPS = Path(__file__).parent.parent / "apps"
 
 

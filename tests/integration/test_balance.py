@@ -16,9 +16,9 @@ import sys
 
 import pytest
 from clients import Broken, Load, read_answer, send_request
+from ctlcase import ask as ctl
+from ctlcase import status_of
 from harness import GENEROUS, Running, descendants, edit, free_port, stop, until
-from test_control import ask as ctl
-from test_control import status_of
 from test_lanes_live import queue, read_all
 
 import recluster
