@@ -223,31 +223,29 @@ static unsigned alias_of(const struct rc_unix_group *group, const char *base)
     return number && strcmp(name, base) == 0 ? number : 0;
 }
 
-/* Whether an unlink(2) of that path by that worker shall change nothing, and be
- * told that it has: it would remove the way to its siblings. */
-static bool keeps(struct rc_engine *engine, const struct rc_call *call, int at, const char *path)
+/* Whether a group has such a name, in whatever directory. */
+static bool is_named(const struct rc_engine *engine, const char *base)
 {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-    struct rc_unix_name name;
-    struct rc_unix_node there;
-    rc_unix_errands_catch_up(engine);
-    if (rc_unix_errand_blind(engine, call->worker, path))
-        return true;
-    for (struct rc_unix_group *group = engine->unixes; group; group = group->next) {
-        unsigned alias = alias_of(group, base);
-        if (group->directory < 0 || group->late ||
-            (!alias && strcmp(base, group->name.base) != 0) ||
-            !rc_unix_asked_by_others(engine, group, call->worker))
-            continue;
-        int fd = rc_unix_find_directory_at(call->pid, at, path, &name);
-        rc_close(&fd);
-        if (name.device != group->name.device || name.directory != group->name.directory)
-            continue;
-        /* What is there belongs to a lane, or to a bind, of this cluster; or will at once. */
-        return rc_unix_node_at(group, alias, &there) &&
-               (is_ours(group, &there) || rc_unix_errand_elsewhere(engine, group, call->worker));
+    const struct rc_unix_group *group = engine->unixes;
+    while (group && !alias_of(group, base) && strcmp(base, group->name.base) != 0)
+        group = group->next;
+    return group;
+}
+
+/* The group whose address, or alias, that name is, if other workers have asked for it. */
+static const struct rc_unix_group *of_siblings(const struct rc_engine *engine,
+                                               const struct rc_worker *worker,
+                                               const struct rc_unix_name *name, unsigned *alias)
+{
+    for (const struct rc_unix_group *group = engine->unixes; group; group = group->next) {
+        *alias = alias_of(group, name->base);
+        if (group->directory >= 0 && !group->late && name->device == group->name.device &&
+            name->directory == group->name.directory &&
+            (*alias || strcmp(name->base, group->name.base) == 0) &&
+            rc_unix_asked_by_others(engine, group, worker))
+            return group;
     }
-    return false;
+    return NULL;
 }
 
 /* Servers that start remove the socket that one before them has left. Told to do
@@ -255,32 +253,48 @@ static bool keeps(struct rc_engine *engine, const struct rc_call *call, int at, 
  * sibling has bound already, whose socket then has no name and never gets one. So
  * it is done here, in the order of the questions; also when there is nothing any
  * more, since the worker has looked. */
-static bool removed_here(const struct rc_call *call, int at, const char *path, int *result)
+static void remove_left(const struct rc_call *call, int directory, const char *base,
+                        struct rc_answer *answer)
 {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-    struct rc_unix_name name;
     struct stat facts;
-    if (strlen(path) > sizeof((struct sockaddr_un *)0)->sun_path ||
-        rc_unix_is_other_file(call->pid, at, path))
-        return false;
-    int fd = rc_unix_find_directory_at(call->pid, at, path, &name);
-    if (fd < 0)
-        return false;
-    bool done = false;
-    if (fstatat(fd, base, &facts, AT_SYMLINK_NOFOLLOW) < 0) {
-        done = errno == ENOENT;
-        *result = -ENOENT;
+    if (fstatat(directory, base, &facts, AT_SYMLINK_NOFOLLOW) < 0) {
+        answer->pass = errno != ENOENT;
+        answer->result = -ENOENT;
     } else if (S_ISSOCK(facts.st_mode) && rc_unix_same_powers(call->pid)) {
-        done = true;
-        *result = unlinkat(fd, base, 0) < 0 ? -errno : 0;
+        answer->result = unlinkat(directory, base, 0) < 0 ? -errno : 0;
+    } else {
+        answer->pass = true;
     }
-    rc_close(&fd);
-    return done;
 }
 
-/* A worker's unlink(2), or unlinkat(2) without flags. */
+/* A worker's unlink(2), or unlinkat(2) without flags. One that would remove the
+ * way to its siblings changes nothing, and is told that it has. */
 void rc_unix_unlink(struct rc_engine *engine, const struct rc_call *call, int at, const char *path,
                     struct rc_answer *answer)
 {
-    answer->pass = !keeps(engine, call, at, path) && !removed_here(call, at, path, &answer->result);
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    struct rc_unix_name name;
+    struct rc_unix_node there;
+    unsigned alias;
+    rc_unix_errands_catch_up(engine);
+    answer->pass = false;
+    if (rc_unix_errand_blind(engine, call->worker, path))
+        return;
+    answer->pass = true;
+    if (!is_named(engine, base) && (strlen(path) > sizeof((struct sockaddr_un *)0)->sun_path ||
+                                    rc_unix_is_other_file(call->pid, at, path)))
+        return;
+    int directory = rc_unix_find_directory_at(call->pid, at, path, &name);
+    if (directory < 0)
+        return;
+    answer->pass = false;
+    const struct rc_unix_group *group = of_siblings(engine, call->worker, &name, &alias);
+    /* Looked at once: what was not there may be at the next look, bound by a sibling's child. */
+    if (group && !rc_unix_node_at(group, alias, &there))
+        answer->result = -ENOENT;
+    /* What is there belongs to a lane, or to a bind, of this cluster; or will at once. */
+    else if (!group ||
+             (!is_ours(group, &there) && !rc_unix_errand_elsewhere(engine, group, call->worker)))
+        remove_left(call, directory, base, answer);
+    rc_close(&directory);
 }
