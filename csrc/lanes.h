@@ -115,6 +115,7 @@ struct rc_vigil {
     int64_t stirred_at; /* when a worker last went to work */
     int64_t counted_at; /* the connections of the whole network namespace: */
     uint64_t opened;
+    uint64_t most; /* it ended since more than these came in a second; 0: not so */
 };
 
 /* groups.c */

@@ -8,7 +8,8 @@
  * It begins with evidence: a connection that waited while another worker would
  * have taken it. It ends when there was no evidence for a second, when nothing
  * happens, and when connections come so fast that requests must be short: then
- * any worker will do, and the looks would cost more than they bring.
+ * any worker will do, and the looks would cost more than they bring. After that,
+ * evidence makes it count the connections, and begin again when they come slower.
  */
 #include "internal.h"
 
@@ -44,14 +45,26 @@ static uint64_t opened(void)
     return at ? strtoull(at, NULL, 10) : 0;
 }
 
+/* Connections per second since the last count. */
+static uint64_t count(struct rc_vigil *vigil, int64_t now)
+{
+    uint64_t before = vigil->opened;
+    int64_t span = now - vigil->counted_at;
+    vigil->opened = opened();
+    vigil->counted_at = now;
+    return span > 0 ? (vigil->opened - before) * 1000000 / (uint64_t)span : 0;
+}
+
 void rc_vigil_begin(struct rc_engine *engine, int64_t now)
 {
     struct rc_vigil *vigil = &engine->vigil;
-    if (now < vigil->until - LASTS_US)
-        return; /* the latter: there is a pause */
-    if (vigil->until < now) {
-        vigil->counted_at = now;
-        vigil->opened = opened();
+    if (!rc_vigil_on(engine, now)) {
+        if (vigil->most && now - vigil->counted_at < COUNT_US)
+            return;
+        uint64_t rate = count(vigil, now);
+        if (vigil->most && rate > vigil->most)
+            return;
+        vigil->most = 0;
         vigil->stirred_at = now;
     }
     vigil->until = now + LASTS_US;
@@ -59,7 +72,7 @@ void rc_vigil_begin(struct rc_engine *engine, int64_t now)
 
 bool rc_vigil_on(const struct rc_engine *engine, int64_t now)
 {
-    return now < engine->vigil.until && now >= engine->vigil.until - LASTS_US;
+    return now < engine->vigil.until;
 }
 
 bool rc_vigil_goes_on(struct rc_engine *engine, unsigned lanes, int64_t now)
@@ -73,12 +86,10 @@ bool rc_vigil_goes_on(struct rc_engine *engine, unsigned lanes, int64_t now)
     }
     if (now - vigil->counted_at < COUNT_US)
         return true;
-    uint64_t before = vigil->opened, most = (uint64_t)lanes * FAST;
-    uint64_t span = (uint64_t)(now - vigil->counted_at);
-    vigil->opened = opened();
-    vigil->counted_at = now;
-    if ((vigil->opened - before) * 1000000 / span <= most)
+    uint64_t most = (uint64_t)lanes * FAST;
+    if (count(vigil, now) <= most)
         return true;
-    vigil->until = now + 2 * LASTS_US; /* a pause: no evidence counts for a second */
+    vigil->until = 0;
+    vigil->most = most;
     return false;
 }

@@ -195,6 +195,8 @@ int rc_bell_ring(struct rc_bell *bell, const struct rc_key *key);
 int rc_bell_silence(struct rc_bell *bell, int lane, struct rc_hand *stranger);
 void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
 void rc_vigil_begin(struct rc_engine *engine, int64_t now);
+bool rc_vigil_on(const struct rc_engine *engine, int64_t now);
+bool rc_vigil_goes_on(struct rc_engine *engine, unsigned lanes, int64_t now);
 int rc_crowd_names(const char *path);
 int64_t rc_crowd_look(struct rc_engine *engine);
 void rc_crowd_end(struct rc_engine *engine);

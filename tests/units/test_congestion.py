@@ -228,6 +228,33 @@ def test_who_was_given_one_in_a_vigil_is_not_given_the_next(ffi, lib):
             engine.wait_until(lambda _: set(pressures(engine).values()) == {lib.RC_FREE})
 
 
+def test_after_fast_connections_a_vigil_begins_when_they_come_slower(two):
+    """At the next count, and at none before: the times are the test's own."""
+    engine, lanes, _ = two
+    struct, lib, start = engine.struct, engine.lib, engine.lib.rc_now_us()
+
+    def come(count):
+        for _ in range(count):
+            connect(lanes[1].getsockname()).close()
+        for lane in lanes.values():
+            accept_all(lane)
+
+    def begins(after_ms):
+        lib.rc_vigil_begin(struct, start + after_ms * 1000)
+        return lib.rc_vigil_on(struct, start + after_ms * 1000)
+
+    assert begins(0)
+    come(100)
+    assert lib.rc_vigil_goes_on(struct, 2, start + 99_000)  # not counted yet
+    assert not lib.rc_vigil_goes_on(struct, 2, start + 100_000)  # 1000/s, and 600 are too many
+    assert not begins(199)
+    come(100)
+    assert not begins(200)
+    assert not begins(299)
+    assert begins(3_600_000)
+    assert lib.rc_vigil_goes_on(struct, 2, start + 3_600_000_001)
+
+
 def test_a_lane_under_traffic_is_looked_at_a_few_times_more(two):
     """Before it is armed again: the next connection would wake the master at once."""
     engine, lanes, clients = two
