@@ -28,7 +28,7 @@ def build(folder: str) -> str:
     return program
 
 
-NAMES = ("steering", "weighted", "sticky")
+NAMES = ("steering", "text", "weighted", "sticky")
 
 
 def main() -> int:
