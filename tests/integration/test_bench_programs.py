@@ -16,6 +16,7 @@ BENCH = Path(__file__).parent.parent.parent / "bench"
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler here")
 def test_steering_is_measured():
     """Not how it fares: that is for a quiet machine."""
+    # Without the sanitizers' library: it is not for the compiler.
     environ = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     words = [sys.executable, BENCH / "steering.py", "--lanes", "2", "--rounds", "1"]
     done = subprocess.run(

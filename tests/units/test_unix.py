@@ -306,6 +306,8 @@ def test_a_worker_s_unlink_changes_nothing_while_others_have_the_path(
     assert unlinked(1, "app.socket", at) == 0
     os.close(at)
     assert comes_to(path, one)
+    os.rename(path, path + "x")  # a stranger's doing; it is not put back yet
+    assert unlinked(1, path) == -errno.ENOENT
 
 
 def test_a_worker_may_remove_what_it_alone_has(engine, sockets, path, unlinked):
