@@ -3,14 +3,23 @@ PYTHON ?= python3
 # handle_segv: a test kills a server so. verify_asan_link_order: the shim comes first.
 ASAN = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
        ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:handle_segv=0:verify_asan_link_order=0 UBSAN_OPTIONS=print_stacktrace=1
-SANITIZED ?= -m "not peer" --ignore tests/models
-C_FILES = $(wildcard csrc/*.c csrc/*.h csrc/preload/*.c csrc/preload/*.h csrc/bpf/*.c csrc/bpf/shared.h bench/*.c tests/units/*.c)
+SANITIZED ?= -m "not peer and not surface" --ignore tests/models --ignore tests/servers
+C_FILES = $(filter-out csrc/bpf/balance.h,$(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h bench/*.c tests/units/*.c))
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
 
 venv: ## a fresh environment in .venv with everything the tests need
 	$(PYTHON) -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check '.[test,lint]'
+
+dev: ## .venv with an editable install of a sanitized engine, and all tools; then `make one TEST=...`
+	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	rm -rf build src/recluster/*.so # objects of another build would be taken for up to date
+	RECLUSTER_SANITIZE=1 CFLAGS=-g .venv/bin/pip install -q --disable-pip-version-check -e '.[test,lint]'
+	rm -rf build
+
+one: ## some tests under the sanitizers of `make dev`: TEST="tests/units/test_steering.py -k weighted"
+	$(ASAN) RECLUSTER_SANITIZE=1 .venv/bin/python -m pytest -n 0 $(TEST)
 
 build: ## build in place (editable install)
 	$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[test]'
@@ -48,4 +57,4 @@ bpf: ## compile csrc/bpf/balance.bpf.c into the committed header (needs clang)
 clean: ## remove what was built
 	rm -rf build dist *.egg-info src/*.egg-info src/recluster/_engine.c src/recluster/*.so
 
-.PHONY: help venv build test lint format sanitize figures bpf clean
+.PHONY: help venv dev one build test lint format sanitize figures bpf clean

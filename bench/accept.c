@@ -1,12 +1,12 @@
 /* accept.c - what steering costs for each connection: accept LANES CONNECTIONS ROUNDS
  *
- * The engine's own programs (csrc/steering.c), on LANES listeners of one process
+ * The engine's own programs (csrc/steer/steering.c), on LANES listeners of one process
  * and one thread: connect over loopback, epoll, accept, close both, CONNECTIONS
  * times in a round. The kernel's own hash and each policy take turns, in groups of
  * their own, so noise meets all alike. stdout: a line per policy and round,
  * "NAME wall_ns cpu_ns" for one connection; and "NAME attach_ns", once each.
  */
-#include "../csrc/internal.h"
+#include "internal.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -32,7 +32,7 @@ from contestants import Contestant, bare, clustered, lone
 from recluster.bench import usage
 from recluster.bench.measure import Target
 from recluster.bench.running import Unavailable
-from recluster.options import BALANCED_BY, BALANCES
+from recluster.options.fields.balance import BALANCED_BY, BALANCES
 
 PLAIN = ("plain", "plain again")
 BOUNDS = ["reuseport/plain=0.98"]

@@ -49,7 +49,7 @@ from recluster.bench.plan import QUICK, WHOLE, Plan
 from recluster.bench.running import Unavailable
 from recluster.bench.servers import Server, built_in
 from recluster.bench.table import aligned, cell, doubts, get
-from recluster.options import BALANCES
+from recluster.options.fields.balance import BALANCES
 
 P99_BOUND, SPREAD_BOUND = 1.5, 1.3
 DEFAULT = "auto"

@@ -21,7 +21,8 @@
 enum { WORKERS_MAX = 512 };
 
 struct message {
-    uint32_t magic, length; /* as csrc/pass.c has it, so that the same worker can read it */
+    uint32_t magic,
+        length; /* as csrc/dispatch/pass.c has it, so that the same worker can read it */
     struct sockaddr_in6 peer;
 };
 

@@ -1,8 +1,7 @@
 """Real servers under dispatch: python bench/dispatch_peers.py [--connections 20000]
 
-Each server runs unmodified under round_robin and least_connections by dispatch, forked
-(SCM_RIGHTS, but for what accepts in C: trapped accept), exec'd (SCM_RIGHTS, by the
-preload library) and exec'd behind the seccomp door alone (trapped accept), and answers
+Each server runs unmodified under round_robin and least_connections by dispatch, forked and
+exec'd, and answers
 so many short connections, 16 at a time; and for comparison under reuseport, where it
 accepts by itself. Printed: how many each worker has answered, and connections per
 second. Exit code 1: a connection failed, or round_robin's counts differ by more than 1.
@@ -41,8 +40,6 @@ def servers() -> Iterator[Server]:
         # What is missing is a module, not a program: the forked one has told.
         needs = server.needs if words == server.words else None
         yield replace(server, name=f"{server.name}, exec'd", words=words, needs=needs)
-        words = ("--door", "notify", *words)
-        yield replace(server, name=f"{server.name}, trapped", words=words, needs=None)
 
 
 def main() -> int:

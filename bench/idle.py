@@ -1,4 +1,4 @@
-"""An idle master makes no system call: python bench/idle.py [--seconds 10]
+"""An idle master makes no system call: python bench/idle.py [--seconds 10] [--metrics]
 
 Starts four workers of examples/stdlib_server.py, waits until the master has
 nothing left to do, watches its context switches and CPU time for a while, then
@@ -119,12 +119,19 @@ def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to watch, twice")
     parser.add_argument("--workers", type=int, default=4, help="how many workers")
+    parser.add_argument("--metrics", action="store_true", help="with --metrics, scraped once")
     given = parser.parse_args()
     print(machine())
     server = [str(EXAMPLES / "stdlib_server.py"), str(free_port())]
-    master = Master(server, workers=given.workers, log=subprocess.DEVNULL)
+    port = free_port()
+    options = ["--metrics", f"127.0.0.1:{port}"] if given.metrics else []
+    master = Master(server, workers=given.workers, options=options, log=subprocess.DEVNULL)
     try:
         master.wait_ready(DEADLINE)
+        if given.metrics:
+            from metrics import scrape
+
+            print(f"scraped: {len(scrape(port))} bytes")
         took = wait_settled(master.pid)
         print(f"{given.workers} workers ready; the master came to rest {took:.1f} s later")
         quiet = watch_counters(master.pid, given.seconds)

@@ -69,7 +69,7 @@ def recluster(count: int) -> list[tuple[int, int]]:
 @functools.cache
 def master_kib() -> int:
     """Written memory of a process with the modules of a master."""
-    code = "import recluster.cli; print(open('/proc/self/smaps_rollup').read())"
+    code = "import recluster.verbs.cli; print(open('/proc/self/smaps_rollup').read())"
     shown = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     return int(next(line.split()[1] for line in shown.stdout.splitlines() if "Anonymous:" in line))
 

@@ -23,8 +23,9 @@ BOUND = 0.98
 
 def build(folder: str) -> str:
     program = str(Path(folder) / "accept")
-    files = [BENCH / "accept.c", *(CSRC / f"{name}.c" for name in NAMES)]
-    subprocess.run(["cc", "-O2", "-std=gnu11", "-o", program, *map(str, files)], check=True)
+    files = [BENCH / "accept.c", *(CSRC / f"steer/{name}.c" for name in NAMES)]
+    flags = ["-O2", "-std=gnu11", f"-I{CSRC}"]
+    subprocess.run(["cc", *flags, "-o", program, *map(str, files)], check=True)
     return program
 
 

@@ -2,12 +2,16 @@
 
 They are what .ci/run repeats under seccomp profiles (`python tests/deny.py
 pidfd_getfd,bpf -- python -m pytest -m core`). Those of one Python server more are
-`peer`: to the engine's C code they are all the same, so its sanitizer run leaves them out.
+`peer`: to the engine's C code they are all the same, so its sanitizer run leaves them out, and
+those of the `surface`, where the C code does what it does in all others.
 """
 
+import os
 import signal
 
+import hypothesis
 import pytest
+from inherit_signals import MARK
 
 # What nohup or a shell's background ignores would be inherited by every master.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -15,7 +19,21 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Of a hostile start (inherit_signals.py) this is for the masters only: a test wants the exit
+# codes of its own children.
+if MARK in os.environ:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
 CORE = {"test_servers.py", "test_failures.py", "test_lanes_live.py", "test_master_death.py"}
+SURFACE = {
+    f"test_{name}.py"
+    for name in (
+        "agents", "asyncio", "config", "container", "dev", "exporter", "exporter_clients", "hints",
+        "hooks", "init", "log", "metrics", "operations", "pictures", "prefix", "preload_auto",
+        "prometheus_client", "proxies", "recycling", "same_as_python", "systemd", "terminal", "top",
+        "unit", "verbs", "words",
+    )
+}  # fmt: skip
 PEERS = ("aiohttp", "gunicorn", "granian", "grpcio", "hypercorn", "tornado", "wsgiref")
 
 
@@ -23,5 +41,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.name in CORE:
             item.add_marker(pytest.mark.core)
+        if item.path.name in SURFACE:
+            item.add_marker(pytest.mark.surface)
         if any(peer in item.name for peer in PEERS):
             item.add_marker(pytest.mark.peer)
+
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")

@@ -18,11 +18,11 @@ import sys
 NUMBERS = {
     "x86_64": {
         "bpf": 321, "pidfd_getfd": 438, "process_vm_readv": 310, "seccomp": 317, "socket": 41,
-        "chroot": 161, "unshare": 272, "kcmp": 312,
+        "chroot": 161, "unshare": 272, "kcmp": 312, "close_range": 436,
     },
     "aarch64": {
         "bpf": 280, "pidfd_getfd": 438, "process_vm_readv": 270, "seccomp": 277, "socket": 198,
-        "chroot": 51, "unshare": 97, "kcmp": 272,
+        "chroot": 51, "unshare": 97, "kcmp": 272, "close_range": 436,
     },
 }[platform.machine()]  # fmt: skip
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2

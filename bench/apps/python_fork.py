@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-import recluster.cli  # noqa: F401 - as large as the master
+import recluster.verbs.cli  # noqa: F401 - as large as the master
 
 
 def main():

@@ -9,7 +9,7 @@ import sys
 import time
 
 from recluster import Cluster
-from recluster.cli import main
+from recluster.verbs.cli import main
 
 FD = int(os.environ["BENCH_FD"])
 spawn = Cluster._spawn

@@ -12,7 +12,7 @@
  *  - a connection is counted once, and uncounted once.
  *
  * Built by `make bpf` into balance.h. Plain clang, no libbpf: maps are external
- * symbols, and the loader puts their descriptors in (csrc/bpf.c).
+ * symbols, and the loader puts their descriptors in (csrc/steer/bpf.c).
  */
 #include <linux/bpf.h>
 
@@ -245,6 +245,7 @@ SECTION("program/count") int count(struct bpf_sock_ops *ctx)
             return 1; /* its end would not be told */
         mark->counted = 1;
         (void)__sync_fetch_and_add(&tally->established, 1);
+        (void)__sync_fetch_and_add(&tally->accepted, 1);
         tally->stirred = stirred_now();
         pending_change(&tally->pending, period_now(), 0);
         return 1;

@@ -22,6 +22,7 @@ struct rc_tally {
     uint32_t established; /* connections that the lane's worker has, or will have */
     uint32_t stirred;
     uint64_t pending;
+    uint64_t accepted; /* ever established, of all lanes that had the number */
 };
 
 /* Who may be chosen. Worker w has the lanes entry[first[w]] to

@@ -1,19 +1,19 @@
-/* accept.c - accept(2) of a worker in dispatch, where the preload shim is the door.
+/* accept.c - accept(2) of a worker: the plain one, a bell's (ring.c), or what comes in dispatch.
  *
- * Owns accept, accept4 and what a program asks about its listening socket: one end of
- * a pair lies in its place (csrc/pass.c), over which the master passes connections.
+ * Owns accept, accept4 and, in dispatch, what a program asks about its listening socket: one end
+ * of a pair lies in its place (csrc/dispatch/pass.c), over which the master passes connections.
  * It is known by the name of its other end, which also says what the program listens
  * on: so forks, duplicates and exec need no memory of ours.
  *
  * Invariant: any other descriptor gets the plain system call.
  */
 #define _GNU_SOURCE
-#include "wire.h"
+#include "door.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -29,9 +29,12 @@ static int hex(char digit)
                                           : -1;
 }
 
-/* Whether it is an end of a pair of the master's; what its program listens on. */
+/* Whether it is an end of a pair of the master's; what its program listens on. There are
+ * none where there are bells. */
 static int is_pair(int fd, struct sockaddr_in6 *address)
 {
+    if (rc_ring_joined() || !getenv("RECLUSTER_SHIM"))
+        return 0;
     struct sockaddr_un peer;
     socklen_t length = sizeof peer;
     size_t prefix = sizeof RC_PASS_NAME - 1;
@@ -107,7 +110,7 @@ EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *length, int flag
     struct sockaddr_in6 name;
     struct rc_pass_head head;
     if (!is_pair(fd, &name))
-        return (int)syscall(SYS_accept4, fd, address, length, flags);
+        return rc_ring_accept(fd, address, length, flags);
     int found = receive(fd, &head, flags);
     if (found >= 0 && flags & SOCK_NONBLOCK)
         (void)fcntl(found, F_SETFL, O_NONBLOCK);

@@ -1,18 +1,17 @@
 /* shim.c - the door where seccomp cannot be it: an LD_PRELOAD library.
  *
- * Owns bind(2), listen(2) and unlink(2) of a dynamically linked worker. It hands the
+ * Owns bind(2), listen(2), connect(2) and unlink(2) of a dynamically linked worker. It hands the
  * worker's own socket to the master and does what the master says. Static
  * programs and raw system calls pass it by.
  *
  * Invariant: whatever goes wrong here, the caller sees the plain system call.
  */
 #define _GNU_SOURCE
-#include "wire.h"
+#include "door.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -66,6 +65,12 @@ static int is_door_elsewhere(void)
     return door && strcmp(door, RC_SHIM_RECEIVES) == 0;
 }
 
+/* Else we are here for what comes by the ring only (ring.c), or in the master itself. */
+static int has_door(void)
+{
+    return getenv("RECLUSTER_SHIM") != NULL;
+}
+
 static int is_internet(int fd)
 {
     int found = 0;
@@ -74,145 +79,140 @@ static int is_internet(int fd)
            (found == AF_INET || found == AF_INET6);
 }
 
-/* A connected door, with worker and token filled in, or -1. */
-static int door_connect(struct rc_wire_request *request)
+/* Asks, and puts in place what the master wants there. The door, to be closed when the
+ * call is over; -1, and reply->pass: the master cannot say. */
+static int ask(struct rc_wire_request *request, int fd, struct rc_wire_reply *reply)
 {
-    const char *door = getenv("RECLUSTER_SHIM");
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    char name[64];
-    unsigned worker;
-    unsigned long long token;
-
-    if (!door || sscanf(door, "%63[^/]/%u/%llx", name, &worker, &token) != 3)
-        return -1;
-    size_t length = strlen(name);
-    memcpy(address.sun_path + 1, name, length); /* abstract: a leading zero byte */
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -1;
-    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length);
-    int failed;
-    do
-        failed = connect(fd, (struct sockaddr *)&address, size);
-    while (failed < 0 && errno == EINTR);
-    if (failed < 0) {
-        close(fd);
-        return -1;
-    }
-    request->worker = worker;
-    request->token = token;
-    return fd;
-}
-
-static int exchange(int door, const struct rc_wire_request *request, int fd,
-                    struct rc_wire_reply *reply, int *replacement)
-{
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct iovec part = {.iov_base = (void *)request, .iov_len = sizeof *request};
-    struct msghdr message = {
-        .msg_iov = &part,
-        .msg_iovlen = 1,
-        .msg_control = fd < 0 ? NULL : &control,
-        .msg_controllen = fd < 0 ? 0 : sizeof control,
-    };
-    ssize_t moved;
-
-    control.header.cmsg_level = SOL_SOCKET;
-    control.header.cmsg_type = SCM_RIGHTS;
-    control.header.cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-    do
-        moved = sendmsg(door, &message, MSG_NOSIGNAL);
-    while (moved < 0 && errno == EINTR);
-    if (moved != sizeof *request)
-        return -1;
-
-    part = (struct iovec){.iov_base = reply, .iov_len = sizeof *reply};
-    memset(&control, 0, sizeof control);
-    message.msg_control = &control;
-    message.msg_controllen = sizeof control;
-    do
-        moved = recvmsg(door, &message, MSG_CMSG_CLOEXEC);
-    while (moved < 0 && errno == EINTR);
-    if (moved != sizeof *reply || reply->magic != RC_WIRE_MAGIC)
-        return -1;
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    if (header && header->cmsg_type == SCM_RIGHTS)
-        memcpy(replacement, CMSG_DATA(header), sizeof *replacement);
-    return 0;
-}
-
-/* 1: the master has done it, *result is the call's result. 0: do it plainly. */
-static int ask(struct rc_wire_request *request, int fd, int *result)
-{
-    int before = errno, replacement = -1, handled = 0;
-    struct rc_wire_reply reply;
+    int before = errno, replacement = -1;
 
     request->magic = RC_WIRE_MAGIC;
     if (fd >= 0)
         request->number = fd;
-    int door = door_connect(request);
-    if (door >= 0 && exchange(door, request, fd, &reply, &replacement) == 0 && !reply.pass) {
+    int door = rc_door_connect(getenv("RECLUSTER_SHIM"), 0, request);
+    int failed = door < 0 || rc_door_exchange(door, request, fd, reply, &replacement) < 0;
+    if (!failed && replacement >= 0) {
         int flags = fcntl(fd, F_GETFD);
-        handled = 1;
-        if (replacement >= 0 &&
-            dup3(replacement, fd, flags >= 0 && (flags & FD_CLOEXEC) ? O_CLOEXEC : 0) < 0)
-            handled = 0;
-        *result = reply.error ? -1 : 0;
+        failed = dup3(replacement, fd, flags >= 0 && (flags & FD_CLOEXEC) ? O_CLOEXEC : 0) < 0;
     }
+    if (failed)
+        *reply = (struct rc_wire_reply){.pass = RC_WIRE_PLAIN};
     if (replacement >= 0)
         close(replacement);
+    errno = before;
+    return door;
+}
+
+static void done(int door)
+{
+    int before = errno;
     if (door >= 0)
         close(door);
-    errno = handled && reply.error ? reply.error : before;
-    return handled;
+    errno = before;
+}
+
+/* What the master has answered is the call's result. */
+static int answered(int door, const struct rc_wire_reply *reply)
+{
+    done(door);
+    if (!reply->error)
+        return 0;
+    errno = reply->error;
+    return -1;
+}
+
+/* The master holds our socket until then, and has said the same to those that wait. */
+static void share(int fd)
+{
+    int before = errno, on = 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+    errno = before;
 }
 
 EXPORT int bind(int fd, const struct sockaddr *address, socklen_t length)
 {
     struct rc_wire_request request = {.operation = RC_WIRE_BIND, .length = length};
-    int result;
+    struct rc_wire_reply reply;
 
-    if (!is_for_master(fd, address, length))
+    if (!has_door() || !is_for_master(fd, address, length))
         return plain_bind(fd, address, length);
     memcpy(&request.path, address, length < sizeof request.path ? length : sizeof request.path);
-    return ask(&request, fd, &result) ? result : plain_bind(fd, address, length);
+    int door = ask(&request, fd, &reply);
+    if (!reply.pass)
+        return answered(door, &reply);
+    int result = plain_bind(fd, address, length);
+    if (result == 0 && reply.pass == RC_WIRE_SHARE)
+        share(fd);
+    done(door);
+    return result;
+}
+
+/* Whether it may be a lane: the master has given those SO_REUSEPORT. */
+static int may_be_udp_lane(int fd)
+{
+    int found = 0;
+    socklen_t length = sizeof found;
+    return has_type(fd, SOCK_DGRAM) && is_internet(fd) &&
+           getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &found, &length) == 0 && found;
+}
+
+/* The master lets go of what is one peer's: its duplicate would outlive ours. */
+EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
+{
+    struct rc_wire_request request = {.operation = RC_WIRE_CONNECTED};
+    struct rc_wire_reply reply;
+    int result = rc_plain_connect(fd, address, length), before = errno;
+
+    if (result == 0 && has_door() && may_be_udp_lane(fd))
+        done(ask(&request, fd, &reply));
+    errno = before;
+    return result;
 }
 
 EXPORT int listen(int fd, int backlog)
 {
     struct rc_wire_request request = {.operation = RC_WIRE_LISTEN};
-    int result;
+    struct rc_wire_reply reply;
 
     request.backlog = backlog >= 0 && backlog < RC_PASS_BACKLOG ? backlog : RC_PASS_BACKLOG;
     request.backlog |= RC_PASS_MARK << 16;
 
-    if (!has_type(fd, SOCK_STREAM))
+    (void)rc_ring_joined();
+    if (!has_door() || !has_type(fd, SOCK_STREAM))
         return plain_listen(fd, backlog);
     if (is_door_elsewhere()) /* it sees the call, and that we can receive */
         return plain_listen(fd, is_internet(fd) ? request.backlog : backlog);
-    return ask(&request, fd, &result) ? result : plain_listen(fd, backlog);
+    int door = ask(&request, fd, &reply);
+    if (!reply.pass)
+        return answered(door, &reply);
+    int result = plain_listen(fd, backlog);
+    done(door);
+    return result;
 }
 
 /* A server removes its path; the master knows whether it is others' too. Only a
- * socket is worth a question. */
+ * socket is worth a question, or one that is gone: a sibling may have removed it. */
 EXPORT int unlinkat(int at, const char *path, int flags)
 {
     struct rc_wire_request request = {.operation = RC_WIRE_UNLINK, .number = at};
+    struct rc_wire_reply reply;
     struct stat facts;
-    int result, before = errno;
-    size_t length = strnlen(path, sizeof request.path.sun_path);
+    int before = errno;
+    int found = has_door() ? fstatat(at, path, &facts, AT_SYMLINK_NOFOLLOW) : -1;
+    size_t length = has_door() ? strnlen(path, sizeof request.path.sun_path) : 0;
 
     if (!length || length == sizeof request.path.sun_path || flags ||
-        fstatat(at, path, &facts, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISSOCK(facts.st_mode)) {
+        (found < 0 ? errno != ENOENT : !S_ISSOCK(facts.st_mode))) {
         errno = before;
         return plain_unlinkat(at, path, flags);
     }
     memcpy(request.path.sun_path, path, length);
-    return ask(&request, -1, &result) ? result : plain_unlinkat(at, path, flags);
+    int door = ask(&request, -1, &reply);
+    if (!reply.pass)
+        return answered(door, &reply);
+    int result = plain_unlinkat(at, path, flags);
+    done(door);
+    return result;
 }
 
 EXPORT int unlink(const char *path)

@@ -1,6 +1,6 @@
 # The C surface (csrc/recluster.h), and a word that the preload library knows.
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "sys/types.h" nogil:
     ctypedef int pid_t
@@ -13,17 +13,19 @@ cdef extern from "recluster.h" nogil:
         pass
 
     enum rc_event_kind:
-        RC_EVENT_SIGNAL
         RC_EVENT_DEADLINE
         RC_EVENT_READABLE
         RC_EVENT_DOOR
+        RC_EVENT_BLIND
         RC_EVENT_LISTENING
+        RC_EVENT_ACCEPTING
         RC_EVENT_DEAF
         RC_EVENT_MESSAGE
         RC_EVENT_GARBLED
         RC_EVENT_EXIT
         RC_EVENT_HUNG
         RC_EVENT_TAKES
+        RC_EVENT_IN_THE_WAY
         RC_EVENT_GONE
 
     struct rc_event:
@@ -44,8 +46,10 @@ cdef extern from "recluster.h" nogil:
     int rc_engine_new(rc_engine **out, unsigned flags)
     void rc_engine_free(rc_engine *engine)
     void rc_engine_abandon(rc_engine *engine)
+    void rc_foreground(rc_engine *engine)
     int rc_engine_fd(const rc_engine *engine)
-    int rc_signals(rc_engine *engine, const int *numbers, size_t count)
+    int rc_signal_handled(rc_engine *engine, int number)
+    void rc_reap(rc_engine *engine)
     int rc_deadline(rc_engine *engine, int64_t at_ms)
     int rc_descriptors(rc_engine *engine, unsigned wanted)
     int rc_watch(rc_engine *engine, int fd)
@@ -55,7 +59,22 @@ cdef extern from "recluster.h" nogil:
     int rc_door_probe(const char **refused)
     int rc_shim_open(rc_engine *engine)
     int rc_expect_paths(rc_engine *engine)
-    int rc_inherit(rc_engine *engine, int fd, int ours)
+    struct rc_identity:
+        int changes
+        uint32_t uid, gid
+        const uint32_t *groups
+        size_t count
+        int umask
+    int rc_worker_identity(rc_engine *engine, const rc_identity *wanted)
+    ctypedef struct rc_stored_t "struct rc_stored":
+        uint64_t inode
+        int fd
+    int rc_stored_lanes(rc_engine *engine, rc_stored_t *out, size_t room)
+    int rc_restore(rc_engine *engine, int fd, char *text, size_t room)
+    int rc_restored(rc_engine *engine)
+    int rc_forsaken(rc_engine *engine)
+    int rc_allow_bind(rc_engine *engine, const char *host, unsigned port)
+    int rc_inherit(rc_engine *engine, int fd, int ours, char *text, size_t room)
     int rc_shim_address(const rc_engine *engine, uint32_t worker, char *out, size_t room)
 
     struct rc_program:
@@ -65,11 +84,22 @@ cdef extern from "recluster.h" nogil:
         const char *cwd
 
     int rc_worker_new(rc_engine *engine, uint32_t worker, uint32_t heir_of, int *channel_fd)
+    int rc_worker_heir(rc_engine *engine, uint32_t worker, uint32_t heir_of)
     int rc_worker_place(rc_engine *engine, uint32_t worker, uint32_t slot, uint32_t party,
                         uint32_t generation)
+    int rc_worker_output(rc_engine *engine, uint32_t worker, int *out, int *err)
     pid_t rc_worker_fork(rc_engine *engine, uint32_t worker, rc_door_kind door)
     pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, rc_door_kind door,
                          const rc_program *program)
+    int rc_worker_traps(rc_engine *engine, uint32_t worker)
+    int rc_mold_ask(rc_engine *engine, uint32_t mold, uint32_t worker, const char *line,
+                    size_t length)
+    int rc_worker_adopt(rc_engine *engine, uint32_t worker, pid_t pid)
+    pid_t rc_mold_fork(int line, int channel, int traps, int ours)
+    int rc_worker_stop(rc_engine *engine, uint32_t worker, int number)
+    int rc_worker_server(rc_engine *engine, uint32_t worker)
+    int rc_worker_strays(rc_engine *engine, uint32_t worker, int number)
+    int rc_worker_heard(rc_engine *engine, uint32_t worker)
     int rc_worker_signal(rc_engine *engine, uint32_t worker, int number)
     int rc_worker_kill(rc_engine *engine, uint32_t worker)
     int rc_worker_send(rc_engine *engine, uint32_t worker, const char *line, size_t length)
@@ -90,19 +120,6 @@ cdef extern from "recluster.h" nogil:
     int rc_balance_dispatch(rc_engine *engine)
     const char *rc_balance_how(const rc_engine *engine)
 
-    enum:
-        RC_LISTEN_PASSES
-
-    struct rc_connection:
-        int fd
-        int family
-        unsigned port
-        unsigned flow
-        unsigned scope
-        unsigned char host[16]
-
-    int rc_receive_connection(int fd, rc_connection *out)
-
     struct rc_live:
         uint32_t worker
         double weight
@@ -120,9 +137,37 @@ cdef extern from "recluster.h" nogil:
     int rc_steer(rc_engine *engine, const rc_live *live, size_t count)
     int rc_close_lanes(rc_engine *engine, uint32_t worker)
     int rc_queued(rc_engine *engine, uint32_t worker)
+    int rc_ring_open(rc_engine *engine)
+    int rc_ring_opened(const rc_engine *engine)
+    int rc_receives(rc_engine *engine, uint32_t worker)
+    int rc_hand_over(rc_engine *engine, uint32_t worker, int signal)
+    int rc_move(rc_engine *engine, uint32_t worker, int signal, double quiet)
+    int64_t rc_left_at(rc_engine *engine, uint32_t worker)
+    int rc_give_up(rc_engine *engine, uint32_t worker)
+    int rc_hands_out(rc_engine *engine, uint32_t worker)
+    int rc_knock(rc_engine *engine, uint32_t worker)
+    void rc_knock_end(rc_engine *engine, uint32_t worker)
+    void rc_readers_rest(rc_engine *engine)
+    int rc_prove(rc_engine *engine)
     int rc_deaf(rc_engine *engine, uint32_t worker)
+    int rc_refuse(rc_engine *engine, const char *address, int on)
     int rc_hold(rc_engine *engine, const char *address, int on)
     int rc_lanes(rc_engine *engine, rc_lane_facts *out, size_t room)
+
+    struct rc_counts:
+        int64_t cpu_us
+        int64_t accepted
+        int connections
+
+    int rc_count "rc_counts"(rc_engine *engine, uint32_t worker, rc_counts *out)
+
+    struct rc_place:
+        char address[128]
+        unsigned listeners
+        int unsure
+
+    int rc_unseen(rc_engine *engine, uint32_t worker, rc_place *out, size_t room)
+    int rc_shared(rc_engine *engine, rc_place *out, size_t room)
 
     struct rc_drain_facts:
         int connections

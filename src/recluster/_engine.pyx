@@ -6,6 +6,7 @@ Exactly one place raises OSError (`_check`), and it names the operation.
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t
+from libc.stdio cimport fflush
 
 cdef extern from "Python.h":
     void PyOS_BeforeFork()
@@ -26,17 +27,14 @@ cdef extern from "unistd.h" nogil:
 cdef extern from "errno.h" nogil:
     int EAGAIN
 
-cdef extern from "arpa/inet.h" nogil:
-    int AF_INET
-    const char *inet_ntop(int family, const void *host, char *out, unsigned room)
-
 import os
 
-SIGNAL = RC_EVENT_SIGNAL
 DEADLINE = RC_EVENT_DEADLINE
 READABLE = RC_EVENT_READABLE
 DOOR = RC_EVENT_DOOR
+BLIND = RC_EVENT_BLIND
 LISTENING = RC_EVENT_LISTENING
+ACCEPTING = RC_EVENT_ACCEPTING
 DEAF = RC_EVENT_DEAF
 MESSAGE = RC_EVENT_MESSAGE
 GARBLED = RC_EVENT_GARBLED
@@ -44,13 +42,16 @@ EXIT = RC_EVENT_EXIT
 GONE = RC_EVENT_GONE
 HUNG = RC_EVENT_HUNG
 TAKES = RC_EVENT_TAKES
+IN_THE_WAY = RC_EVENT_IN_THE_WAY
+
+LONGEST = 1e12  # of a deadline, in seconds: fits 64 bits of milliseconds
+LONGEST_WAIT = 2e6  # of a wait: fits 31 bits of them
 
 PRESSURES = ("free", "taking", "busy", "crowded", "blocked", "congested", "hung")
 
 NOTIFY = RC_DOOR_NOTIFY
 PRELOAD = RC_DOOR_PRELOAD
 
-LISTEN_PASSES = RC_LISTEN_PASSES
 SHIM_RECEIVES = (<bytes>RC_SHIM_RECEIVES).decode()
 POLICIES = {
     "auto": RC_BALANCE_AUTO,
@@ -88,19 +89,21 @@ def finalize_and_die(int number):
     _exit(128 + number)
 
 
-def receive_connection(int fd):
-    """(descriptor, address as accept(2) gives it) of what the master passed, or None."""
-    cdef rc_connection got
-    cdef char text[64]
-    cdef int result = rc_receive_connection(fd, &got)
-    if result == -EAGAIN:
-        return None
-    _check(result, "receive a connection")
-    inet_ntop(got.family, got.host, text, sizeof(text))
-    host = (<bytes>text).decode()
-    if got.family == AF_INET:
-        return got.fd, (host, got.port)
-    return got.fd, (host, got.port, got.flow, got.scope)
+def leave(int code):
+    """End without finalizing, but with what C libraries have to write out."""
+    fflush(NULL)
+    _exit(code)
+
+
+def fork_worker(int line, int channel, int traps, bint ours):
+    """In a mold: the worker's pid, 0 in the worker. Raises OSError."""
+    PyOS_BeforeFork()
+    cdef pid_t pid = rc_mold_fork(line, channel, traps, ours)
+    if pid == 0:
+        PyOS_AfterFork_Child()
+        return 0
+    PyOS_AfterFork_Parent()
+    return _check(pid, "fork")
 
 
 cdef char **_vector(list strings) except NULL:
@@ -151,8 +154,15 @@ cdef class Engine:
             raise ValueError("the engine is closed")
         return self._engine
 
+    def abandon(self):
+        """In a forked child: close all, act on nothing."""
+        cdef rc_engine *engine = self._engine
+        self._engine = NULL
+        if engine != NULL:
+            rc_engine_abandon(engine)
+
     def close(self):
-        """Kill what still runs, close every lane, undo the signal mask."""
+        """Kill what still runs, close every lane."""
         cdef rc_engine *engine = self._engine
         self._engine = NULL
         rc_engine_free(engine)
@@ -161,16 +171,17 @@ cdef class Engine:
         return rc_engine_fd(self._alive())
 
     def signals(self, numbers):
-        cdef int wanted[64]
-        cdef size_t count = 0
+        """These have handlers of the master's: a worker begins with the default."""
         for number in numbers:
-            wanted[count] = number
-            count += 1
-        _check(rc_signals(self._alive(), wanted, count), "signalfd")
+            _check(rc_signal_handled(self._alive(), number), "note a signal")
+
+    def reap(self):
+        """As subreaper: a child may have ended that is not a worker."""
+        rc_reap(self._alive())
 
     def deadline(self, at):
         """Wake at that time (seconds of time.monotonic); None: not at all."""
-        cdef int64_t at_ms = -1 if at is None else max(0, <int64_t>(at * 1000.0) + 1)
+        cdef int64_t at_ms = -1 if at is None else <int64_t>(max(0.0, min(at, LONGEST)) * 1000) + 1
         _check(rc_deadline(self._alive(), at_ms), "timerfd_settime")
 
     def descriptors(self, unsigned wanted):
@@ -184,9 +195,12 @@ cdef class Engine:
         _check(rc_unwatch(self._alive(), fd), "unwatch")
 
     def wait(self, timeout):
-        """Events as (kind, worker, value, text or None); None waits for ever."""
+        """Events as (kind, worker, value, text or None); None waits for ever, a number
+        for so many seconds, or three weeks if it is more."""
         cdef rc_engine *engine = self._alive()
-        cdef int timeout_ms = -1 if timeout is None else <int>(timeout * 1000.0)
+        cdef int timeout_ms = -1
+        if timeout is not None:
+            timeout_ms = <int>(max(0.0, min(timeout, LONGEST_WAIT)) * 1000)
         cdef int count
         with nogil:
             count = rc_wait(engine, self._events, RC_EVENTS_MIN, timeout_ms)
@@ -214,8 +228,59 @@ cdef class Engine:
         _check(rc_expect_paths(self._alive()), "expect paths")
 
     def inherit(self, int fd, bint ours):
-        """Take a listening (or bound UDP) socket, for the workers that bind its address."""
-        _check(rc_inherit(self._alive(), fd, ours), "inherit a socket")
+        """Take a listening (or bound UDP) socket, for the workers that bind its address.
+        Returns that, as events name it."""
+        cdef char text[128]
+        _check(rc_inherit(self._alive(), fd, ours, text, sizeof(text)), "inherit a socket")
+        return (<bytes>text).decode(errors="surrogateescape")
+
+    def kept(self):
+        """(inode, descriptor) of each lane that may outlive the master; the descriptor stays
+        the engine's."""
+        cdef int count = _check(rc_stored_lanes(self._alive(), NULL, 0), "look at lanes")
+        cdef rc_stored_t *found = <rc_stored_t *>PyMem_Malloc((count + 1) * sizeof(rc_stored_t))
+        if found == NULL:
+            raise MemoryError()
+        try:
+            count = min(count, rc_stored_lanes(self._engine, found, <size_t>count))
+            return [(found[at].inode, found[at].fd) for at in range(count)]
+        finally:
+            PyMem_Free(found)
+
+    def restore(self, int fd):
+        """Take a lane of the master before. Returns its address."""
+        cdef char text[128]
+        _check(rc_restore(self._alive(), fd, text, sizeof(text)), "restore a lane")
+        return (<bytes>text).decode(errors="surrogateescape")
+
+    def restored(self):
+        """All are there: put them in order."""
+        _check(rc_restored(self._alive()), "put restored lanes in order")
+
+    def forsaken(self):
+        """Drop restored lanes that nobody took and in which nobody waits; how many wait."""
+        return _check(rc_forsaken(self._alive()), "look at restored lanes")
+
+    def identity(self, who, int umask):
+        """(uid, gid, groups) that workers become, or None; an umask, or -1."""
+        cdef rc_identity wanted
+        cdef size_t count = 0
+        cdef uint32_t *groups = NULL
+        wanted.changes = who is not None
+        wanted.uid, wanted.gid = who[:2] if who is not None else (0, 0)
+        wanted.umask = umask
+        groups = _numbers(who[2] if who is not None else (), &count)
+        wanted.groups, wanted.count = groups, count
+        try:
+            _check(rc_worker_identity(self._alive(), &wanted), "note who workers are")
+        finally:
+            PyMem_Free(groups)
+
+    def allow_bind(self, host, unsigned port):
+        """A worker gets this port though it may not bind it itself; `host` None: any."""
+        text = None if host is None else host.encode()
+        _check(rc_allow_bind(self._alive(), NULL if text is None else <const char *>text, port),
+               "allow a bind")
 
     def new_worker(self, uint32_t worker, uint32_t heir_of, uint32_t slot=0, uint32_t party=0,
                    uint32_t generation=0):
@@ -226,6 +291,20 @@ cdef class Engine:
         _check(rc_worker_place(self._engine, worker, slot, party, generation), "place a worker")
         return channel
 
+    def heir(self, uint32_t worker, uint32_t heir_of):
+        """The worker adopts, where it listens from now on, the lanes of that dead one."""
+        _check(rc_worker_heir(self._alive(), worker, heir_of), "make an heir")
+
+    def foreground(self):
+        """Workers stay in our process group and keep the terminal."""
+        rc_foreground(self._alive())
+
+    def output(self, uint32_t worker):
+        """Before it is born: the ends from which its stdout and stderr are read."""
+        cdef int out = -1, err = -1
+        _check(rc_worker_output(self._alive(), worker, &out, &err), "pipe")
+        return out, err
+
     def fork(self, uint32_t worker, int door):
         """Fork a worker; 0 in the child, where this engine is closed."""
         cdef rc_engine *engine = self._alive()
@@ -233,8 +312,7 @@ cdef class Engine:
         cdef pid_t pid = rc_worker_fork(engine, worker, <rc_door_kind>door)
         if pid == 0:
             PyOS_AfterFork_Child()
-            self._engine = NULL
-            rc_engine_abandon(engine)
+            self.abandon()
             return 0
         PyOS_AfterFork_Parent()
         return _check(pid, "fork")
@@ -258,10 +336,39 @@ cdef class Engine:
             PyMem_Free(program.envp)
         return _check(pid, "fork")
 
+    def traps(self, uint32_t worker):
+        """What the door of this worker has to stop, for `fork_worker` in a mold."""
+        return _check(rc_worker_traps(self._alive(), worker), "look at a worker")
+
+    def ask(self, uint32_t mold, uint32_t worker, bytes line):
+        """Have the mold fork this worker: it gets the line, with the channel's end."""
+        _check(rc_mold_ask(self._alive(), mold, worker, line, len(line)), "ask the mold")
+
+    def adopt(self, uint32_t worker, int pid):
+        """The mold has forked it: let it run."""
+        _check(rc_worker_adopt(self._alive(), worker, pid), "adopt a worker")
+
     def signal(self, uint32_t worker, int number):
         """Signal the leader through its pidfd; False if it has been reaped."""
         cdef int result = rc_worker_signal(self._alive(), worker, number)
         return result == 0
+
+    def stop(self, uint32_t worker, int number):
+        """Signal the worker's server, behind a shell or the like too; False if it is gone."""
+        return rc_worker_stop(self._alive(), worker, number) == 0
+
+    def server(self, uint32_t worker):
+        """The pid that `stop` would signal; 0 if it is gone."""
+        return max(0, rc_worker_server(self._alive(), worker))
+
+    def strays(self, uint32_t worker, int number = 0):
+        """How many processes a dead worker has left in the background; they get the
+        signal, if it is not 0."""
+        return max(0, rc_worker_strays(self._alive(), worker, number))
+
+    def heard(self, uint32_t worker):
+        """Whether the worker has read all that was sent to it."""
+        return rc_worker_heard(self._alive(), worker) == 1
 
     def kill(self, uint32_t worker):
         """SIGKILL to the whole process group; False if it has been reaped."""
@@ -324,10 +431,68 @@ cdef class Engine:
         """Connections that wait to be accepted in this worker's lanes."""
         return _check(rc_queued(self._alive(), worker), "TCP_INFO")
 
+    def ring_open(self):
+        """Have bells, by which workers that have the library are given connections. Before
+        the first worker."""
+        _check(rc_ring_open(self._alive()), "make the page of bells")
+
+    def ring_address(self, uint32_t worker):
+        """What the library in that worker asks about bells; "" where there are none."""
+        return self.shim_address(worker) if rc_ring_opened(self._alive()) else ""
+
+    def receives(self, uint32_t worker):
+        """Whether this worker can be given a connection."""
+        return rc_receives(self._alive(), worker) == 1
+
+    def hand_over(self, uint32_t worker, int number):
+        """It is to be told to stop: its connections are held. True if it will get the signal
+        by itself, within two seconds."""
+        return _check(rc_hand_over(self._alive(), worker, number), "hold connections") == 1
+
+    def move(self, uint32_t worker, int number, double quiet):
+        """It gets that signal if at some moment of the next second all that it has read is
+        answered (`left_at` tells), and its connections go to others; else it is as before.
+        `quiet`, in seconds: what nothing has moved on for so long is over. Raises OSError where
+        that cannot be now."""
+        _check(rc_move(self._alive(), worker, number, quiet), "move connections")
+
+    def left_at(self, uint32_t worker):
+        """When it has got the stop signal from the engine (time.monotonic; 0: when all was
+        answered), or None."""
+        cdef int64_t at = rc_left_at(self._alive(), worker)
+        return max(at, 0) / 1e6 if at else None
+
+    def give_up(self, uint32_t worker):
+        """What waits in its lanes, and comes there, is for its siblings from now on."""
+        _check(rc_give_up(self._alive(), worker), "give a worker up")
+
+    def hands_out(self, uint32_t worker):
+        """Whether siblings are given all that waits in its lanes."""
+        return rc_hands_out(self._alive(), worker) == 1
+
+    def knock(self, uint32_t worker):
+        """The descriptor of a connection to this worker, to ask it something."""
+        return _check(rc_knock(self._alive(), worker), "connect to a worker")
+
+    def knock_end(self, uint32_t worker):
+        rc_knock_end(self._alive(), worker)
+
+    def rest(self):
+        """End the engine's threads that have nothing to do: before a fork without exec."""
+        rc_readers_rest(self._alive())
+
+    def prove(self):
+        """Find out which workers accept, by a connection to each of their lanes."""
+        _check(rc_prove(self._alive()), "prove")
+
     def deaf(self, uint32_t worker):
         """Find the lanes that this worker, alive, has given up; returns how many
         connections wait in them."""
         return _check(rc_deaf(self._alive(), worker), "look for deaf lanes")
+
+    def refuse(self, bytes address, bint on):
+        """Whether who connects there is refused, while no worker listens there."""
+        _check(rc_refuse(self._alive(), address, on), "refuse")
 
     def hold(self, bytes address, bint on):
         """Whether lanes that nobody holds take new connections there. Returns how
@@ -345,13 +510,33 @@ cdef class Engine:
         cdef int at
         try:
             count = rc_lanes(self._engine, facts, count)
-            return [(facts[at].worker, (<bytes>facts[at].address).decode(),
+            return [(facts[at].worker, (<bytes>facts[at].address).decode(errors="surrogateescape"),
                      bool(facts[at].chosen), facts[at].queued, facts[at].backlog,
                      PRESSURES[facts[at].pressure], facts[at].holders,
                      None if facts[at].connections < 0 else facts[at].connections)
                     for at in range(count)]
         finally:
             PyMem_Free(facts)
+
+    def counts(self, uint32_t worker):
+        """(CPU seconds at its end, connections that it got or None, open ones or None)."""
+        cdef rc_counts counts
+        _check(rc_count(self._alive(), worker, &counts), "counts")
+        return (counts.cpu_us / 1e6, None if counts.accepted < 0 else counts.accepted,
+                None if counts.connections < 0 else counts.connections)
+
+    def unseen(self, uint32_t worker):
+        """The addresses where it listens though no door has seen it."""
+        cdef rc_place places[16]
+        cdef int count = _check(rc_unseen(self._alive(), worker, places, 16), "look for listeners")
+        return sorted({(<bytes>places[at].address).decode() for at in range(min(count, 16))})
+
+    def shared(self):
+        """(address, how many, whether steering is unsure) where others listen too."""
+        cdef rc_place places[64]
+        cdef int count = _check(rc_shared(self._alive(), places, 64), "look for guests")
+        return [((<bytes>places[at].address).decode(), places[at].listeners,
+                 bool(places[at].unsure)) for at in range(min(count, 64))]
 
     def drain_begin(self, workers):
         """These are not steered to any more: remember their open handshakes."""

@@ -11,9 +11,12 @@ import json
 import os
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
+
+from .base.text import line_of
 
 
 def _number(name: str) -> int | None:
@@ -40,6 +43,15 @@ generation: int | None = _number("RECLUSTER_GENERATION")
 """The generation this worker belongs to; None outside a cluster."""
 
 _channel = _open_channel()
+
+
+def _begin() -> None:
+    """In a worker whose mold had imported this module."""
+    global id, generation, _channel
+    id, generation = _number("WORKER_ID"), _number("RECLUSTER_GENERATION")
+    _channel = _open_channel()
+
+
 _writing = threading.Lock()
 _listeners: list[Callable[[Any], object]] = []
 _reader: threading.Thread | None = None
@@ -49,9 +61,10 @@ def send(message: Any) -> bool:
     """Send something JSON can say to the master (its `message` event).
 
     Blocks while the master does not read. False if there is no channel (any
-    more). Raises TypeError for what JSON cannot say. Thread-safe.
+    more). Raises TypeError or ValueError for what JSON cannot say (NaN, for one),
+    and for more than a line may have (1 MiB). Thread-safe.
     """
-    line = json.dumps(message).encode() + b"\n"
+    line = line_of(message) + b"\n"
     if _channel is None:
         return False
     try:
@@ -74,12 +87,14 @@ def disconnect() -> bool:
 
 def on_message(listener: Callable[[Any], object]) -> None:
     """Call `listener` with each message of the master, in a thread of its own.
+    What it raises goes to threading.excepthook, and the next message is heard.
 
     The master itself sends {"cmd": "disconnect"} to a worker that it retires.
     """
     global _reader
     _listeners.append(listener)
     if _reader is None and _channel is not None:
+        send({"cmd": "recluster.hello"})  # from now on a disconnect finds somebody who hears it
         _reader = threading.Thread(target=_read, name="recluster-channel", daemon=True)
         _reader.start()
 
@@ -88,7 +103,17 @@ def _read() -> None:
     assert _channel is not None
     with contextlib.suppress(OSError), _channel.makefile("rb") as lines:
         for line in lines:
-            with contextlib.suppress(ValueError):
+            try:
                 message = json.loads(line)
-                for listener in list(_listeners):
-                    listener(message)
+            except (ValueError, RecursionError):
+                continue
+            for listener in list(_listeners):
+                _guarded(listener, message)
+
+
+def _guarded(listener: Callable[[Any], object], message: Any) -> None:
+    """As a thread that raises ends, but the channel is read on."""
+    try:
+        listener(message)
+    except BaseException:
+        threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), _reader)))

@@ -33,7 +33,11 @@ async def close(server):
 
 
 async def answer(reader, writer):
-    path = (await reader.readline()).split()[1].decode()
+    line = await reader.readline()
+    if not line:
+        writer.close()
+        return
+    path = line.split()[1].decode()
     while (await reader.readline()).strip():
         pass
     port = writer.get_extra_info("sockname")[1]

@@ -56,6 +56,19 @@ def get(port, path="/", timeout=GENEROUS):
         return read_answer(connection)
 
 
+def get_unix(path):
+    """One request on one connection to a path, or to a name with a leading zero byte."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(GENEROUS)
+        # A full queue says EAGAIN to one who does not wait, and makes others wait.
+        connection.connect(path)
+        try:
+            send_request(connection)
+        except ConnectionError as error:  # accepted by one that ended
+            raise Broken(repr(error)) from error
+        return read_answer(connection)
+
+
 def answers(port, count, ask=get):
     return [ask(port) for _ in range(count)]
 

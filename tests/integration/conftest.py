@@ -9,6 +9,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from ctlcase import hanging, path, running  # noqa: F401 - fixtures
+from embedcase import program  # noqa: F401 - fixture
+from preloadcase import where  # noqa: F401 - fixture
 
 APPS = Path(__file__).parent.parent / "apps"
 

@@ -10,20 +10,27 @@ import sys
 import pytest
 from harness import ENVIRONMENT, GENEROUS, Running, replace
 
+from recluster.control.places import likely_paths
+
 FAST = ("--workers", 2, "--boots", 2, "--respawn", 0.1, "--timeout", 10, "--drain-settle", 0.1)
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+
+
+def likely(pid):
+    """Where that master's socket is."""
+    return next(path for path in likely_paths(pid, ENVIRONMENT) if os.path.exists(path))
 
 
 def command(*words):
     return [sys.executable, "-m", "recluster.ctl", *map(str, words)]
 
 
-def ask(*words, **more):
+def ask(*words, env=ENVIRONMENT, **more):
     """Run the tool: (exit code, lines of standard output, of standard error)."""
     done = subprocess.run(
         command(*words),
-        env=ENVIRONMENT,
+        env=env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -32,6 +39,11 @@ def ask(*words, **more):
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+
+
+def tell(*words, **environ):
+    """As `ask`, with that in its environment."""
+    return ask(*words, env={**ENVIRONMENT, **environ})
 
 
 def one_line_of_usage(*words, **more):
@@ -88,8 +100,10 @@ def raw(path, data):
 
 def status_of(running, path):
     code, out, err = ask("--control", path, running.process.pid, "status", "--json")
-    assert (code, len(out), err) == (0, 1, [])
-    return json.loads(out[0])
+    assert (len(out), err) == (1, [])
+    status = json.loads(out[0])
+    assert code == (0 if status["serving"] else 1)
+    return status
 
 
 @pytest.fixture

@@ -4,10 +4,13 @@ Nothing here sleeps. A test waits on the event stream of the master, on a pidfd 
 on a socket, always with a deadline.
 """
 
+import atexit
 import contextlib
 import json
 import os
+import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,12 +19,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import inherit_signals
+import leash
 from ports import free_port  # noqa: F401 - for those who use this harness
 
-from recluster.socketfile import likely_paths
+from recluster.control.places import likely_paths
 
-GENEROUS = 30.0
+# For what takes milliseconds: on a machine that has more to do than CPUs, so much longer.
+GENEROUS = 30.0 * min(4.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 TERM = signal.SIGTERM
+
+if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:  # as a shell's `&` has it
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # What a test run sets for itself must not hide how programs are started.
 ENVIRONMENT = {
@@ -29,6 +38,26 @@ ENVIRONMENT = {
     for name, value in os.environ.items()
     if not name.startswith(("PYTHON", "RECLUSTER_")) and name != "WEB_CONCURRENCY"
 }
+# Masters of one test process are found by each other only: a name that is taken is looked at.
+ENVIRONMENT["RECLUSTER_RUN_DIRECTORY"] = tempfile.mkdtemp(prefix="recluster-")
+atexit.register(shutil.rmtree, ENVIRONMENT["RECLUSTER_RUN_DIRECTORY"], ignore_errors=True)
+
+# gunicorn's control socket is one path for all of a user's, and each takes it from the others.
+ENVIRONMENT["HOME"] = ENVIRONMENT["RECLUSTER_RUN_DIRECTORY"]
+
+# For a run under tests/inherit_signals.py: pytest has undone a part of it, for itself.
+HOSTILE = [sys.executable, inherit_signals.__file__] if inherit_signals.MARK in os.environ else []
+
+STAMP = re.compile(
+    r"^(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d(\.\d{3}[+-]\d\d:\d\d)? ([A-Z]+ )?(?=recluster: )",
+    re.MULTILINE,
+)
+
+
+def unstamped(text):
+    """A log without times and levels, which most tests do not ask for."""
+    return STAMP.sub("", text)
+
 
 # For a run of everything in another way: TEST_OPTIONS="--door preload" pytest ...
 EXTRA_OPTIONS = os.environ.get("TEST_OPTIONS", "").split()
@@ -80,6 +109,25 @@ def descendants(pid):
     return found
 
 
+def links(pid):
+    """What the descriptors of a process lead to; some may go while this looks."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
+
+
+def kept(pid):
+    """`links`, but for what a master has or has not as it happens: the /proc folder of a worker,
+    from the first look at its load until its end, and the two descriptors of one thread that
+    reads a worker's memory (csrc/base/reader.c), while it lingers for the next."""
+    found, lingers = links(pid), "anon_inode:[eventfd]"
+    for _ in range(min(found.count(lingers), 2)):
+        found.remove(lingers)
+    return sorted(link for link in found if not re.fullmatch(r"/proc/\d+/fd", link))
+
+
 def until(condition, timeout=GENEROUS):
     """For what no descriptor tells: look again until it holds."""
     deadline = time.monotonic() + timeout
@@ -98,6 +146,34 @@ def stop(pid):
         return all(task.read_text().rpartition(")")[2].split()[0] in "TZ" for task in tasks)
 
     until(stopped)
+
+
+def comes_to_rest(master, seconds=1.0):
+    """Some whole such time passes in which that process (a Pidfd) is not woken once."""
+
+    def switches():
+        status = Path(f"/proc/{master.pid}/status").read_text().splitlines()
+        return [line for line in status if "ctxt_switches" in line]
+
+    def rested():
+        before = switches()
+        assert not master.is_dead(seconds)
+        return switches() == before
+
+    until(rested)
+
+
+def where(pid):
+    """In which call each thread of a process that is stuck stands."""
+    found = []
+    for thread in sorted(Path(f"/proc/{pid}/task").iterdir()):
+        for name in ("comm", "wchan", "syscall", "stack"):
+            with contextlib.suppress(OSError):
+                found.append(f"{thread.name} {name}: {(thread / name).read_text().strip()}")
+        with contextlib.suppress(OSError):
+            lines = (thread / "status").read_text().splitlines()
+            found += [line for line in lines if line.startswith(("Sig", "Shd", "State"))]
+    return "\n".join(found)
 
 
 def let_go(fifo, text=b""):
@@ -126,25 +202,39 @@ def bind_again(port):
 class Running:
     """`python -m recluster ARGS` with its event stream; ended, whole, at exit."""
 
-    def __init__(self, *args, cwd, env=None, stdout=None, preexec_fn=None):
+    def __init__(
+        self,
+        *args,
+        cwd,
+        env=None,
+        stdout=None,
+        stderr=None,
+        preexec_fn=None,
+        pass_fds=(),
+        flags=(),
+        verb=(),
+        stdin=subprocess.DEVNULL,
+    ):
         events, inherited = os.pipe()
         os.set_blocking(events, False)
         self._events, self._rest = events, b""
         self._untaken, self._port, self._slots = [], None, {}
         self.seen, self._pidfds = [], []
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
-        self._command = [sys.executable, "-m", "recluster", "--events", str(inherited)]
+        self._command = [*HOSTILE, sys.executable, *flags, "-m", "recluster", *verb]
+        self._command += ["--events", str(inherited)]
         self._command += [*EXTRA_OPTIONS, *map(str, args)]
         self.process = self._popen(
             self._command,
             cwd=cwd,
             env={**ENVIRONMENT, **(env or {})},
-            pass_fds=[inherited],
-            stdin=subprocess.DEVNULL,
+            pass_fds=[inherited, *pass_fds],
+            stdin=stdin,
             stdout=stdout,
-            stderr=self._stderr,
+            stderr=self._stderr if stderr is None else stderr,
             preexec_fn=preexec_fn,
         )
+        leash.hold(self.process)
         os.close(inherited)
         self.pidfd = Pidfd(self.process.pid)
 
@@ -159,8 +249,9 @@ class Running:
             if self.process.poll() is None:
                 self.signal(signal.SIGQUIT)
                 if not self.pidfd.is_dead(GENEROUS):
+                    stands = where(self.process.pid)
                     self.process.kill()
-                    raise AssertionError("the master did not end on SIGQUIT")
+                    raise AssertionError(f"the master did not end on SIGQUIT: {stands}")
             self.wait()
             left = survivors(self._pidfds, 10.0)
             assert not left, f"of the slots there are left: {left}"
@@ -307,6 +398,10 @@ class Running:
         return self.wait(timeout)
 
     def stderr(self):
+        """What master and workers have written there so far, the log without its times."""
+        return unstamped(self.raw_stderr())
+
+    def raw_stderr(self):
         size = os.fstat(self._stderr.fileno()).st_size
         return os.pread(self._stderr.fileno(), size, 0).decode(errors="replace")
 

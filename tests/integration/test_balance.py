@@ -184,7 +184,8 @@ def test_the_retired_serve_what_waits_for_them(shared, apps, command):
 
 
 def test_the_retired_die_with_a_full_queue(shared):
-    """Then a worker is started that serves it, and gets nothing new."""
+    """Others that can be rung at serve it; where they do not come at once, a worker of the old code
+    that gets nothing new."""
     port, pids = shared.port, shared.pids()
     for pid in pids.values():
         family(pid)
@@ -193,7 +194,7 @@ def test_the_retired_die_with_a_full_queue(shared):
     for pid in pids.values():
         os.kill(pid, signal.SIGKILL)
     assert len(read_all(waiting)) == 60
-    assert shared.count("online") == 3 + 3 + 1
+    assert shared.count("online") - (3 + 3) in (0, 1)
     assert shared.end() == 0
 
 

@@ -14,7 +14,7 @@ import pytest
 from ctlcase import FAST, NOBODY, as_root, ask, asking, ends, one_line_of_usage, status_of
 from harness import ENVIRONMENT, GENEROUS, Running, edit, stop, until
 
-from recluster import ctl
+from recluster.verbs import tables
 
 # ---- status --------------------------------------------------------------------------
 
@@ -53,7 +53,7 @@ def test_status_counts_what_waits(running, path):
 def test_status_as_a_table(running, path):
     code, out, err = ask("--control", path, "status")
     assert (code, err) == (0, [])
-    assert out[0].startswith(f"master {running.process.pid}: recluster ")
+    assert out[0].startswith(f"master {running.process.pid} (http_server): recluster ")
     workers, lanes = "\n".join(out).split("\n\n")[1:]
     for text, head in ((workers, "state"), (lanes, "queued")):
         first, *rest = text.splitlines()
@@ -78,7 +78,8 @@ def test_status_while_a_slot_is_empty(apps, path):
         assert [worker["pid"] for worker in slot["workers"]] in ([], [None])
         assert 0 < slot["next_try"] <= 80
         code, out, _ = ask("--control", path, "status")
-        assert code == 0 and "no lanes" in out
+        assert code == 1 and "no lanes" in out
+        assert any(line.startswith("slot 0: exited with code 7") for line in out)
         assert slot["workers"] or any("next try in" in line for line in out)
 
 
@@ -191,7 +192,7 @@ def test_reload_during_shutdown_is_not_accepted(apps, path):
 @pytest.mark.parametrize(
     "words",
     [
-        (), ("status",), ("1",), ("1", "frobnicate"), ("1", "status", "more"), ("0", "status"),
+        (), ("1",), ("1", "frobnicate"), ("1", "status", "more"), ("0", "status"),
         ("1", "status", "--wait"), ("1", "reload", "--timeout", "soon"), ("--no-such-option",),
         ("1", "reload", "--timeout", "nan"), ("1", "reload", "--timeout", "0"),
     ],
@@ -225,7 +226,8 @@ def test_not_permitted(apps):
     code = f"""if True:
         import os, sys
         from recluster import ctl
-        ctl._parse(["1", "status"])
+        from recluster.verbs import asked, look, reload
+        asked._parser(look.STATUS, "", True).parse_args([])
         os.setgid({NOBODY}); os.setuid({NOBODY})
         sys.exit(ctl.main(sys.argv[1:]))
         """
@@ -259,10 +261,14 @@ def test_a_stopped_master(running, path):
 
 
 def test_spans():
-    shown = [ctl._span(value) for value in (None, 0.04, 59.94, 60, 3599, 3600, 90061, 864000)]
+    shown = [tables.span(value) for value in (None, 0.04, 59.94, 60, 3599, 3600, 90061, 864000)]
     assert shown == ["-", "0.0s", "59.9s", "1m00s", "59m59s", "1h00m", "1d01h", "10d00h"]
 
 
 def test_control_characters_of_an_error_do_not_reach_the_terminal():
     answer = {"ok": False, "why": "a\x1b[31m\nb", "verdicts": {"10": "x\ny", "9": "z"}}
-    assert ctl.verdict_lines(answer) == ["worker 9: z", "worker 10: x y", "reload failed: a?[31m b"]
+    assert tables.verdict_lines(answer) == [
+        "worker 9: z",
+        "worker 10: x\\ny",
+        "reload failed: a\\x1b[31m\\nb",
+    ]

@@ -12,14 +12,15 @@ import pytest
 from ctlcase import FAST, NOBODY, as_root, ask, connect, one_line_of_usage, status_of
 from harness import ENVIRONMENT, Running
 
-from recluster import socketfile
+from recluster.base import socketfile
+from recluster.control import places
 
 
 def test_the_command_line_opens_it_at_its_usual_place(apps, tmp_path):
-    env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    env = {"XDG_RUNTIME_DIR": str(tmp_path), "RECLUSTER_RUN_DIRECTORY": ""}
     with Running(*FAST, "http_server.py", "0", cwd=apps, env=env) as running:
         running.wait_each("ready", 2)
-        directory = socketfile.default_directory(os.geteuid(), env)
+        directory = places.default_directory(os.geteuid(), env)
         usual = f"{directory}/{running.process.pid}.sock"
         assert stat.S_IMODE(os.lstat(usual).st_mode) == 0o600
         assert os.lstat(usual).st_uid == os.geteuid()
@@ -138,11 +139,12 @@ def test_a_file_that_came_in_the_meantime_stays(tmp_path, monkeypatch):
 
 
 def test_the_usual_place(tmp_path):
-    usual = socketfile.default_directory
+    usual = places.default_directory
     me = os.geteuid()
     assert usual(0, {"XDG_RUNTIME_DIR": str(tmp_path)}) == "/run/recluster"
     assert usual(12345, {}) == "/tmp/recluster-12345"
     assert usual(12345, {"XDG_RUNTIME_DIR": str(tmp_path)}) == "/tmp/recluster-12345"
+    assert usual(12345, {"RECLUSTER_RUN_DIRECTORY": str(tmp_path)}) == str(tmp_path)
     assert usual(12345, {"XDG_RUNTIME_DIR": "relative"}) == "/tmp/recluster-12345"
     if me:
         assert usual(me, {"XDG_RUNTIME_DIR": str(tmp_path)}) == f"{tmp_path}/recluster"

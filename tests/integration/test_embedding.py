@@ -1,72 +1,11 @@
-"""The API, from small programs that embed a cluster: what a person would write first.
+"""The API, from small programs that embed a cluster (embedcase.py)."""
 
-Each program prints one JSON value; the test looks at that.
-"""
-
-import json
 import signal
-import subprocess
-import sys
-import textwrap
 
 import pytest
 from harness import ENVIRONMENT, Pidfd
 
 import recluster
-
-BEGIN = """
-import json, os, signal, sys
-import recluster
-from clients import answers, get
-
-seen = []
-def note(event):
-    worker = event.worker and (event.worker.id, event.worker.generation)
-    seen.append([event.name, worker, event.details])
-
-def names():
-    return [name for name, worker, details in seen]
-
-def cluster_of(target="worker_messages.py", **options):
-    options = {"workers": 2, "args": ["0"], "ready_when": "ready", "drain_settle": 0.1, **options}
-    cluster = recluster.Cluster(target, **options)
-    for name in ("online", "listening", "ready", "message", "disconnect", "exit", "reload"):
-        cluster.on(name, note)
-    return cluster
-
-def drive_until(cluster, condition, seconds=30):
-    import select, time
-    deadline = time.monotonic() + seconds
-    while not condition():
-        left = deadline - time.monotonic()
-        assert left > 0, (seen, "too late")
-        select.select([cluster.fileno()], [], [], left)
-        cluster.dispatch()
-
-def port():
-    return next(int(d["address"].split(":")[1]) for name, _, d in seen if name == "listening")
-"""
-
-
-@pytest.fixture
-def program(apps, request):
-    """Runs such a program; returns what it printed, and its standard error."""
-
-    def run(text, code=0):
-        path = str(request.path.parent)
-        done = subprocess.run(
-            [sys.executable, "-c", BEGIN + textwrap.dedent(text)],
-            cwd=apps,
-            env={**ENVIRONMENT, "PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == code, done.stderr
-        return json.loads(done.stdout or "null"), done.stderr
-
-    return run
 
 
 def test_the_two_lines_of_the_readme(program):
@@ -161,6 +100,33 @@ def test_scale_workers_and_active_workers(program):
         """)
     assert found[0] == [{"0": None, "1": None}, ["starting", "starting"]]
     assert found[1:] == [["0", "1", "2", "3"], {"0": True}, ["0"], 0]
+
+
+def test_restart_drain_and_resume(program):
+    found, _ = program("""
+        cluster = cluster_of()
+        cluster.start()
+        drive_until(cluster, lambda: names().count("ready") == 2)
+        cluster.restart(0)
+        drive_until(cluster, lambda: "exit" in names())
+        order = [name for name, worker, _ in seen if name in ("ready", "exit")]
+        cluster.drain(1)
+        drive_until(cluster, lambda: names().count("exit") == 2)
+        empty = [sorted(cluster.active_workers()), cluster.size()]
+        try:
+            cluster.drain(0)
+        except recluster.OptionError as error:
+            why = str(error)
+        cluster.resume(1)
+        drive_until(cluster, lambda: names().count("ready") == 4)
+        full = cluster.size()
+        cluster.terminate()
+        drive_until(cluster, lambda: cluster.exit_code is not None)
+        print(json.dumps([order, empty, why, full]))
+        """)
+    order, empty, why, full = found
+    assert (order, empty, full) == (["ready", "ready", "ready", "exit"], [[0], 1], 2)
+    assert why == "drain: slot 0: no other slot serves"
 
 
 def test_callbacks_that_raise_break_nothing(program):
@@ -301,3 +267,139 @@ def test_wrong_options_are_value_errors(target, options):
     with pytest.raises(recluster.OptionError, match="..........") as raised:
         recluster.Cluster(target, **options)
     assert isinstance(raised.value, ValueError)
+
+
+def test_messages_that_cannot_be_sent_say_so(program):
+    found, _ = program("""
+        cluster = cluster_of(workers=1)
+        cluster.start()
+        drive_until(cluster, lambda: "ready" in names())
+        worker = cluster.workers()[0]
+        def tried(call, *arguments):
+            try:
+                return call(*arguments)
+            except (TypeError, ValueError) as error:
+                return type(error).__name__
+        loop = []
+        loop.append(loop)
+        deep = {}
+        for _ in range(100_000):
+            deep = {"a": deep}
+        odd = [float("nan"), [float("-inf")], loop, deep, {1, 2}, "x" * (1 << 20)]
+        refused = [tried(cluster.send, worker, message) for message in odd]
+        refused += [tried(cluster.broadcast, message) for message in odd]
+        signals = [tried(cluster.signal, worker, n) for n in (999, -1, 15.5, None)]
+        limits = [tried(cluster.scale, n) for n in (0, 10**9, 1.5, True, "x")]
+        most = "y" * ((1 << 20) - 3)
+        sent = cluster.send(worker, most)
+        cluster.terminate()
+        drive_until(cluster, lambda: cluster.exit_code is not None)
+        print(json.dumps([refused, signals, limits, sent]))
+        """)
+    refused, signals, limits, sent = found
+    assert refused == [*["ValueError"] * 4, "TypeError", "ValueError"] * 2
+    assert signals == ["ValueError"] * 4
+    assert limits == ["OptionError"] * 5
+    assert sent is True
+
+
+def test_scale_asks_the_options_of_its_own_only(program, monkeypatch):
+    monkeypatch.setitem(ENVIRONMENT, "RECLUSTER_BALANCE", "weighted")
+    monkeypatch.setitem(ENVIRONMENT, "RECLUSTER_WEIGHTS", "0=3")
+    found, _ = program("""
+        cluster = cluster_of()
+        cluster.start()
+        os.environ["RECLUSTER_TIMEOUT"] = "never"
+        del os.environ["RECLUSTER_BALANCE"]
+        cluster.scale(3)
+        drive_until(cluster, lambda: names().count("ready") == 3)
+        print(json.dumps(cluster.size()))
+        cluster.terminate()
+        cluster.wait()
+        """)
+    assert found == 3
+
+
+def test_variables_that_name_no_option(program, monkeypatch):
+    monkeypatch.setitem(ENVIRONMENT, "RECLUSTER_WORKER", "3")
+    monkeypatch.setitem(ENVIRONMENT, "RECLUSTER_ARGS", "--port 80")
+    _, said = program("""
+        cluster = cluster_of()
+        cluster.start()
+        cluster.terminate()
+        cluster.wait()
+        print(1)
+        """)
+    assert "RECLUSTER_WORKER names no option; did you mean RECLUSTER_WORKERS?" in said
+    assert "RECLUSTER_ARGS names no option" in said
+
+
+def test_a_listener_that_raises_is_told_of_and_the_next_message_is_heard(program):
+    found, said = program("""
+        cluster = cluster_of("listeners_raise.py", workers=1)
+        cluster.start()
+        drive_until(cluster, lambda: "ready" in names())
+        for name in ("OSError", "SystemExit", "ValueError"):
+            cluster.broadcast(name)
+        def told():
+            said = [details["message"] for name, _, details in seen if name == "message"]
+            return [message for message in said if isinstance(message, list)]
+        drive_until(cluster, lambda: len(told()) == 9)
+        cluster.terminate()
+        drive_until(cluster, lambda: cluster.exit_code is not None)
+        print(json.dumps(told()))
+        """)
+    heard = [message for word, message in found if word == "heard"]
+    refused = [message for word, message in found if word == "refused"]
+    assert heard == ["OSError", "SystemExit", "ValueError"]
+    assert refused[1::2] == ["NaN"] * 3
+    assert all("a line may have 1048575" in message for message in refused[::2])
+    assert "OSError: mine" in said
+    assert "ValueError: mine" in said
+
+
+def test_metrics_in_a_program_of_ones_own(program):
+    """The host's child does not keep the listener open, and the host knows the port."""
+    told, _ = program(
+        """
+        import urllib.request
+        cluster = cluster_of(metrics="127.0.0.1:0")
+        assert cluster.metrics_address is None
+        with cluster:
+            drive_until(cluster, lambda: names().count("ready") == 2)
+            url = f"http://{cluster.metrics_address}/readyz"
+            ours = {os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")[:-1]
+                    if os.path.exists(f"/proc/self/fd/{fd}")}
+            listener = f"socket:[{inode_of(cluster.metrics_address)}]"
+            read, write = os.pipe()
+            child = os.fork()
+            if child == 0:
+                left = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+                        if os.path.lexists(f"/proc/self/fd/{fd}")]
+                os.write(write, b"kept" if listener in left else b"gone")
+                os._exit(0)
+            os.waitpid(child, 0)
+            kept = os.read(read, 10).decode()
+            import threading
+            answer = []
+            def ask():
+                with urllib.request.urlopen(url) as reply:
+                    answer.append(reply.read().decode())
+            asking = threading.Thread(target=ask)
+            asking.start()
+            drive_until(cluster, lambda: answer)
+            asking.join()
+        print(json.dumps([listener in ours, kept, answer]))
+        """.replace("import urllib.request\n", INODE + "import urllib.request\n", 1)
+    )
+    assert told == [True, "gone", ["ready 2 of 2 slots serve\n"]]
+
+
+INODE = """def inode_of(address):
+            port = int(address.rpartition(":")[2])
+            for line in open("/proc/self/net/tcp").readlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                    return fields[9]
+
+        """

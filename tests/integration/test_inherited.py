@@ -8,21 +8,22 @@ import time
 
 import pytest
 from clients import GENEROUS, Load, answers, get, read_answer, send_request
-from harness import Running, edit, free_port
+from harness import Running, edit, free_port, let_go
 from test_unix import get_unix
 
 ACTIVATE = (
     "import os, sys\n"
-    "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=sys.argv[1], LISTEN_FDNAMES='web')\n"
-    "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])\n"
+    "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=sys.argv[1])\n"
+    "os.environ['LISTEN_FDNAMES'] = sys.argv[2]\n"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[3:]])\n"
 )
 
 
 class Activated(Running):
     """A master that has these sockets from its descriptor 3 on, as systemd does it."""
 
-    def __init__(self, sockets, *args, cwd, env=None):
-        self.sockets = sockets
+    def __init__(self, sockets, *args, cwd, env=None, names="web"):
+        self.sockets, self.names = sockets, names
         super().__init__(*args, cwd=cwd, env=env)
 
     def _popen(self, command, **more):
@@ -39,7 +40,7 @@ class Activated(Running):
         count = len(self.sockets)
         for fd in inherited:  # moved out of the way of 3, 4, ...
             assert fd >= 3 + count
-        whole = [sys.executable, "-c", ACTIVATE, str(count), *command[1:]]
+        whole = [sys.executable, "-c", ACTIVATE, str(count), self.names, *command[1:]]
         more["pass_fds"] = [*inherited, *range(3, 3 + count)]
         return subprocess.Popen(whole, preexec_fn=place, **more)  # noqa: PLW1509
 
@@ -185,6 +186,8 @@ def test_bind_of_a_path(apps, tmp_path):
         running.wait_each("ready", 2)
         edit(apps / "unix_socketserver.py", 'VERSION = "1"', 'VERSION = "2"')
         assert running.reload()["ok"]
+        for slot in (0, 1):
+            running.wait_for("exit", slot=slot, generation=1)
         assert get_unix(path)["version"] == "2"
         assert running.end() == 0
     assert not os.path.exists(path)
@@ -218,3 +221,102 @@ def test_port_0_of_several_addresses_is_the_same_in_all_workers(apps):
             for slot in range(3)
         }
         assert again == {ports}
+
+
+# ---- R11, R12: nobody listens there ------------------------------------------------------
+
+
+def refused(port):
+    """Whether a client is sent away: it gets a reset, or the end."""
+    with socket.create_connection(("127.0.0.1", port), GENEROUS) as client:
+        try:
+            return client.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+def is_refused(port):
+    try:
+        return refused(port)
+    except (ConnectionRefusedError, ConnectionResetError):
+        return True
+
+
+def test_an_address_that_no_worker_claims_is_named_and_its_clients_are_refused(apps):
+    bound, listened = free_port(), free_port()
+    options = ("--workers", 2, "--bind", f"127.0.0.1:{bound}")
+    with Running(*options, "http_server.py", listened, cwd=apps) as running:
+        running.wait_each("ready", 2)
+        told = running.wait_for("unclaimed")
+        assert (told["address"], told["refused"]) == (f"127.0.0.1:{bound}", True)
+        assert is_refused(bound)
+        assert running.status()["unclaimed"] == [f"127.0.0.1:{bound}"]
+        [line] = [line for line in running.log() if "no worker listens" in line]
+        assert f"127.0.0.1:{bound}" in line and "refused" in line
+        served(running)
+        assert running.end() == 0
+
+
+@pytest.mark.parametrize("reuse", [True, False], ids=["joined", "one_for_all"])
+def test_so_are_those_of_a_socket_of_systemd_which_stays_its_own(apps, reuse):
+    sock = listening(reuse=reuse)
+    port = sock.getsockname()[1]
+    early = socket.create_connection(("127.0.0.1", port))
+    early.settimeout(GENEROUS)
+    args = ("--workers", 1, "http_server.py", free_port())
+    with Activated([sock], *args, cwd=apps) as running:
+        assert running.wait_for("unclaimed")["address"] == f"127.0.0.1:{port}"
+        with pytest.raises(ConnectionResetError):
+            early.recv(1)
+        assert is_refused(port)
+        assert running.end() == 0
+    late = socket.create_connection(("127.0.0.1", port))  # into the queue, as before
+    late.close()
+    early.close()
+    sock.close()
+
+
+def test_a_worker_that_claims_it_late_is_served(apps, tmp_path):
+    """It listens on the second address when it is told to."""
+    os.mkfifo(tmp_path / "go")
+    program = tmp_path / "late.py"
+    program.write_text(
+        "import http.server, sys, threading\n"
+        "class Handler(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200)\n"
+        "        self.send_header('Content-Length', '13')\n"
+        "        self.end_headers()\n"
+        "        self.wfile.write(b'{\"version\": 1}')\n"
+        "def serve(port):\n"
+        "    http.server.ThreadingHTTPServer(('127.0.0.1', port), Handler).serve_forever()\n"
+        "threading.Thread(target=serve, args=(int(sys.argv[1]),)).start()\n"
+        "open(sys.argv[3]).read()\n"
+        "serve(int(sys.argv[2]))\n"
+    )
+    bound, other = free_port(), free_port()
+    args = ("--workers", 1, "--bind", f"127.0.0.1:{bound}", program, other, bound, tmp_path / "go")
+    with Running(*args, cwd=apps) as running:
+        assert running.wait_for("unclaimed")["refused"]
+        assert is_refused(bound)
+        let_go(tmp_path / "go")
+        assert not running.wait_for("unclaimed")["refused"]
+        assert running.status()["unclaimed"] == []
+        assert get(bound)["version"] == 1
+        running.signal(9)
+
+
+def test_an_inherited_socket_that_stands_in_the_way_is_named(apps):
+    """R11: ListenStream=8000 is [::]:8000, of both families."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    sock = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    port = sock.getsockname()[1]
+    edit(apps / "http_server.py", '"127.0.0.1"', '"0.0.0.0"')
+    args = ("--workers", 2, "--give-up", 2, "--respawn", 0.1, "http_server.py", port)
+    with Activated([sock], *args, cwd=apps) as running:
+        assert running.wait() == 1
+        lines = [line for line in running.log() if "stands in the way" in line]
+        assert len(lines) == 1
+        assert f"0.0.0.0:{port}" in lines[0] and f"[::]:{port}" in lines[0]
+    sock.close()

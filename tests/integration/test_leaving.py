@@ -201,8 +201,9 @@ def test_uvicorn_is_replaced_first_while_it_still_answers(apps):
 
 
 QUOTAS = {
-    "gunicorn": "-w 2 --max-requests 100 -b 127.0.0.1:0 wsgi_app:app",
-    "gunicorn gthread": "-k gthread -w 2 --max-requests 100 -b 127.0.0.1:0 wsgi_app:app",
+    "gunicorn": "--no-control-socket -w 2 --max-requests 100 -b 127.0.0.1:0 wsgi_app:app",
+    "gunicorn gthread": "--no-control-socket -k gthread -w 2 --max-requests 100 "
+    "-b 127.0.0.1:0 wsgi_app:app",
 }
 
 

@@ -15,7 +15,7 @@ LANGUAGES = {
     "node": ["--", "node", "node_server.js", "0", "go"],
 }
 # Kilobytes of a master, whatever a worker does; AddressSanitizer keeps what is freed.
-MEMORY_MOST = 400_000 if os.environ.get("RECLUSTER_SANITIZE") else 100_000
+MEMORY_MOST = 600_000 if os.environ.get("RECLUSTER_SANITIZE") else 100_000
 
 OPTIONS = ("--workers", 2, "--ready-when", "ready", "--respawn", 0.1, "--drain-settle", 0.2)
 

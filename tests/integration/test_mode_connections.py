@@ -97,7 +97,7 @@ def test_closed_with_unread_bytes(stops, how, apps):
 
 def test_a_connection_in_use_is_not_closed_under_a_request(apps):
     """Failure mode 8: a server that would die of SIGTERM is not told while one is used."""
-    options = ("--workers", 1, *FAST, "--drain-quiet", 2)
+    options = ("--workers", 1, *FAST, "--drain-quiet", 2, "--handover", "off")
     with Running(*options, "slow_server.py", "0", cwd=apps) as running:
         old = running.wait_for("ready")["pid"]
         with KeepAlive(running.port) as client:
@@ -136,7 +136,10 @@ def test_the_race_of_an_idle_connection(name, apps):
     if needs not in ("sys", "node"):
         pytest.importorskip(needs)
     words = [*words, str(free_port())] if words[-1] == "--port" else words
-    options = ("--workers", 2, *FAST, "--drain-owes", 1, "--drain-quiet", 0.5)
+    # When nothing owes, or a second later. aiohttp may be through within 100 ms, which looks as
+    # if it died of the signal: then it is told when its connections are quiet, and these never are.
+    told = name == "uvicorn"
+    options = ("--workers", 2, *FAST, "--drain-owes", 1, *(() if told else ("--drain-quiet", 0.5)))
     clients, over, reloads = 8, threading.Event(), 3
     stale, failures, versions = [], [], []
 
@@ -166,7 +169,7 @@ def test_the_race_of_an_idle_connection(name, apps):
             old = set(running.pids().values())
             known = len(versions)
             assert running.reload()["ok"]
-            if name in ("uvicorn", "aiohttp"):  # told when nothing owes, or a second later
+            if told:
                 for pid in old:
                     running.wait_for("exit", pid=pid)
             until(lambda known=known: len(versions) > known + 200 or failures)

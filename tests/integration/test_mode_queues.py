@@ -11,6 +11,7 @@ from clients import Load, queue, read_all
 from harness import Pidfd, Running, edit, let_go, stop, until
 
 FAST = ("--respawn", 0, "--backoff", 0, "--drain-settle", 0.2)
+LISTENS = ("--ready-when", "listening")  # they accept when they are told to
 
 
 def somaxconn():
@@ -21,7 +22,8 @@ def test_one_of_two_listeners_is_closed(apps):
     """Failure mode 1: 60 wait in two lanes, one worker closes its own and goes."""
     for slot in range(2):
         os.mkfifo(apps / f"go.{slot}")
-    with Running("--workers", 2, *FAST, "accepts_late.py", "0", "go", cwd=apps) as running:
+    options = ("--workers", 2, *LISTENS, *FAST)
+    with Running(*options, "accepts_late.py", "0", "go", cwd=apps) as running:
         running.wait_each("ready", 2)
         first = running.pids()
         waiting = queue(running.port, 60)
@@ -40,7 +42,8 @@ def test_one_of_two_listeners_is_closed(apps):
 def test_the_last_listener_is_closed(apps):
     """Failure mode 1: and with nobody else there, at a reload's end and at a shutdown."""
     os.mkfifo(apps / "go.0")
-    with Running("--workers", 1, *FAST, "accepts_late.py", "0", "go", cwd=apps) as running:
+    options = ("--workers", 1, *LISTENS, *FAST)
+    with Running(*options, "accepts_late.py", "0", "go", cwd=apps) as running:
         old = running.wait_for("ready")["pid"]
         running.wait_for("message", pid=old)  # it has looked for its FIFO
         waiting = queue(running.port, 30)

@@ -53,7 +53,8 @@ class Census(threading.Thread):
 
 
 def one_each(running, workers):
-    """Each slot has one serving worker, of one generation, and its lane alone is live."""
+    """Each slot has one serving worker, and its lane alone is live; and they are of one
+    generation, unless a reload has failed while nobody served in a slot."""
     status = running.status()
     serving = {
         worker["pid"]: slot["slot"]
@@ -63,7 +64,9 @@ def one_each(running, workers):
     }
     live = {lane["pid"]: lane["slot"] for lane in status["lanes"] if lane["live"]}
     generations = {lane["generation"] for lane in status["lanes"] if lane["live"]}
-    whole = sorted(serving.values()) == list(range(workers)) and len(generations) == 1
+    reloads = [event for event in running.seen if event["event"] == "reload"]
+    of_one = len(generations) == 1 or (not reloads[-1]["ok"] and reloads[-1]["changed"])
+    whole = sorted(serving.values()) == list(range(workers)) and of_one
     return whole and live == serving and status["reloading"] is None and serving
 
 

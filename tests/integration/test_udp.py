@@ -1,16 +1,16 @@
 """UDP servers: shared, a flow stays with its worker, reload, crash."""
 
-import ctypes
 import json
 import os
 import shutil
 import signal
 import socket
-import struct
 
+import deny
 import pytest
 from clients import GENEROUS
-from harness import Running, edit, free_port, stop
+from ebpf import may_load_programs
+from harness import Running, edit, free_port, stop, until
 
 WORKERS = 3
 KINDS = ("socketserver", "asyncio", "node")
@@ -43,6 +43,13 @@ def ask(sock, port, text="x"):
     return facts
 
 
+def all_serve(running, count):
+    """Each is ready, and its lane gets its flows: the first is told before the second is done."""
+    ready = running.wait_each("ready", count)
+    until(lambda: sum(lane["live"] for lane in running.status()["lanes"]) >= count)
+    return ready
+
+
 def workers(clients, port):
     return [ask(sock, port)["worker"] for sock in clients]
 
@@ -53,7 +60,7 @@ def test_flows_stay_move_at_reload_and_survive(kind, apps):
     # Without settling flows move at once, also where the kernel could keep them.
     options = ("--workers", WORKERS, "--respawn", 0.1, "--timeout", 10, "--drain-settle", 0)
     with Running(*options, *command(kind, port), cwd=apps) as running:
-        running.wait_each("ready", WORKERS)
+        all_serve(running, WORKERS)
         assert running.wait_for("listening")["address"] == f"udp:127.0.0.1:{port}"
         first = workers(clients, port)
         assert set(first) == {"0", "1", "2"}
@@ -87,23 +94,13 @@ def test_flows_stay_move_at_reload_and_survive(kind, apps):
         sock.close()
 
 
-def may_load_programs():
-    """As the engine finds out: by asking for a map that nobody needs."""
-    number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
-    attributes = struct.pack("=IIIII", 9, 4, 4, 1, 0) + bytes(100)  # BPF_MAP_TYPE_LRU_HASH
-    made = ctypes.CDLL(None).syscall(number, 0, attributes, len(attributes))
-    if made >= 0:
-        os.close(made)
-    return made >= 0
-
-
 @pytest.mark.skipif(not may_load_programs(), reason="no eBPF here")
 def test_old_flows_stay_with_the_old_generation_while_it_settles(kind, apps):
     port = free_port()
     old = [client() for _ in range(30)]
     options = ("--workers", WORKERS, "--timeout", 10, "--drain-settle", 600)
     with Running(*options, *command(kind, port), cwd=apps) as running:
-        began = running.wait_each("ready", WORKERS)
+        began = all_serve(running, WORKERS)
         first = workers(old, port)
         edit(
             apps / ("udp_node.js" if kind == "node" else "udp_server.py"),
@@ -128,7 +125,7 @@ def test_scaling_moves_the_flows_of_the_slot_that_goes(apps):
     port = free_port()
     clients = [client() for _ in range(60)]
     with Running("--workers", 3, "--timeout", 5, *command("asyncio", port), cwd=apps) as running:
-        running.wait_each("ready", 3)
+        all_serve(running, 3)
         first = workers(clients, port)
         running.signal(signal.SIGTTOU)
         running.wait_for("exit", slot=2)
@@ -149,3 +146,89 @@ def test_a_second_cluster_is_address_in_use(apps):
             assert "Address already in use" in second.stderr()
         with client() as sock:
             assert ask(sock, port)["worker"] == "0"
+
+
+# ---- a socket for each peer ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("kind", ["close", "keep"])
+def test_a_server_with_a_socket_for_each_peer(apps, kind, host):
+    """What the master kept of it would take what the peer sends next, and nobody reads it."""
+    port = free_port()
+    clients = [client() for _ in range(30)]
+    with Running("--workers", 2, "udp_peers.py", port, kind, host, cwd=apps) as running:
+        all_serve(running, 2)
+        first = [ask(sock, port, "0") for sock in clients]
+        assert {facts["worker"] for facts in first} == {"0", "1"}
+        for text in "123":
+            assert [ask(sock, port, text)["worker"] for sock in clients] == [
+                facts["worker"] for facts in first
+            ]
+        assert len(running.status()["lanes"]) == 2
+        if kind == "keep":  # they are in the kernel's group no more, and steering is right
+            with client() as sock:
+                assert ask(sock, port)["worker"] in "01"
+            os.kill(running.pids()[0], signal.SIGKILL)
+            running.wait_for("exit", slot=0)
+            running.wait_for("ready", slot=0)
+            until(lambda: all(lane["live"] for lane in running.status()["lanes"]))
+            new = [client() for _ in range(30)]
+            assert {ask(sock, port)["worker"] for sock in new} == {"0", "1"}
+            for sock in new:
+                sock.close()
+    for sock in clients:
+        sock.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_sockets_for_a_peer_where_a_container_denies_to_look(apps, host):
+    """No seccomp door, no pidfd_getfd: the preload library says what is connected."""
+    port = free_port()
+    denied = ["pidfd_getfd", "bpf", "process_vm_readv"]
+    clients = [client() for _ in range(30)]
+    command = ("--workers", 2, "udp_peers.py", port, "close", host)
+    with Running(*command, cwd=apps, preexec_fn=lambda: deny.install(denied)) as running:
+        all_serve(running, 2)
+        assert running.status()["door"] == "preload"
+        first = [ask(sock, port, "0")["worker"] for sock in clients]
+        assert set(first) == {"0", "1"}
+        for text in "123":
+            assert {ask(sock, port, text)["worker"] for sock in clients} <= {"0", "1"}
+        assert len(running.status()["lanes"]) == 2
+    for sock in clients:
+        sock.close()
+
+
+def test_several_sockets_for_all_are_a_lane_each(apps):
+    port = free_port()
+    clients = [client() for _ in range(200)]
+    with Running("--workers", 2, "udp_peers.py", port, "many", cwd=apps) as running:
+        all_serve(running, 2)
+        until(lambda: len(running.status()["lanes"]) == 6)
+        used = {(facts["worker"], facts["socket"]) for facts in (ask(s, port) for s in clients)}
+        assert used == {(worker, number) for worker in "01" for number in range(3)}
+    for sock in clients:
+        sock.close()
+
+
+def test_the_socket_for_all_is_bound_again_while_those_for_a_peer_are_open(apps):
+    port = free_port()
+    command = ("--workers", 1, "udp_peers.py", port, "again")
+    with client() as first, client() as second, Running(*command, cwd=apps) as running:
+        running.wait_for("ready")
+        own = ask(first, port)["socket"]
+        assert json.loads(first.recv(999))["echo"] == "again"
+        assert ask(second, port)["socket"] != own
+        assert ask(first, port)["socket"] == own
+
+
+def test_a_lane_that_is_connected_is_given_up(apps):
+    port = free_port()
+    command = ("--workers", 1, "udp_peers.py", port, "only")
+    with client() as first, client() as second, Running(*command, cwd=apps) as running:
+        running.wait_for("ready")
+        for text in "0123":
+            for sock in (first, second):
+                assert ask(sock, port, text)["worker"] == "0"
+                assert json.loads(sock.recv(999))["echo"] == "again"

@@ -14,23 +14,10 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from clients import GENEROUS, Broken, Load, get, read_answer, send_request
-from harness import Running, edit, free_port, let_go, stop
+from clients import GENEROUS, Load, get, get_unix, read_answer, send_request
+from harness import Running, edit, free_port, let_go, stop, until
 
 WORKERS = 3
-
-
-def get_unix(path):
-    """One request on one connection to a path, or to a name with a leading zero byte."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(GENEROUS)
-        # A full queue says EAGAIN to one who does not wait, and makes others wait.
-        connection.connect(path)
-        try:
-            send_request(connection)
-        except ConnectionError as error:  # accepted by one that ended
-            raise Broken(repr(error)) from error
-        return read_answer(connection)
 
 
 @dataclass(frozen=True)
@@ -40,24 +27,39 @@ class Server:
     file: str
     bound: str = "PATH"
     stops: bool = True
-    """It catches the stop signal, and serves what it has begun."""
+    """It catches the stop signal, and closes nothing that it has accepted."""
+    leaves: bool = False
+    """Its path, at its end; without recluster too."""
 
 
-def module(name, *args, app="asgi_app"):
-    return Server(name, ("-m", name, *args), app + ".py")
+def module(name, *args, app="asgi_app", **facts):
+    return Server(name, ("-m", name, *args), app + ".py", **facts)
 
 
 SERVERS = {
-    "asyncio": Server("sys", ("unix_asyncio.py", "PATH"), "unix_asyncio.py", stops=False),
-    "socketserver": Server(
-        "sys", ("unix_socketserver.py", "PATH"), "unix_socketserver.py", stops=False
+    "asyncio": Server(
+        "sys", ("unix_asyncio.py", "PATH"), "unix_asyncio.py", stops=False, leaves=True
     ),
-    "uvicorn": module("uvicorn", "asgi_app:app", "--uds", "PATH", "--log-level", "error"),
-    "hypercorn": module("hypercorn", "asgi_app:app", "--bind", "unix:PATH"),
+    "socketserver": Server(
+        "sys", ("unix_socketserver.py", "PATH"), "unix_socketserver.py", stops=False, leaves=True
+    ),
+    "uvicorn": module(
+        "uvicorn",
+        "asgi_app:app",
+        *("--uds", "PATH", "--log-level", "error"),
+        stops=False,
+        leaves=True,
+    ),
+    "hypercorn": module(
+        "hypercorn", "asgi_app:app", "--bind", "unix:PATH", stops=False, leaves=True
+    ),
     "gunicorn": module(
         "gunicorn", "-b", "unix:PATH", "--log-level", "error", "wsgi_app:app", app="wsgi_app"
     ),
-    "granian": module("granian", "--uds", "PATH", "--interface", "asgi", "asgi_app:app"),
+    # It closes what has sent nothing yet when it is told to stop (seen on a busy machine).
+    "granian": module(
+        "granian", "--uds", "PATH", "--interface", "asgi", "asgi_app:app", stops=False
+    ),
     "node": Server("node", ("--", "node", "unix_node.js", "PATH"), "unix_node.js"),
 }
 
@@ -123,9 +125,14 @@ def test_serves_reloads_and_survives(server, path, apps):
             assert outcome["ok"], outcome
             for slot, pid in old.items():
                 running.wait_for("exit", 60, slot=slot, pid=pid)
+            # One queue for all: the old generation takes from it until it ends.
+            ended = time.monotonic()
             load.more(50)
-            assert load.failures() == []
-            assert {a.facts["version"] for a in load.since(cutover)} == {"2"}
+            assert {a.facts["version"] for a in load.since(ended)} == {"2"}
+            assert server.stops or all(
+                type(a.error).__name__ == "Broken" and cutover < a.ended for a in load.failures()
+            )
+            assert not server.stops or load.failures() == []
             assert stat.S_IMODE(os.stat(path).st_mode) == 0o651
             assert watcher.looks > 100 and watcher.missing == 0
 
@@ -141,26 +148,25 @@ def test_serves_reloads_and_survives(server, path, apps):
             assert all(type(a.error).__name__ == "Broken" and a.began < dead for a in failures)
         assert running.end() == 0
         assert "Traceback" not in running.stderr()
-    assert names(path) == ["apps"]
+    assert names(path) == (["app.socket", "apps"] if server.leaves else ["apps"])
 
 
-def test_nothing_is_left_when_a_master_was_killed_and_came_again(path, apps):
+def test_a_path_that_a_killed_master_has_left_is_bound_again(path, apps):
     args = ("--workers", 2, "--timeout", 10, *command(SERVERS["uvicorn"], path))
     pytest.importorskip("uvicorn")
     for version, end in ("1", "SIGKILL"), ("2", "SIGTERM"):
         with Running(*args, cwd=apps) as running:
             running.wait_each("ready", 2)
-            assert running.reload()["ok"]  # so there are aliases of two generations
+            assert running.reload()["ok"]
             assert get_unix(path)["version"] == version
             if end == "SIGKILL":
-                assert len(names(path)) > 2
                 running.process.kill()
                 running.wait()
             else:
                 assert running.end() == 0
+            assert names(path) == ["app.socket", "apps"]
         if version == "1":
             edit(apps / "asgi_app.py", 'VERSION = "1"', 'VERSION = "2"')
-    assert names(path) == ["apps"]
 
 
 def test_who_removes_what_was_left_never_removes_what_a_sibling_has_bound(tmp_path, apps):
@@ -303,7 +309,15 @@ def test_a_reload_that_fails_changes_nothing(path, apps):
         assert not running.reload()["ok"]
         assert os.stat(path).st_ino == inode and get_unix(path)["version"] == "1"
         assert running.end() == 0
-    assert names(path) == ["apps"]
+
+
+def test_workers_whose_unlink_was_not_seen_share_the_path_in_the_end(tmp_path, apps):
+    """Nothing in the command tells of a path: the first workers' unlinks are their own."""
+    path = str(tmp_path / "listener")
+    with Running("--workers", 3, "--timeout", 5, "unix_asyncio.py", path, cwd=apps) as running:
+        running.wait_each("ready", 3)
+        until(lambda: serving(path) == {"0", "1", "2"})
+        assert running.end() == 0
 
 
 def test_an_abstract_name_is_shared_and_reloaded(apps):

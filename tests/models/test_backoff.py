@@ -3,10 +3,10 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recluster.backoff import JITTER, LEAST_HEALTHY_LIFE, Backoff
+from recluster.population.backoff import JITTER, LEAST_HEALTHY_LIFE, Backoff
 
 
 def middle():
@@ -51,6 +51,7 @@ def test_a_healthy_life_ends_the_series():
     assert backoff.next_spawn(1000.0, 900.0, 2 * backoff.delay - 0.1, middle) > 1000.0
 
 
+@settings(deadline=None)  # the machine's load is not the backoff's
 @given(st.floats(0, 1, exclude_max=True), st.floats(0.1, 10), st.floats(0.1, 100))
 def test_growth_survives_the_jitter(chance, floor, ceiling):
     backoff = Backoff(floor, ceiling)

@@ -77,7 +77,7 @@ def test_ideal_queue():
     # The fourth waits until the first heavy one is done: 200 - 3 + 1 ms.
     assert found["max"] == pytest.approx(198.0)
     assert found["p50"] == pytest.approx(1.0)
-    # What ARCHITECTURE.md says of the schedule: 16 workers are never all busy for long.
+    # What docs/internals/balancing.md says of the schedule: 16 workers are never all busy for long.
     sixteen = figures.ideal(figures.schedule(731, 20, 0.05), 16, 1, 200)
     assert sixteen["p99"] == pytest.approx(1.0, abs=0.1) and sixteen["p99.9"] < 5.0
 

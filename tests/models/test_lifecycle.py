@@ -4,13 +4,35 @@ from itertools import product
 
 import pytest
 
-from recluster.lifecycle import ENDED, RETIRED, TABLE, Act, Event, State, step
+from recluster.base.states import State
+from recluster.population.lifecycle import ENDED, RETIRED, TABLE, Act, Event, step
 
 PAIRS = list(product(State, Event))
 
 
-def test_every_pair_is_in_the_table_and_no_other():
-    assert set(TABLE) == set(PAIRS)
+def test_the_table_has_what_does_something():
+    for (state, event), (after, act) in TABLE.items():
+        assert (after, act) != (state, Act.NONE), (state, event)
+
+
+def test_every_state_hears_what_ends_it():
+    """By product: nobody is forgotten by omission. Who lives can be killed and can exit, and
+    whoever waits for something has a way on when it comes, and one when it does not."""
+    waits = {
+        State.STARTING: {Event.READY, Event.OVERDUE, Event.RETIRE},
+        State.READY: {Event.PROMOTE, Event.OVERDUE, Event.RETIRE},
+        State.SERVING: {Event.RETIRE, Event.DEMOTE, Event.HANG},
+        State.SETTLING: {Event.SETTLED, Event.OVERDUE, Event.HURRY},
+        State.DRAINING: {Event.FINISHED, Event.OVERDUE, Event.HURRY},
+        State.STOPPING: {Event.OVERDUE},
+        State.ABORTED: {Event.OVERDUE},
+        State.KILLED: set(),
+        State.DEAD: {Event.GONE},
+        State.GONE: set(),
+    }
+    for state, event in PAIRS:
+        ends = event in (Event.KILL, Event.EXIT) and state not in ENDED
+        assert ((state, event) in TABLE) == (event in waits[state] or ends), (state, event)
 
 
 @pytest.mark.parametrize("event", Event)

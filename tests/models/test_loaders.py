@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from recluster.loaders import loader_of, loads_as_we
+from recluster.child.loaders import loader_of, loads_as_we
 
 
 @pytest.fixture
@@ -55,6 +55,11 @@ def test_what_has_another_loader_does_not(program):
 )
 def test_of_a_script_it_is_the_interpreter_s(program, first, same):
     assert loads_as_we(program(first.encode())) is same
+
+
+def test_a_fifo_holds_up_nobody(tmp_path):
+    os.mkfifo(tmp_path / "program", 0o755)
+    assert not loads_as_we(str(tmp_path / "program"))
 
 
 def test_a_broken_or_foreign_program_does_not(program):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from recluster import cli
-from recluster.checks import OptionError
-from recluster.cpus import cgroup_quota, usable_cpus
+from recluster.base.cpus import cgroup_quota, usable_cpus
 from recluster.options import FIELDS, Options
+from recluster.options.checks import OptionError
+from recluster.verbs import cli
+from recluster.verbs import help as help_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +25,7 @@ def test_defaults():
     assert options.workers == usable_cpus() >= 1
     assert options.timeout == (1.0 if sys.flags.dev_mode else 3600.0)
     assert (options.respawn, options.backoff, options.ready_timeout) == (1.0, 30.0, 60.0)
-    assert options.ready_when == "listening"
+    assert options.ready_when == "accepting"
     assert options.log == {"respawns": True}
     assert options.give_up == 10
 
@@ -68,7 +69,7 @@ def test_a_bad_value_is_named_with_its_option(name, value):
 def test_a_bad_variable_is_named():
     with pytest.raises(OptionError, match="^RECLUSTER_WORKERS: 'x' must be"):
         make({"RECLUSTER_WORKERS": "x"})
-    with pytest.raises(OptionError, match="^WEB_CONCURRENCY: '0': must be"):
+    with pytest.raises(OptionError, match="^WEB_CONCURRENCY: '0' must be"):
         make({"WEB_CONCURRENCY": "0"})
 
 
@@ -105,15 +106,15 @@ def test_stop_signal_by_name_and_number():
 
 
 def test_every_option_has_a_flag_in_help():
-    text = cli.parser().format_help()
+    text = help_text.full()
     for one in FIELDS:
         if one.name != "args":
-            assert f"  {one.flag} {one.metavar}" in text
+            assert f" {one.usage}" in text
             assert one.variable in re.sub(r"\s+", "", text)
 
 
 def test_readme_has_the_table_that_the_definition_makes():
-    assert cli.options_table() in (ROOT / "README.md").read_text()
+    assert cli.options_table() in (ROOT / "docs" / "options.md").read_text()
 
 
 @pytest.mark.parametrize(

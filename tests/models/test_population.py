@@ -5,6 +5,7 @@ hang and die in any order while somebody reloads, scales and shuts down. Every
 command is carried out at once, as `cluster` does.
 """
 
+import dataclasses
 import os
 
 import hypothesis.strategies as st
@@ -18,13 +19,18 @@ from hypothesis.stateful import (
     rule,
 )
 
-from recluster import commands as c
-from recluster import population as p
-from recluster.draining import Facts
-from recluster.lifecycle import ENDED, State
+from recluster.base.states import State
 from recluster.options import Options
+from recluster.population import commands as c
+from recluster.population import population as p
+from recluster.population.draining import Facts
+from recluster.population.lifecycle import ENDED
 
 ADDRESSES = ("a:1", "b:2")
+RECYCLING = [
+    {"max_lifetime": 3.0}, {"max_rss": 100, "surge": 1}, {"max_connections": 9, "bake": 2.0},
+    {"max_lifetime": 30.0, "max_rss": 100, "max_connections": 9, "jitter": 0.5},
+]  # fmt: skip
 
 
 class Process:
@@ -42,25 +48,29 @@ class Process:
         # Its lane: the party's, or its own. That of a dead one it may adopt.
         self.lane = f"party {spawn.party}" if spawn.party else spawn.worker
         self.listening = set()
+        self.memory = self.accepted = None
         self.deaf = False  # nobody takes from its lanes
+        self.proving = self.promoted = False
 
 
 class World(RuleBasedStateMachine):
     @initialize(
         workers=st.integers(1, 4),
-        ready_when=st.sampled_from(["listening", "started", "ready"]),
+        ready_when=st.sampled_from(["accepting", "listening", "started", "ready"]),
         timeout=st.sampled_from([0.0, 5.0, 100.0]),
         give_up=st.sampled_from([0, 3]),
         more=st.sampled_from(
             [{}, {}, {"bake": 2.0}, {"surge": 1}, {"surge": 2}, {"shutdown_delay": 3.0},
              {"boots": 1}, {"boots": 1, "surge": 3},
              {"max_draining": 1}, {"drain_quiet": "timeout"}, {"hang_timeout": 2.0},
-             {"hang_timeout": 1.0, "bake": 3.0}, {"hold": 2.0}, {"hold": None}]
+             {"hang_timeout": 1.0, "bake": 3.0}, {"hold": 2.0}, {"hold": None},
+             {"shutdown_timeout": 0.0}, {"shutdown_timeout": 8.0}, *RECYCLING]
         ),
         balance=st.sampled_from(["reuseport", "shared", "weighted"]),
     )  # fmt: skip
     def begin(self, workers, ready_when, timeout, give_up, more, balance):
         balance = "reuseport" if "surge" in more else balance
+        balance = "auto" if more in RECYCLING else balance
         given = {
             "workers": workers, "ready_when": ready_when, "timeout": timeout, "give_up": give_up,
             "ready_timeout": 20.0, "balance": balance, **more,
@@ -70,15 +80,18 @@ class World(RuleBasedStateMachine):
         self.processes = {}
         self.queues = {}  # by lane
         self.told = {}
-        self.canaries = set()
+        self.canaries, self.hurried = set(), set()
         self.live = frozenset()
         self.held = set()
+        self.recycled = set()
         self.lost_since = {}
         self.code = None
         self.reloads = []
         self.closing = self.killing = False
         self.refuse_spawns = 0
         self.refused = set()
+        self.mold_imports = False
+        self.unborn = set()
         self.people.start(self.now)
         self.obey()
 
@@ -86,6 +99,8 @@ class World(RuleBasedStateMachine):
 
     def obey(self):
         while commands := self.people.take():
+            lives = [command for command in commands if isinstance(command, c.Live)]
+            self.last_live = lives[-1] if lives else None  # what people think of now
             for command in commands:
                 self.obey_one(command)
 
@@ -104,22 +119,56 @@ class World(RuleBasedStateMachine):
                 return
             self.processes[command.worker] = Process(command)
             self.queues.setdefault(self.processes[command.worker].lane, 0)
+            if self.mold_imports:
+                self.unborn.add(command.worker)
+        elif isinstance(command, c.Leave | c.Abort | c.Kill) and command.worker in self.unborn:
+            self.is_never_born(command.worker)
+        elif isinstance(command, c.Inherit) and command.worker in self.refused:
+            pass
+        elif isinstance(command, c.Inherit):
+            heir = self.processes[command.worker]
+            assert not heir.listening, "it has lanes of its own"
+            heir.spawn = dataclasses.replace(heir.spawn, heir_of=command.heir_of)
         elif isinstance(command, c.Live):
+            for key in command.workers & self.processes.keys():
+                if self.people.members[key].state is State.SERVING:
+                    process = self.processes[key]
+                    assert process.promoted or not process.proving, "it is not known to accept"
+                    process.promoted = True
             self.cut_over(command.workers)
-            self.weigh(command)
-        elif command in map(c.Leave, self.refused) or command in map(c.Kill, self.refused):
+            if command is self.last_live:
+                self.weigh(command)
+        elif isinstance(command, c.Leave | c.Kill | c.Inspect) and command.worker in self.refused:
             pass  # decided before it was known that there is no such process
         elif isinstance(command, c.Leave):
             assert self.processes[command.worker].alive, "a signal to the dead"
+            member = self.people.members[command.worker]
+            if member.overdue and not self.processes[command.worker].asked:
+                assert not self.fitted(member), "ready_timeout ended a worker that was ready"
+            first = not self.processes[command.worker].asked
+            if first and member.draining_since and member.generation not in self.hurried:
+                self.owes_nothing(self.processes[command.worker], member)
             self.processes[command.worker].asked = True
         elif isinstance(command, c.Abort):
             assert self.processes[command.worker].alive, "a signal to the dead"
             assert self.people.options.hang_timeout, "nobody asked for that"
         elif isinstance(command, c.Kill):
             assert self.processes[command.worker].alive, "a signal to the dead"
+            member = self.people.members[command.worker]
+            # What waits in its lane makes it settle for longer, but not past `timeout`.
+            limit = member.retired_at + max(
+                self.people.options.timeout, self.people.options.drain_settle
+            )
+            late = self.told.get(command.worker) and self.now >= limit
+            settled = self.now >= member.settle_until or late
+            assert self.killing or self.people.killing or settled
             self.processes[command.worker].killed = True
         elif isinstance(command, c.Inspect):
             self.people.inspected(command.worker, self.facts(command.worker), self.now)
+        elif isinstance(command, c.Measure):
+            process = self.processes[command.worker]
+            assert process.alive and command.worker in self.live, "nobody wants to know"
+            self.people.measured(command.worker, process.memory, process.accepted, self.now)
         elif isinstance(command, c.Hold):
             assert (command.address in self.held) != command.on, "said twice"
             (self.held.add if command.on else self.held.discard)(command.address)
@@ -140,11 +189,23 @@ class World(RuleBasedStateMachine):
             assert self.code is None
             self.code = command.code
 
+    def owes_nothing(self, process, member):
+        """Or it has had the time that it may have for that."""
+        if process.owing and process.connections is not None:
+            assert process.catches, "it dies of the signal"
+            assert self.now >= member.draining_since + self.people.options.drain_owes
+
+    def fitted(self, member):
+        """It was ready, and listened where the one that serves does."""
+        serving = self.people.slots[member.slot].serving
+        wanted = serving.addresses | (serving.closed - member.closed) if serving else set()
+        return member.ready_at is not None and wanted <= member.addresses
+
     def holders(self, lane):
         return [k for k, x in self.processes.items() if x.lane == lane and not x.released]
 
     def queued(self, key):
-        """As csrc/sharing.c counts."""
+        """As csrc/lane/sharing.c counts."""
         process = self.processes[key]
         others = [k for k in self.holders(process.lane) if k != key]
         alive = [k for k in others if self.processes[k].alive]
@@ -181,6 +242,10 @@ class World(RuleBasedStateMachine):
                 slot = self.people.slots[process.spawn.slot]
                 incoming = slot.incoming.id if slot.incoming else None
                 assert slot.index not in reload.batch or incoming != key
+        for key in self.recycled & self.processes.keys():  # its successor serves before it goes
+            slot = self.people.slots[self.processes[key].spawn.slot]
+            if key in self.live - workers and self.processes[key].alive and slot.wanted:
+                assert slot.serving and slot.serving.id != key and slot.serving.id in workers
         self.live = workers
 
     def weigh(self, command):
@@ -199,29 +264,69 @@ class World(RuleBasedStateMachine):
             assert abs(parts[True] / sum(parts.values()) - people.baking.canary) < 1e-9
 
     def heard(self, notice):
+        if notice.name == "hurried":
+            self.hurried.add(notice.event.generation)
         if notice.name == "exit":
             self.processes[notice.worker].exits += 1
+        if notice.name == "recycle":
+            self.is_recycled(notice)
         if notice.name == "canary":
-            self.canaries.add(notice.details["number"])
+            self.canaries.add(notice.event.number)
         if notice.name == "reload":
-            self.reloads.append(notice.details)
-            if notice.details["ok"] and notice.details["number"] in self.canaries:
+            self.reloads.append(notice.event.details)
+            if notice.event.ok and notice.event.number in self.canaries:
                 alive = [k for k in self.live if self.processes[k].alive]
                 generations = {self.processes[k].spawn.generation for k in alive}
-                assert generations <= {notice.details["generation"]}
+                assert generations <= {notice.event.generation}
                 return
             surge = self.people.options.surge
-            if notice.details["ok"] and not self.people.options.bake and not surge:
+            if notice.event.ok and not self.people.options.bake and not surge:
                 # promise 2: all at once
                 alive = [k for k in self.live if self.processes[k].alive]
                 generations = {self.processes[k].spawn.generation for k in alive}
-                assert generations == {notice.details["generation"]}
+                assert generations == {notice.event.generation}
                 assert len(alive) == sum(slot.wanted for slot in self.people.slots.values())
+
+    def is_recycled(self, notice):
+        people, slots = self.people, self.people.slots
+        assert not people.shutting_down and not people.reloading and not people.baking
+        for key in self.recycled & self.processes.keys():
+            slot = slots[self.processes[key].spawn.slot]
+            held = slot.serving and slot.serving.id == key and self.processes[key].alive
+            assert not held, "two at once"
+        member = people.members[notice.worker]
+        assert slots[member.slot].serving is member and member.leaving
+        self.recycled.add(notice.worker)
+        options, why, value = people.options, notice.event.why, notice.event.value
+        limit = {"rss": options.max_rss, "connections": options.max_connections}.get(why)
+        limit = options.max_lifetime if why == "lifetime" else limit
+        assert value >= limit * (1 - options.jitter) and notice.event.limit == limit
 
     # ---- what happens in the world ---------------------------------------------
 
     def alive(self):
-        return [key for key, process in self.processes.items() if process.alive]
+        found = [key for key, process in self.processes.items() if process.alive]
+        return [key for key in found if key not in self.unborn]
+
+    def is_never_born(self, key):
+        self.unborn.remove(key)
+        del self.processes[key]
+        self.refused.add(key)
+        self.people.unborn(key, "the mold failed", self.now)
+
+    @rule()
+    def mold_begins(self):
+        self.mold_imports = True
+
+    @precondition(lambda self: self.mold_imports)
+    @rule(well=st.booleans())
+    def mold_ends(self, well):
+        self.mold_imports = False
+        if well:
+            self.unborn.clear()
+        for key in list(self.unborn):
+            self.is_never_born(key)
+        self.obey()
 
     def some(self, data, keys):
         return data.draw(st.sampled_from(sorted(keys)))
@@ -264,7 +369,21 @@ class World(RuleBasedStateMachine):
             heir_of = self.processes[heir_of].spawn.heir_of
         self.processes[key].deaf = False
         self.processes[key].listening.add(address)
-        self.people.listening(key, address, self.now)
+        proves = self.people.options.ready_when == "accepting" and key not in self.live
+        self.processes[key].proving |= proves
+        self.people.listening(key, address, self.now, proves)
+        self.obey()
+
+    @precondition(lambda self: any(self.processes[key].proving for key in self.alive()))
+    @rule(data=st.data())
+    def takes_our_connection(self, data):
+        self.takes_ours(
+            self.some(data, [key for key in self.alive() if self.processes[key].proving])
+        )
+
+    def takes_ours(self, key):
+        self.processes[key].proving = False
+        self.people.accepting(key, self.now)
         self.obey()
 
     @precondition(lambda self: any(self.processes[key].listening for key in self.alive()))
@@ -296,14 +415,14 @@ class World(RuleBasedStateMachine):
         self.people.said_disconnect(self.some(data, self.alive()), self.now)
         self.obey()
 
-    @precondition(lambda self: self.live and not self.closing)
+    @precondition(lambda self: self.live - self.unborn and not self.closing)
     @rule(data=st.data(), count=st.integers(1, 5))
     def clients_queue(self, data, count):
-        self.queues[self.processes[self.some(data, self.live)].lane] += count
+        self.queues[self.processes[self.some(data, self.live - self.unborn)].lane] += count
 
     @precondition(lambda self: any(not self.processes[key].deaf for key in self.alive()))
     @rule(data=st.data())
-    def accepts(self, data):
+    def accepts_one(self, data):
         keys = [key for key in self.alive() if not self.processes[key].deaf]
         self.queues[self.processes[self.some(data, keys)].lane] = 0
 
@@ -350,6 +469,12 @@ class World(RuleBasedStateMachine):
         process = self.processes[self.some(data, self.alive())]
         process.connections, process.owing, process.half_open = connections, owing, half_open
         process.catches, process.moved_at = catches, self.now
+
+    @precondition(lambda self: self.people.options.max_rss and self.alive())
+    @rule(data=st.data(), memory=st.sampled_from([None, 10, 70, 1000]), accepted=st.integers(0, 20))
+    def grows(self, data, memory, accepted):
+        process = self.processes[self.some(data, self.alive())]
+        process.memory, process.accepted = memory, accepted
 
     @rule(count=st.integers(1, 3))
     def kernel_refuses(self, count):
@@ -411,8 +536,36 @@ class World(RuleBasedStateMachine):
             return  # it needs a reload, which has failed
         slots = [slot for slot in self.people.slots.values() if slot.wanted]
         if not self.people.closing and not why:
-            assert sum(not slot.surplus for slot in slots) == count
+            drained = sum(slot.drained for slot in self.people.slots.values())
+            assert sum(not slot.surplus for slot in slots) == count - drained
             assert not any(slot.surplus for slot in slots) or self.people.reloading
+
+    @rule(slot=st.integers(0, 4))
+    def restart_a_slot(self, slot):
+        """The successor comes first."""
+        before = self.people.slots[slot].serving if slot in self.people.slots else None
+        why = self.people.restart(slot, self.now)
+        refused = bool(self.refuse_spawns)
+        self.obey()
+        assert before is None or self.people.slots[slot].serving is before
+        if not why and not refused:
+            one = self.people.slots[slot]
+            assert one.coming() or one.spawn_at is not None
+
+    @rule(slot=st.integers(0, 4))
+    def drain_a_slot(self, slot):
+        why = self.people.drain(slot, self.now)
+        self.obey()
+        if not why:
+            assert self.people.slots[slot].drained
+            assert any(other.serving for other in self.people.slots.values())
+
+    @rule(slot=st.integers(0, 4))
+    def resume_a_slot(self, slot):
+        why = self.people.resume(slot, self.now)
+        self.obey()
+        if not why:
+            assert self.people.slots[slot].wanted and not self.people.slots[slot].drained
 
     @rule()
     def shutdown(self):
@@ -451,7 +604,18 @@ class World(RuleBasedStateMachine):
                 assert (slot.previous.id in self.live) == canary
             if slot.surplus:
                 assert self.people.reloading and not slot.incoming
+            if slot.drained:
+                assert not (slot.wanted or slot.coming() or slot.chain or slot.previous)
+                assert slot.spawn_at is None
+                kept = [other for other in self.people.slots.values() if other.wanted]
+                assert kept or self.closing, "all are drained"
             assert all(member.state in ENDED for member in slot.chain)
+            if slot.healing:
+                assert slot.healing.state not in ENDED
+                assert slot.wanted and self.people.reloading
+            if slot.wanted and not slot.serving and not self.closing and not slot.surplus:
+                ready = [one for one in slot.coming() if self.people._fits(one, self.now)]
+                assert not ready, "a slot that is left dark though somebody is ready"
             if slot.wanted and not slot.serving and not self.closing:
                 coming = slot.incoming or slot.spawn_at is not None or self.people.reloading
                 assert coming, "a slot that nobody will ever fill"
@@ -495,7 +659,7 @@ class World(RuleBasedStateMachine):
         for key in self.live:
             member = self.people.members[key]
             slot = self.people.slots[member.slot]
-            assert member in (slot.serving, slot.incoming, slot.previous, *slot.chain)
+            assert member in (slot.serving, slot.previous, *slot.coming(), *slot.chain)
         serving = {slot.serving.id for slot in self.people.slots.values() if slot.serving}
         assert serving <= self.live
 
@@ -558,6 +722,7 @@ class World(RuleBasedStateMachine):
                 self.people.online(key, self.now)
                 for address in ADDRESSES:
                     self.begins_to_listen(key, address)
+                self.takes_ours(key)
                 self.people.said_ready(key, self.now)
                 self.queues[process.lane] = 0
                 process.connections = process.owing = process.half_open = 0

@@ -2,17 +2,19 @@
 
 import pytest
 
-from recluster import commands as c
-from recluster import population as p
-from recluster.draining import Facts
-from recluster.lifecycle import State
+from recluster.base.states import State
 from recluster.options import Options
+from recluster.population import commands as c
+from recluster.population import population as p
+from recluster.population.draining import Facts
 
 ADDRESSES = ("a:1", "b:2")
 
 
 def test_a_reload_that_fails_changes_nothing():
-    people = p.Population(Options.make({"workers": 2, "boots": 2}, {}), lambda: 0.5)
+    people = p.Population(
+        Options.make({"ready_when": "listening", "workers": 2, "boots": 2}, {}), lambda: 0.5
+    )
     people.start(0.0)
     for key in (1, 2):
         people.online(key, 0.1)
@@ -26,14 +28,49 @@ def test_a_reload_that_fails_changes_nothing():
     commands = people.take()
     assert not [one for one in commands if isinstance(one, c.Live)]
     (reload,) = (one for one in commands if isinstance(one, c.Notice) and one.name == "reload")
-    assert not reload.details["ok"]
-    assert "worker 1" in reload.details["why"]
-    assert "SyntaxError" in reload.details["why"]
+    assert not reload.event.ok
+    assert "worker 1" in reload.event.why
+    assert "SyntaxError" in reload.event.why
     assert {slot.serving.id for slot in people.slots.values()} == {1, 2}
 
 
+@pytest.mark.parametrize("give_up", [0, 10])
+def test_nothing_to_run_ends_a_first_start(give_up):
+    people = p.Population(
+        Options.make({"ready_when": "listening", "workers": 2, "give_up": give_up}, {}), lambda: 0.5
+    )
+    people.start(0.0)
+    people.online(1, 0.1)
+    people.failed(1, "No module named nope", nothing=True)
+    people.exited(1, 1, 0.1)
+    (told,) = [
+        one for one in people.take() if isinstance(one, c.Notice) and one.name == "nothing_to_run"
+    ]
+    assert told.event.why == "No module named nope"
+    people.gone(1, 0.1)
+    people.exited(2, -15, 0.2)
+    people.gone(2, 0.2)
+    for key in (1, 2):
+        people.inspected(key, Facts(queued=0), 0.2)
+    assert people.ended == 2
+
+
+def test_nothing_to_run_is_a_verdict_once_one_was_ready():
+    people = p.Population(Options.make({"ready_when": "listening", "workers": 1}, {}), lambda: 0.5)
+    people.start(0.0)
+    people.listening(1, "a:1", 0.1)
+    people.reload(1.0)
+    people.failed(2, "No module named nope", nothing=True)
+    people.exited(2, 1, 1.1)
+    assert not people.closing
+    (reload,) = (one for one in people.take() if isinstance(one, c.Notice) and one.name == "reload")
+    assert "No module named nope" in reload.event.why
+
+
 def test_the_wrong_port_never_takes_over():
-    people = p.Population(Options.make({"workers": 1, "ready_timeout": 9}, {}), lambda: 0.5)
+    people = p.Population(
+        Options.make({"ready_when": "listening", "workers": 1, "ready_timeout": 9}, {}), lambda: 0.5
+    )
     people.start(0.0)
     people.listening(1, "a:1", 0.1)
     people.reload(1.0)
@@ -42,11 +79,11 @@ def test_the_wrong_port_never_takes_over():
     assert people.slots[0].serving.id == 1
     people.tick(10.1)
     (reload,) = (one for one in people.take() if isinstance(one, c.Notice) and one.name == "reload")
-    assert "never listened on a:1 within 9 s" in reload.details["why"]
+    assert "never listened on a:1 within 9 s" in reload.event.why
 
 
 def test_an_address_that_went_is_told_after_a_grace():
-    people = p.Population(Options.make({"workers": 1}, {}), lambda: 0.5)
+    people = p.Population(Options.make({"ready_when": "listening", "workers": 1}, {}), lambda: 0.5)
     people.start(0.0)
     for address in ("a:1", "b:2"):
         people.listening(1, address, 0.1)
@@ -55,13 +92,15 @@ def test_an_address_that_went_is_told_after_a_grace():
     assert people.reloading
     people.tick(people.deadline())
     (reload,) = (one for one in people.take() if isinstance(one, c.Notice) and one.name == "reload")
-    assert reload.details["ok"]
-    assert reload.details["went"] == ["b:2"]
+    assert reload.event.ok
+    assert reload.event.went == ["b:2"]
 
 
 def served(**given):
     """Two addresses, one worker each slot, all serving since 0.1."""
-    people = p.Population(Options.make({"workers": 1, "hold": 5, **given}, {}), lambda: 0.5)
+    people = p.Population(
+        Options.make({"ready_when": "listening", "workers": 1, "hold": 5, **given}, {}), lambda: 0.5
+    )
     people.start(0.0)
     for key in list(people.members):
         for address in ADDRESSES:
@@ -114,7 +153,9 @@ def test_what_is_closed_while_it_starts_is_no_loss():
     people = served(respawn=0)
     people.deaf(1, "a:1", False, 0.5)  # it still has b:2
     assert people.deadline() is None
-    people = p.Population(Options.make({"workers": 1, "respawn": 1}, {}), lambda: 0.5)
+    people = p.Population(
+        Options.make({"ready_when": "listening", "workers": 1, "respawn": 1}, {}), lambda: 0.5
+    )
     people.start(0.0)
     people.listening(1, "probe:1", 0.1)  # that makes it ready
     people.deaf(1, "probe:1", False, 0.2)
@@ -197,7 +238,9 @@ def test_37_an_address_without_any_worker_is_held_after_a_while():
     assert [one for one in commands if isinstance(one, c.Hold)] == [
         c.Hold("a:1", False), c.Hold("b:2", False)
     ]  # fmt: skip
-    told = [one.details for one in commands if isinstance(one, c.Notice) and one.name == "hold"]
+    told = [
+        one.event.details for one in commands if isinstance(one, c.Notice) and one.name == "hold"
+    ]
     assert told == [{"address": "a:1", "held": False, "seconds": 92.0}]  # nobody serves b:2
     people.listening(2, "b:2", 103.0)
     assert not holds(people) and people.deadline() is None
@@ -231,7 +274,9 @@ def test_37_an_address_that_only_a_draining_generation_has_is_not_held():
 
 
 def test_37_a_boot_that_takes_long_is_not_held():
-    people = p.Population(Options.make({"workers": 1, "hold": 5}, {}), lambda: 0.5)
+    people = p.Population(
+        Options.make({"ready_when": "listening", "workers": 1, "hold": 5}, {}), lambda: 0.5
+    )
     people.start(0.0)
     people.online(1, 0.1)
     people.tick(30.0)
@@ -257,7 +302,9 @@ def test_37_a_shutdown_ends_it():
 
 def test_boots_that_fail_are_forgotten():
     """A slot whose code is broken for a night must not keep each of its tries."""
-    options = Options.make({"workers": 1, "respawn": 1, "backoff": 0}, {})
+    options = Options.make(
+        {"ready_when": "listening", "workers": 1, "respawn": 1, "backoff": 0}, {}
+    )
     people = p.Population(options, lambda: 0.5)
     people.start(0.0)
     people.listening(1, "a:1", 0.1)
@@ -282,7 +329,9 @@ def test_boots_that_fail_are_forgotten():
 
 def test_so_many_boot_at_a_time():
     """And when the last is ready all take over in one step."""
-    people = p.Population(Options.make({"workers": 3, "boots": 1}, {}), lambda: 0.5)
+    people = p.Population(
+        Options.make({"ready_when": "listening", "workers": 3, "boots": 1}, {}), lambda: 0.5
+    )
     people.start(0.0)
     for key in (1, 2, 3):
         people.listening(key, "a:1", 0.1)
@@ -299,7 +348,9 @@ def test_so_many_boot_at_a_time():
 
 def test_those_that_take_leave_settle_one_after_another():
     """In a reload; when all ends there is nobody whose clients would feel it."""
-    people = p.Population(Options.make({"workers": 4, "boots": 4}, {}), lambda: 0.5)
+    people = p.Population(
+        Options.make({"ready_when": "listening", "workers": 4, "boots": 4}, {}), lambda: 0.5
+    )
     people.start(0.0)
     for key in (1, 2, 3, 4):
         people.listening(key, "a:1", 0.1)
@@ -310,3 +361,115 @@ def test_those_that_take_leave_settle_one_after_another():
     assert len(set(settle)) == 4 and min(settle) >= 3.0 and max(settle) <= 4.0
     people.shutdown(10.0)
     assert {people.members[key].settle_until for key in (5, 6, 7, 8)} == {11.0}
+
+
+# ---- one slot ------------------------------------------------------------------------
+
+
+def three_that_serve(**more):
+    given = {"ready_when": "listening", "workers": 3, "boots": 3, **more}
+    people = p.Population(Options.make(given, {}), lambda: 0.5)
+    people.start(0.0)
+    for key in (1, 2, 3):
+        people.online(key, 0.1)
+        people.listening(key, "a:1", 0.1)
+    people.take()
+    return people
+
+
+def spawned(commands):
+    return [(one.worker, one.slot) for one in commands if isinstance(one, c.Spawn)]
+
+
+def test_a_restarted_worker_serves_until_its_successor_does():
+    people = three_that_serve()
+    assert people.restart(1, 20.0) is None
+    commands = people.take()
+    assert spawned(commands) == [(4, 1)]
+    assert not [one for one in commands if isinstance(one, (c.Live, c.Retired))]
+    people.listening(4, "a:1", 20.5)
+    commands = people.take()
+    (live,) = [one for one in commands if isinstance(one, c.Live)]
+    (retired,) = [one for one in commands if isinstance(one, c.Retired)]
+    assert live.workers == {1, 4, 3} and retired.workers == (2,)
+    assert people.slots[1].restarts == 0
+
+
+def test_a_successor_that_fails_leaves_the_restarted_worker_where_it_is():
+    people = three_that_serve()
+    people.restart(1, 20.0)
+    people.exited(4, 1, 20.1)
+    assert people.slots[1].serving.id == 2
+    assert people.slots[1].last_error[1].startswith("exited with code 1")
+    assert people.slots[1].spawn_at is not None  # it is tried again
+
+
+def test_two_restarts_are_one():
+    people = three_that_serve()
+    assert people.restart(1, 20.0) is None and people.restart(1, 20.1) is None
+    assert spawned(people.take()) == [(4, 1)]
+
+
+def test_a_drained_slot_is_passed_over_by_reload_respawn_and_scale():
+    people = three_that_serve()
+    assert people.drain(1, 20.0) is None
+    commands = people.take()
+    assert next(one for one in commands if isinstance(one, c.Live)).workers == {1, 3}
+    assert next(one for one in commands if isinstance(one, c.Retired)).workers == (2,)
+    people.exited(2, 0, 21.0)
+    people.gone(2, 21.0)
+    people.reload(22.0)
+    assert [slot for _, slot in spawned(people.take())] == [0, 2]
+    for key in (4, 5):
+        people.listening(key, "a:1", 22.5)
+    assert people.reloading is None and people.generation == 2
+    assert people.scale(4, 23.0) is None
+    assert [slot for _, slot in spawned(people.take())] == [3]
+    people.tick(500.0)
+    assert spawned(people.take()) == []
+    assert people.resume(1, 501.0) is None
+    assert [slot for _, slot in spawned(people.take())] == [1]
+
+
+def test_a_drained_slot_that_is_scaled_away_comes_back_as_any_other():
+    people = three_that_serve()
+    people.drain(2, 20.0)
+    people.scale(2, 21.0)
+    assert people.resume(2, 22.0) == "it is not drained"
+    people.take()
+    people.scale(3, 23.0)
+    assert [slot for _, slot in spawned(people.take())] == [2]
+
+
+def test_what_would_leave_nobody_is_refused():
+    people = three_that_serve(balance="weighted", weights={0: 0, 1: 0})
+    assert "nobody would get a connection" in people.drain(2, 20.0)
+    people = three_that_serve()
+    people.drain(0, 20.0)
+    people.drain(1, 20.0)
+    assert people.drain(2, 20.0) == "no other slot serves"
+    assert "all that would be left are drained" in people.scale(2, 20.0)
+
+
+def test_a_slot_that_is_drained_beside_a_canary_stays_empty_when_that_goes():
+    people = three_that_serve()
+    people.reload(20.0, 0.5)
+    for key in [key for key, _ in spawned(people.take())]:
+        people.listening(key, "a:1", 20.5)
+    assert people.baking
+    people.drain(0, 21.0)
+    assert people.baking and people.slots[1].previous
+    assert people.slots[0].previous is None and people.slots[0].serving is None
+    assert people.rollback(22.0) is None
+    assert people.slots[0].serving is None and people.slots[1].serving.generation == 1
+
+
+def test_a_queue_that_does_not_empty_is_waited_for_until_the_timeout_and_no_longer():
+    people = three_that_serve(timeout=0.0, drain_settle=1.0)
+    people.scale(2, 20.0)
+    member = people.members[3]
+    people.inspected(3, Facts(queued=1), 20.5)
+    assert member.settle_until == 21.0 == member.deadline
+    people.take()
+    people.tick(21.0)
+    assert c.Kill(3) in people.take()

@@ -25,11 +25,20 @@ from .kernelcase import balanced, held, least, policy, robin  # noqa: F401 - fix
 HERE = Path(__file__).parent
 CSRC = HERE.parent.parent / "csrc"
 NAME = "recluster_units"
-FLAGS = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+ALONE = ("preload", "bpf")  # what they compile is no part of the engine
+FLAGS = [
+    "-DRC_QUICK_MS=2000",
+    "-std=gnu11",
+    "-O1",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 PREAMBLE = """
 #include "internal.h"
-#include "kernel.h"
+#include "steer/kernel.h"
 #include <linux/filter.h>
 void fault_arm(int n, int error, const char *name, long number, int sticky);
 int fault_disarm(void);
@@ -40,7 +49,8 @@ void fault_hook(void (*function)(const char *));
 
 
 def read_sources():
-    paths = [*CSRC.glob("*.[ch]"), *CSRC.glob("preload/*.h"), *CSRC.glob("bpf/*.h")]
+    paths = [*CSRC.rglob("*.h"), *CSRC.glob("*/*.c")]
+    paths = [path for path in paths if path.suffix == ".h" or path.parent.name not in ALONE]
     sources = {str(path.relative_to(CSRC)): path.read_bytes() for path in sorted(paths)}
     sources["faults.c"] = (HERE / "faults.c").read_bytes()
     sources["declarations.h"] = (HERE / "declarations.h").read_bytes()
@@ -56,7 +66,7 @@ def wrapped(text):
 def build(sources, flags, folder):
     for name, content in sources.items():
         path = folder / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     text = sources["faults.c"].decode()
     builder = cffi.FFI()

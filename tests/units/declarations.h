@@ -10,6 +10,7 @@ typedef int... in_port_t;
 typedef ... rc_engine;
 
 #define RC_LINE_MAX ...
+#define RC_STATUS_UNKNOWN ...
 #define RC_SEND_MAX ...
 #define RC_EVENTS_MIN ...
 #define RC_PROGRAM_MAX ...
@@ -19,16 +20,14 @@ typedef ... rc_engine;
 #define RC_HELLO_MAGIC ...
 
 enum rc_event_kind {
-    RC_EVENT_SIGNAL, RC_EVENT_DEADLINE, RC_EVENT_READABLE, RC_EVENT_DOOR, RC_EVENT_LISTENING,
-    RC_EVENT_DEAF, RC_EVENT_MESSAGE, RC_EVENT_GARBLED, RC_EVENT_EXIT, RC_EVENT_GONE,
-    RC_EVENT_HUNG, RC_EVENT_TAKES, ...
+    RC_EVENT_DEADLINE, RC_EVENT_READABLE, RC_EVENT_DOOR, RC_EVENT_LISTENING,
+    RC_EVENT_DEAF, RC_EVENT_ACCEPTING, RC_EVENT_MESSAGE, RC_EVENT_GARBLED, RC_EVENT_EXIT, RC_EVENT_GONE,
+    RC_EVENT_HUNG, RC_EVENT_TAKES, RC_EVENT_BLIND, ...
 };
 enum rc_policy {
     RC_BALANCE_AUTO, RC_BALANCE_REUSEPORT, RC_BALANCE_SHARED, RC_BALANCE_SOURCE_IP,
     RC_BALANCE_WEIGHTED, RC_BALANCE_ROUND_ROBIN, RC_BALANCE_LEAST_CONNECTIONS, ...
 };
-struct rc_connection { int fd, family; unsigned port; ...; };
-int rc_receive_connection(int fd, struct rc_connection *out);
 int rc_balance(rc_engine *engine, enum rc_policy policy);
 int rc_flows_stay(rc_engine *engine, unsigned ms);
 int rc_balance_kernel(rc_engine *engine, const char **refused);
@@ -48,7 +47,8 @@ int rc_engine_new(rc_engine **out, unsigned flags);
 void rc_engine_free(rc_engine *engine);
 void rc_engine_abandon(rc_engine *engine);
 int rc_engine_fd(const rc_engine *engine);
-int rc_signals(rc_engine *engine, const int *numbers, size_t count);
+int rc_signal_handled(rc_engine *engine, int number);
+void rc_reap(rc_engine *engine);
 int rc_deadline(rc_engine *engine, int64_t at_ms);
 int rc_descriptors(rc_engine *engine, unsigned wanted);
 int rc_watch(rc_engine *engine, int fd);
@@ -67,12 +67,18 @@ struct rc_program {
     ...;
 };
 int rc_worker_new(rc_engine *engine, uint32_t worker, uint32_t heir_of, int *channel_fd);
+int rc_worker_heir(rc_engine *engine, uint32_t worker, uint32_t heir_of);
 int rc_worker_place(rc_engine *engine, uint32_t worker, uint32_t slot, uint32_t party,
                     uint32_t generation);
 pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, enum rc_door_kind door,
                      const struct rc_program *program);
+int rc_worker_stop(rc_engine *engine, uint32_t worker, int number);
+int rc_worker_server(rc_engine *engine, uint32_t worker);
+int rc_worker_heard(rc_engine *engine, uint32_t worker);
 int rc_worker_signal(rc_engine *engine, uint32_t worker, int number);
 int rc_worker_kill(rc_engine *engine, uint32_t worker);
+int rc_poll(int fd, short events, int64_t until_us);
+int rc_take_descriptor(const struct rc_worker *worker, pid_t process, int number);
 int rc_worker_send(rc_engine *engine, uint32_t worker, const char *line, size_t length);
 int rc_worker_release(rc_engine *engine, uint32_t worker);
 
@@ -91,8 +97,12 @@ int rc_steer(rc_engine *engine, const struct rc_live *live, size_t count);
 int rc_close_lanes(rc_engine *engine, uint32_t worker);
 int rc_queued(rc_engine *engine, uint32_t worker);
 int rc_deaf(rc_engine *engine, uint32_t worker);
+int rc_prove(rc_engine *engine);
+void rc_readers_rest(rc_engine *engine);
 int rc_hold(rc_engine *engine, const char *address, int on);
 int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room);
+struct rc_place { char address[128]; unsigned listeners; int unsure; ...; };
+int rc_shared(rc_engine *engine, struct rc_place *out, size_t room);
 
 /* what its files share */
 struct rc_source { int fd; uint32_t armed; ...; };
@@ -110,25 +120,31 @@ int rc_channel_send(struct rc_channel *channel, int fd, const char *line, size_t
 int rc_channel_flush(struct rc_channel *channel, int fd);
 void rc_channel_free(struct rc_channel *channel);
 
-struct rc_guard { struct rc_source source; pid_t pid; int pipe; ...; };
-int rc_guard_start(struct rc_guard *guard, int epoll);
-int rc_guard_add(const struct rc_guard *guard, pid_t group);
-int rc_guard_remove(const struct rc_guard *guard, pid_t group);
+struct rc_guard { struct rc_source source; pid_t pid; int line; bool stale; ...; };
+struct rc_guarded { struct rc_asked *asked; pid_t *group; int *door; size_t groups, doors; };
+int rc_guard_start(struct rc_guard *guard, int epoll, const struct rc_guarded *known);
+int rc_guard_add(struct rc_guard *guard, pid_t group);
+int rc_guard_remove(struct rc_guard *guard, pid_t group);
+int rc_guard_door(struct rc_guard *guard, int door);
+bool rc_guard_takes(const struct rc_guard *guard);
+void rc_guard_leave(struct rc_guard *guard, int epoll);
 void rc_guard_stop(struct rc_guard *guard, int epoll);
 
-struct sockaddr_in6 { ...; };
+struct sockaddr_in6 { in_port_t sin6_port; ...; };
 struct sockaddr_un { ...; };
 struct rc_worker {
     uint32_t id;
     pid_t pid;
-    bool live, dead, seen_waiting, inscrutable;
-    unsigned pendings, hung_lanes, open, promised;
-    uint64_t given;
+    int hung_queued;
+    bool live, dead, seen_waiting, inscrutable, receives;
+    unsigned pendings, hung_lanes, open;
+    uint64_t given, forgiven, accepted;
+    int64_t cpu_us;
     uint32_t generation;
     ...;
 };
-enum rc_doing { RC_DOING_UNKNOWN, RC_DOING_WAIT, RC_DOING_WORK, ... };
-enum rc_doing rc_worker_doing(struct rc_worker *worker);
+enum rc_activity { RC_ACTIVITY_UNKNOWN, RC_ACTIVITY_WAIT, RC_ACTIVITY_WORK, ... };
+enum rc_activity rc_worker_activity(struct rc_worker *worker);
 struct rc_call {
     struct rc_worker *worker;
     pid_t pid;
@@ -150,10 +166,7 @@ struct rc_answer {
 };
 struct rc_output { struct rc_event *events; size_t count, room; ...; };
 struct rc_key { ...; };
-struct rc_bell { int fd; in_port_t port; bool rung; ...; };
-struct rc_held { struct rc_held *next; uint64_t id; pid_t thread; ...; };
-bool rc_is_same_file(pid_t thread, int number, int ours);
-struct rc_taker { struct rc_bell bell; struct rc_held *held; bool offered, late; ...; };
+struct rc_receiver { struct rc_source pair; bool offered, late; ...; };
 struct rc_pressure {
     unsigned interval, hot;
     int64_t still_us;
@@ -167,10 +180,11 @@ struct rc_lane {
     struct rc_source source;
     struct rc_worker *worker;
     uint32_t number;
+    uint64_t counted;
     int64_t arrives_until_ms;
     bool deaf, chosen, by_leader;
     struct rc_pressure pressure;
-    struct rc_taker taker;
+    struct rc_receiver receiver;
     ...;
 };
 struct rc_tally { uint32_t established, stirred; ...; };
@@ -178,34 +192,36 @@ struct rc_kernel { struct rc_tally *tallies; ...; };
 struct rc_side { uint32_t workers, lanes, sink; uint32_t entry[...]; ...; };
 struct rc_plan { uint64_t version, cursor; struct rc_side side[2]; ...; };
 struct rc_kernel_plan { struct rc_plan *shared; int program; bool attached; ...; };
-struct rc_hand { struct rc_hand *next; int fd; ...; };
+struct rc_accepted { struct rc_accepted *next; int fd; struct sockaddr_in6 peer; ...; };
+int rc_pass_receive(int theirs, struct rc_accepted *out);
+int rc_ring_open(rc_engine *engine);
+void rc_accepted_keep(struct rc_group *group, const struct rc_accepted *accepted);
+void rc_handout_run(struct rc_engine *engine, struct rc_group *group);
 struct rc_group {
     struct rc_key key;
     bool flooded;
-    struct rc_hand *hand;
+    struct rc_accepted *undelivered;
     struct rc_lane **lanes, *sink, *front;
-    unsigned count, promised, flows_stay_ms;
+    unsigned count, flows_stay_ms;
     bool stale;
     struct rc_kernel_plan plan;
     ...;
 };
-int rc_held_keep(struct rc_lane *lane, const struct rc_held *held);
-void rc_accept_forget(struct rc_lane *lane);
-int rc_bell_ring(struct rc_bell *bell, const struct rc_key *key);
-int rc_bell_silence(struct rc_bell *bell, int lane, struct rc_hand *stranger);
 void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
-void rc_vigil_begin(struct rc_engine *engine, int64_t now);
-bool rc_vigil_on(const struct rc_engine *engine, int64_t now);
-bool rc_vigil_goes_on(struct rc_engine *engine, unsigned lanes, int64_t now);
-int rc_crowd_names(const char *path);
-int64_t rc_crowd_look(struct rc_engine *engine);
-void rc_crowd_end(struct rc_engine *engine);
-void rc_haste(struct rc_engine *engine, bool wanted);
-bool rc_wants_cpu(pid_t thread, bool children, uint64_t *ran_ns);
+void rc_polling_begin(struct rc_engine *engine, int64_t now);
+bool rc_polling_on(const struct rc_engine *engine, int64_t now);
+bool rc_polling_goes_on(struct rc_engine *engine, unsigned lanes, int64_t now);
+int rc_imbalance_names(const char *path);
+int64_t rc_imbalance_look(struct rc_engine *engine);
+void rc_imbalance_end(struct rc_engine *engine);
+void rc_slice_short(struct rc_engine *engine, bool wanted);
+enum rc_waiting { RC_WAITS_IDLE, RC_WAITS_BUSY, RC_WAITS_THERE };
+int rc_waiters_look(struct rc_engine *engine, const struct rc_worker *worker, uint64_t inode);
+bool rc_wants_cpu(pid_t process, uint64_t *ran_ns);
 int64_t rc_now_us(void);
 struct rc_engine {
-    int epoll;
-    int64_t sweep_at, crowd_at;
+    int epoll, diag;
+    int64_t sweep_at, imbalance_at;
     struct rc_guard guard;
     struct rc_group *groups;
     struct rc_kernel *kernel;
@@ -220,14 +236,14 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 int rc_lanes_resteer(struct rc_engine *engine);
 int rc_group_attach(struct rc_group *group, unsigned limit);
-int rc_inherit(rc_engine *engine, int fd, int ours);
+int rc_inherit(rc_engine *engine, int fd, int ours, char *text, size_t room);
 void rc_unix_unlink(struct rc_engine *engine, const struct rc_call *call, int at, const char *path,
                     struct rc_answer *answer);
 int rc_unix_connections(const struct rc_engine *engine, const struct rc_worker *worker);
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lane_held(struct rc_lane *lane);
 bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane);
-enum rc_traps { RC_TRAP_BINDS, RC_TRAP_ACCEPTS, RC_TRAP_UNLINKS, ... };
+enum rc_traps { RC_TRAP_BINDS, RC_TRAP_UNLINKS, ... };
 int rc_notify_install(unsigned traps);
 
 /* steering.c */
@@ -257,3 +273,13 @@ void fault_hook(void (*function)(const char *));
 struct rc_drain_facts { int connections, owing, quiet_ms, half_open; unsigned queued; ...; };
 int rc_drain_begin(rc_engine *engine, const uint32_t *workers, size_t count);
 int rc_drain_look(rc_engine *engine, uint32_t worker, struct rc_drain_facts *out);
+
+/* portfilter.c */
+#define RC_PORTS_MAX ...
+struct inet_diag_bc_op { unsigned char code, yes; unsigned short no; };
+void free(void *memory);
+int rc_portfilter(const in_port_t *ports, size_t count, struct inet_diag_bc_op **text);
+struct rc_counts { int64_t cpu_us, accepted; int connections; ...; };
+int rc_counts(rc_engine *engine, uint32_t worker, struct rc_counts *out);
+void rc_counts_note(struct rc_lane *lane);
+void rc_counts_forgive(struct rc_worker *worker, uint64_t least);

@@ -13,12 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -93,10 +93,10 @@ static int hit(const char *name, long number)
 
 WRAP(int, -1, epoll_create1, (int flags), (flags))
 WRAP(int, -1, timerfd_create, (int clock, int flags), (clock, flags))
+WRAP(int, -1, eventfd, (unsigned count, int flags), (count, flags))
 WRAP(int, -1, timerfd_settime,
      (int fd, int flags, const struct itimerspec *new, struct itimerspec *old),
      (fd, flags, new, old))
-WRAP(int, -1, signalfd, (int fd, const sigset_t *set, int flags), (fd, set, flags))
 WRAP(int, -1, pipe2, (int *ends, int flags), (ends, flags))
 WRAP(int, -1, socketpair, (int domain, int type, int protocol, int *ends),
      (domain, type, protocol, ends))
@@ -135,6 +135,7 @@ WRAP(void *, NULL, realloc, (void *memory, size_t size), (memory, size))
 WRAP(void *, MAP_FAILED, mmap,
      (void *where, size_t length, int access, int flags, int fd, off_t offset),
      (where, length, access, flags, fd, offset))
+WRAP(int, -1, access, (const char *path, int mode), (path, mode))
 WRAP(FILE *, NULL, fopen, (const char *path, const char *mode), (path, mode))
 
 /* Shutting a listener down cannot fail. */
@@ -220,13 +221,13 @@ struct rc_engine;
 struct rc_worker;
 struct rc_later;
 void __real_rc_later_answer(struct rc_engine *, const struct rc_worker *, const struct rc_later *,
-                            int);
+                            _Bool, int);
 void __wrap_rc_later_answer(struct rc_engine *engine, const struct rc_worker *worker,
-                            const struct rc_later *later, int result)
+                            const struct rc_later *later, _Bool pass, int result)
 {
     answered = 1;
-    last_answer = result;
-    __real_rc_later_answer(engine, worker, later, result);
+    last_answer = pass ? 1 : result;
+    __real_rc_later_answer(engine, worker, later, pass, result);
 }
 
 /* Whether there was one since the last time. */

@@ -184,16 +184,17 @@ class Engine:
         if answer.later:
             answer.later.notice = 1  # somebody waits
             answer.result = self._later()
-        if not getattr(answer, "pass"):
-            check(answer.result, "the door")
-            if answer.replace >= 0:
-                os.dup2(answer.replace, sock.fileno(), inheritable=False)
+            answer.__setattr__("pass", answer.result == 1)
+            answer.result = min(answer.result, 0)
+        check(answer.result, "the door")
+        if answer.replace >= 0:
+            os.dup2(answer.replace, sock.fileno(), inheritable=False)
         if answer.owned:
             os.close(answer.replace)
         return answer
 
     def _later(self):
-        """What a call whose answer has to wait is answered."""
+        """What a call whose answer has to wait is answered; 1: it passes."""
         clock, result = Clock(), self.ffi.new("int *")
         while not self.lib.fault_answer(result):
             self.wait(clock.left_ms())

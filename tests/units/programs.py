@@ -39,7 +39,7 @@ def program(code):
 def doing(engine, worker, wanted):
     """Looks until it is that: the process may not have come so far yet."""
     clock = Clock(20)
-    while engine.lib.rc_worker_doing(worker) != wanted:
+    while engine.lib.rc_worker_activity(worker) != wanted:
         clock.left_ms()
         os.sched_yield()
     return True
@@ -65,7 +65,7 @@ def programs_as_workers(ffi, lib, *codes):
             for lane in group.lanes[0 : group.count]:
                 if lane.worker == worker:
                     lane.by_leader = True
-            assert doing(engine, worker, lib.RC_DOING_WAIT)
+            assert doing(engine, worker, lib.RC_ACTIVITY_WAIT)
         try:
             yield engine, processes, lanes
         finally:

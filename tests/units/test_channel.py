@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import resource
 import socket
 import struct
 
@@ -252,6 +253,19 @@ def test_the_hello_carries_the_door_closed_on_exec(ffi, lib, channel):
     assert channel.receive() == [b"line"]
     for fd in (read_end, write_end, door):
         os.close(fd)
+
+
+def test_a_door_that_finds_no_number_is_told(ffi, lib, channel):
+    """It was lost without a word, and the worker's binds answered ENOSYS."""
+    assert lib.rc_channel_greet(channel.peer.fileno(), channel.peer.fileno(), 0) == 0
+    lowest = os.dup(0)
+    os.close(lowest)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        assert hello(ffi, lib, channel.sock.fileno())[0] == -errno.EMFILE
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_the_hello_carries_an_error_without_a_door(ffi, lib, channel):

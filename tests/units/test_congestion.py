@@ -153,7 +153,7 @@ def test_waiting_for_connections(ffi, lib, wait):
     with Engine(ffi, lib) as engine, program(WAITS[wait]) as process:
         worker = engine.worker(1)
         worker.pid = process.pid
-        assert doing(engine, worker, lib.RC_DOING_WAIT)
+        assert doing(engine, worker, lib.RC_ACTIVITY_WAIT)
         assert worker.seen_waiting and not worker.inscrutable
         worker.pid = 0
 
@@ -164,10 +164,10 @@ def test_working(ffi, lib, work):
     with Engine(ffi, lib) as engine, program(code) as process:
         worker = engine.worker(1)
         worker.pid = process.pid
-        assert doing(engine, worker, lib.RC_DOING_WAIT)
+        assert doing(engine, worker, lib.RC_ACTIVITY_WAIT)
         process.stdin.write(b".")
         process.stdin.flush()
-        assert doing(engine, worker, lib.RC_DOING_WORK)
+        assert doing(engine, worker, lib.RC_ACTIVITY_WORK)
         worker.pid = 0
 
 
@@ -180,7 +180,7 @@ def test_one_that_was_never_seen_waiting_is_not_judged(ffi, lib):
         clock = Clock(20)
         while not call.read_text().startswith("0 0x0 "):  # it reads
             clock.left_ms()
-        assert lib.rc_worker_doing(worker) == lib.RC_DOING_UNKNOWN
+        assert lib.rc_worker_activity(worker) == lib.RC_ACTIVITY_UNKNOWN
         worker.pid = 0
 
 
@@ -189,7 +189,7 @@ def test_one_that_is_gone_is_not_asked_again(ffi, lib):
         worker = engine.worker(1)
         process.wait()
         worker.pid = process.pid  # reaped: there is no such file
-        assert lib.rc_worker_doing(worker) == lib.RC_DOING_UNKNOWN
+        assert lib.rc_worker_activity(worker) == lib.RC_ACTIVITY_UNKNOWN
         assert worker.inscrutable
         worker.pid = 0
 
@@ -216,7 +216,7 @@ def test_who_was_given_one_in_a_vigil_is_not_given_the_next(ffi, lib):
         contextlib.ExitStack() as clients,
     ):
         address = lanes[1].getsockname()
-        lib.rc_vigil_begin(engine.struct, lib.rc_now_us())
+        lib.rc_polling_begin(engine.struct, lib.rc_now_us())
         for _ in lanes:
             clients.enter_context(connect(address))
             (number,) = [number for number, lane in lanes.items() if queue_of(lane)]
@@ -240,19 +240,19 @@ def test_after_fast_connections_a_vigil_begins_when_they_come_slower(two):
             accept_all(lane)
 
     def begins(after_ms):
-        lib.rc_vigil_begin(struct, start + after_ms * 1000)
-        return lib.rc_vigil_on(struct, start + after_ms * 1000)
+        lib.rc_polling_begin(struct, start + after_ms * 1000)
+        return lib.rc_polling_on(struct, start + after_ms * 1000)
 
     assert begins(0)
     come(100)
-    assert lib.rc_vigil_goes_on(struct, 2, start + 99_000)  # not counted yet
-    assert not lib.rc_vigil_goes_on(struct, 2, start + 100_000)  # 1000/s, and 600 are too many
+    assert lib.rc_polling_goes_on(struct, 2, start + 99_000)  # not counted yet
+    assert not lib.rc_polling_goes_on(struct, 2, start + 100_000)  # 1000/s, and 600 are too many
     assert not begins(199)
     come(100)
     assert not begins(200)
     assert not begins(299)
     assert begins(3_600_000)
-    assert lib.rc_vigil_goes_on(struct, 2, start + 3_600_000_001)
+    assert lib.rc_polling_goes_on(struct, 2, start + 3_600_000_001)
 
 
 def test_a_lane_under_traffic_is_looked_at_a_few_times_more(two):

@@ -1,4 +1,4 @@
-"""Owns: dispatch (csrc/dispatch.c, pass.c, bell.c, front.c, opens.c): whose turn it is,
+"""Owns: dispatch (csrc/dispatch/dispatch.c, pass.c, front.c, opens.c): whose turn it is,
 back-pressure, and that nothing is lost when a call fails.
 
 The workers have no processes: the test listens for them, with or without the mark of
@@ -16,6 +16,18 @@ from .harness import Engine, check, connect, needs_ipv6, queue_of, ready, start_
 
 MARK = 0x5263 << 16
 ROUND_ROBIN, LEAST = "RC_BALANCE_ROUND_ROBIN", "RC_BALANCE_LEAST_CONNECTIONS"
+
+
+def received(engine, sock):
+    """(connection, client's port) that waits at the worker's end of its pair, or None."""
+    hand = engine.ffi.new("struct rc_accepted *")
+    error = 0
+    while not error and hand.fd <= 0:  # a message without a descriptor is a nudge
+        error = engine.lib.rc_pass_receive(sock.fileno(), hand)
+    if error == -errno.EAGAIN:
+        return None
+    check(error, "rc_pass_receive")
+    return socket.socket(fileno=hand.fd), socket.ntohs(hand.peer.sin6_port)
 
 
 class Dispatch:
@@ -41,14 +53,12 @@ class Dispatch:
 
     def receive(self, number):
         """The client's port of what this worker was given, or None. Holds nothing."""
-        got = self.ffi.new("struct rc_connection *")
-        error = self.lib.rc_receive_connection(self.socks[number].fileno(), got)
-        if error == -errno.EAGAIN:
+        found = received(self.engine, self.socks[number])
+        if found is None:
             return None
-        check(error, "rc_receive_connection")
-        with socket.socket(fileno=got.fd) as connection:
-            assert connection.family == got.family
-        return got.port
+        with found[0] as connection:
+            assert connection.family == self.socks[number].family
+        return found[1]
 
     def receive_all(self):
         """{worker: ports} of one look at each."""
@@ -157,14 +167,13 @@ def test_the_front_has_the_listener_s_options(engine):
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
     buffer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     engine.bind(worker, sock)
-    assert engine.listen(worker, sock, 2000)
+    sndbuf = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    assert engine.listen(worker, sock, MARK | 2000)
     with front_of(engine) as front:
         assert front.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
         assert front.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert front.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == buffer
-        assert front.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == sock.getsockopt(
-            socket.SOL_SOCKET, socket.SO_SNDBUF
-        )
+        assert front.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == sndbuf
 
 
 # ---- least connections ---------------------------------------------------------------
@@ -183,14 +192,11 @@ class Held(Dispatch):
             client = connect(self.address)
             for _ in range(2000):
                 self.turn(1)
-                got = self.ffi.new("struct rc_connection *")
-                taker = next(
-                    (n for n, sock in self.socks.items()
-                     if self.lib.rc_receive_connection(sock.fileno(), got) == 0), None
-                )  # fmt: skip
+                found = ((n, received(self.engine, sock)) for n, sock in self.socks.items())
+                taker, got = next((one for one in found if one[1]), (None, None))
                 if taker:
                     break
-            self.held[taker].append((client, socket.socket(fileno=got.fd)))
+            self.held[taker].append((client, got[0]))
 
     def counts(self):
         return [len(one) for one in self.held.values()]
@@ -245,47 +251,96 @@ def test_lost_messages_are_made_good(engine, lib, fault):
     assert lib.rc_find(engine.struct, 2).open == 4
 
 
-# ---- bells ---------------------------------------------------------------------------
+# ---- who cannot be passed any --------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, 4, 256])
-def test_each_bell_rings_in_its_own_lane(engine, lib, workers):
-    dispatch = Dispatch(engine, passes=False, workers=workers)
-    group = engine.struct.groups
-    for at in range(group.count):
-        lane = group.lanes[at]
-        if lane.worker:
-            check(lib.rc_bell_ring(engine.ffi.addressof(lane.taker, "bell"),
-                                   engine.ffi.addressof(group, "key")))  # fmt: skip
-            assert ready(lane.source.fd), lane.worker.id
-            others = [
-                n for n, s in dispatch.socks.items() if n != lane.worker.id and ready(s, 1, 0)
-            ]
-            assert not others
-            hand = engine.ffi.new("struct rc_hand *")
-            bell = engine.ffi.addressof(lane.taker, "bell")
-            assert lib.rc_bell_silence(bell, lane.source.fd, hand) == 0
-            assert not ready(lane.source.fd, 1, 0)
-    assert queue_of(front_of(engine)) == 0
+def test_a_group_of_both_kinds_divides_by_chance(engine):
+    """The front stands for those that can; each of the others has its own lane."""
+    dispatch = Dispatch(engine, workers=3)
+    dispatch.passes = False
+    dispatch.join(4)
+    engine.steer(1, 2, 3, 4)
+    clients = dispatch.connect(400)
+    alone = dispatch.socks.pop(4)
+    accepted = set()
+    while ready(alone, ms=0):
+        accepted.add(alone.accept()[1][1])
+    # A fourth of 400: with fewer than 50 or more than 150 chance would have to be 5.7 sigma off.
+    assert 50 < len(accepted) < 150
+    given = dispatch.serve([one for one in clients if one.getsockname()[1] not in accepted])
+    assert max(given.values()) - min(given.values()) <= 1
 
 
-def test_a_stranger_at_the_bell_is_a_client(engine, lib):
-    """Another address may use the same source port: it must not be lost."""
-    dispatch = Dispatch(engine, passes=False, workers=1)
-    lane = next(engine.struct.groups.lanes[at] for at in range(3)
-                if engine.struct.groups.lanes[at].worker)  # fmt: skip
-    bell = engine.ffi.addressof(lane.taker, "bell")
-    with socket.socket() as stranger:
-        stranger.bind(("127.0.0.2", bell.port))
-        stranger.connect(dispatch.address)
-        check(lib.rc_bell_ring(bell, engine.ffi.addressof(engine.struct.groups, "key")))
-        hand = engine.ffi.new("struct rc_hand *")
-        assert lib.rc_bell_silence(bell, lane.source.fd, hand) == 1
-        with socket.socket(fileno=hand.fd) as found:
-            assert found.getpeername() == stranger.getsockname()
-        assert lib.rc_bell_silence(bell, lane.source.fd, hand) == 0
+@pytest.mark.parametrize("passes", [True, False])
+def test_one_generation_gives_way_to_one_of_the_other_kind(engine, passes):
+    dispatch = Dispatch(engine, workers=2, passes=passes)
+    old, dispatch.socks = dispatch.socks, {}
+    dispatch.passes = not passes
+    for number in (3, 4):
+        dispatch.join(number)
+    engine.steer(3, 4)
+    clients = dispatch.connect(20)
+    dispatch.turn()
+    if not passes:
+        assert sum(dispatch.serve(clients).values()) == 20
+    for sock in (old if passes else dispatch.socks).values():
+        assert received(engine, sock) is None
+    if passes:
+        assert sum(queue_of(sock) for sock in dispatch.socks.values()) == 20
 
 
+def test_what_waits_when_the_new_code_cannot_be_passed_any_is_the_old_one_s(engine, lib):
+    dispatch = Dispatch(engine, workers=2)
+    clients = dispatch.connect(12)
+    dispatch.turn()
+    old, dispatch.passes = dict(dispatch.socks), False
+    dispatch.join(3)
+    engine.steer(3)
+    dispatch.socks = old
+    assert [lib.rc_queued(engine.pointer, number) for number in (1, 2)] == [11, 11]
+    assert sum(dispatch.serve(clients).values()) == 12
+    assert [lib.rc_queued(engine.pointer, number) for number in (1, 2)] == [0, 0]
+
+
+@pytest.mark.parametrize("steered", [True, False])
+def test_a_generation_that_has_died_is_not_replaced_by_the_one_before(engine, lib, steered):
+    dispatch = Dispatch(engine, workers=2)
+    old = dict(dispatch.socks)
+    dispatch.join(3)
+    engine.steer(3)
+    lib.rc_find(engine.struct, 3).dead = True
+    if not steered:
+        engine.steer()
+    clients = [start_connect(dispatch.address)[0] for _ in range(4)]
+    dispatch.turn(20)
+    dispatch.socks = old
+    assert dispatch.receive_all() == {}
+    for client in clients:
+        client.close()
+
+
+def test_nobody_counts_for_who_accepts_for_itself(engine, lib, ffi):
+    dispatch, counts = Dispatch(engine, workers=1), ffi.new("struct rc_counts *")
+    dispatch.passes = False
+    dispatch.join(2)
+    for number, accepted in (1, 0), (2, -1):
+        check(lib.rc_counts(engine.pointer, number, counts), "rc_counts")
+        assert counts.accepted == accepted
+
+
+def test_who_listens_again_without_the_mark_accepts_for_itself(engine):
+    """A program that was passed connections execs one that cannot be."""
+    dispatch = Dispatch(engine, workers=1)
+    worker, sock = lane_of(engine, 1).worker, dispatch.socks[1]
+    assert engine.listen(worker, sock, 16)
+    clients = dispatch.connect(3)
+    dispatch.turn()
+    assert sorted(sock.accept()[1][1] for _ in clients) == sorted(
+        client.getsockname()[1] for client in clients
+    )
+
+
+# ---- failures ------------------------------------------------------------------------
 # ---- failures ------------------------------------------------------------------------
 
 
@@ -355,12 +410,12 @@ def test_what_came_to_a_pair_s_own_lane_is_handed_out(engine, fault):
 
 
 def test_what_a_forked_worker_does_not_inherit(engine, lib):
-    """A connection in the master's hand would stay open in it."""
+    """A connection that the master holds would stay open in it."""
     dispatch = Dispatch(engine, workers=2)
     clients = dispatch.connect(2)
     dispatch.turn()
-    engine.steer(2)  # what the first had not taken is in our hand
-    hand = engine.struct.groups.hand
+    engine.steer(2)  # what the first had not taken is with us
+    hand = engine.struct.groups.undelivered
     assert hand
     child = os.fork()
     if child == 0:
@@ -372,46 +427,6 @@ def test_what_a_forked_worker_does_not_inherit(engine, lib):
         os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     assert dispatch.serve(clients) == {2: 2}
-
-
-def test_the_same_file(lib):
-    with stream(socket.AF_INET) as one, stream(socket.AF_INET) as other, one.dup() as again:
-        assert lib.rc_is_same_file(os.getpid(), again.fileno(), one.fileno())
-        assert not lib.rc_is_same_file(os.getpid(), other.fileno(), one.fileno())
-        gone = other.fileno()
-        other.close()
-        assert not lib.rc_is_same_file(os.getpid(), gone, one.fileno())
-        assert not lib.rc_is_same_file(2**22 + 1, again.fileno(), one.fileno())  # nobody's pid
-
-
-def test_one_accept_of_a_thread_is_held(engine, ffi, lib):
-    """A signal takes an accept back, and it comes again: as often as there are signals."""
-    Dispatch(engine, workers=1, passes=False)
-    lane = lane_of(engine, 1)
-    for thread, call in ((7, 1), (8, 2), (7, 3), (8, 4), (7, 5)):
-        check(lib.rc_held_keep(lane, ffi.new("struct rc_held *", {"id": call, "thread": thread})))
-    found, at = [], lane.taker.held
-    while at:
-        found.append((at.thread, at.id))
-        at = at.next
-    assert found == [(8, 4), (7, 5)]
-    lib.rc_accept_forget(lane)
-
-
-def test_who_adopts_a_lane_has_none_of_its_promises(engine, lib):
-    dispatch = Dispatch(engine, workers=1, passes=False)
-    clients = dispatch.connect(1)
-    dispatch.turn()
-    assert lib.rc_find(engine.struct, 1).promised == 1
-    lane_of(engine, 1).deaf = True
-    heir, sock = engine.worker(2, heir_of=1), stream(socket.AF_INET, socket.SO_REUSEADDR)
-    engine.bind(heir, sock, dispatch.address)
-    assert engine.listen(heir, sock)
-    old, new = (lib.rc_find(engine.struct, number) for number in (1, 2))
-    assert (old.promised, old.given) == (0, 0)
-    assert lane_of(engine, 2).taker.offered == bool(new.promised)
-    assert engine.struct.groups.promised == new.promised
-    assert clients
 
 
 @pytest.mark.parametrize("passes", [True, False])

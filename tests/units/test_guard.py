@@ -5,6 +5,7 @@ import errno
 import os
 import select
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -16,8 +17,8 @@ from .harness import ready
 def guard(ffi, lib):
     """A guard without an engine."""
     guard, epoll = ffi.new("struct rc_guard *"), select.epoll()
-    guard.source.fd = guard.pipe = -1
-    assert lib.rc_guard_start(guard, epoll.fileno()) == 0
+    guard.source.fd = guard.line = -1
+    assert lib.rc_guard_start(guard, epoll.fileno(), ffi.new("struct rc_guarded *")) == 0
     guard_of[guard] = epoll.fileno()
     yield guard
     lib.rc_guard_stop(guard, guard_of.pop(guard))
@@ -33,7 +34,7 @@ def stop(lib, guard):
 
 def master_dies(ffi, lib, guard):
     """Returns when the guard has ended: what it killed is killed."""
-    lib.rc_close(ffi.addressof(guard[0], "pipe"))
+    lib.rc_close(ffi.addressof(guard[0], "line"))
     assert ready(guard.source.fd)
 
 
@@ -117,10 +118,10 @@ def test_a_group_in_the_middle_of_the_list_may_be_removed(ffi, lib, guard, sleep
     assert all(sleepers[at].dies() for at in (1, 3, 4))
 
 
-def test_the_guard_holds_nothing_open_but_its_pipe(lib, guard, fds):
+def test_the_guard_holds_nothing_open_but_its_line(ffi, lib, guard, fds):
     read_end, write_end = os.pipe()  # a pipe's end of file shows who holds it
     stop(lib, guard)
-    assert lib.rc_guard_start(guard, guard_of[guard]) == 0
+    assert lib.rc_guard_start(guard, guard_of[guard], ffi.new("struct rc_guarded *")) == 0
     os.close(write_end)
     poll = select.poll()
     poll.register(read_end, 0)
@@ -181,7 +182,7 @@ def test_a_killed_guard_is_replaced_and_knows_every_worker(engine, lib):
         os.close(watch)
     workers.append(exec_sleep(engine, 3))
     assert not any(ready(pidfd, ms=0) for _, pidfd in workers)
-    lib.rc_close(engine.ffi.addressof(guard, "pipe"))  # what the master's death does
+    lib.rc_close(engine.ffi.addressof(guard, "line"))  # what the master's death does
     assert all(ready(pidfd) for _, pidfd in workers)
     for _, pidfd in workers:
         os.close(pidfd)
@@ -190,18 +191,18 @@ def test_a_killed_guard_is_replaced_and_knows_every_worker(engine, lib):
 def test_a_worker_s_end_takes_it_off_the_list(engine, lib, sleeper):
     """Else the guard would one day kill somebody who got the number."""
     pid, pidfd = exec_sleep(engine, 1)
-    reader, writer = os.pipe()
-    real = engine.struct.guard.pipe
-    engine.struct.guard.pipe = writer  # what the guard is told
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    real = engine.struct.guard.line
+    engine.struct.guard.line = writer.fileno()  # what the guard is told
     assert lib.rc_worker_kill(engine.pointer, 1) == 0
     engine.wait_until(lambda events: (lib.RC_EVENT_EXIT, 1, -signal.SIGKILL, b"") in events)
-    engine.struct.guard.pipe = real
-    os.close(writer)
-    assert os.read(reader, 99) == pid.to_bytes(4, "little") + b"\0\0\0\0"
-    assert os.read(reader, 99) == b""
+    engine.struct.guard.line = real
+    writer.close()
+    assert reader.recv(99) == pid.to_bytes(4, "little") + b"\0\0\0\0"
+    assert reader.recv(99) == b""
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    os.close(reader)
+    reader.close()
     os.close(pidfd)
 
 

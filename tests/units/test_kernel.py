@@ -227,6 +227,22 @@ def test_256_slots(balanced, policy):
     shut(lanes)
 
 
+def test_a_plan_for_few_lanes_is_exchanged_for_one_for_all(balanced, policy, held):
+    engine = balanced(policy)
+    lanes, address = lanes_of(engine, 40)
+    engine.steer(*range(1, 31))
+    connections = held(lanes, address)
+    connections.open(30)
+    engine.steer(*lanes)
+    assert attached(engine)
+    connections.open(10 if policy == "least_connections" else 40)
+    counts = connections.counts()
+    assert all(counts[number] for number in lanes) and uneven(counts) <= 1
+    engine.steer(39, 40)
+    assert uneven(spread({39: lanes[39], 40: lanes[40]}, address, 10)) <= 1
+    shut(lanes)
+
+
 def test_more_lanes_than_a_plan_has_room_for_are_steered_to_at_random(robin):
     lanes, address = lanes_of(robin, 513)
     robin.steer(*lanes)

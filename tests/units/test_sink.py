@@ -79,6 +79,11 @@ def connected(clients, ms=RETRY_MS):
     return ports
 
 
+def without_netlink(engine, fds):
+    """An engine keeps the socket that it asks the kernel by, once it has asked."""
+    return {fd: name for fd, name in fds.items() if fd != engine.struct.diag}
+
+
 # ---- making and unmaking ---------------------------------------------------------------
 
 
@@ -133,7 +138,7 @@ def test_the_sink_goes_with_the_last_lane(new_engine, fds):
     with engine.sink() as sink:
         assert queue_of(sink) == 1
     engine.bury(2)
-    assert engine.struct.groups == engine.ffi.NULL and fds() == before
+    assert engine.struct.groups == engine.ffi.NULL and without_netlink(engine, fds()) == before
     with pytest.raises(ConnectionRefusedError):
         connect(address)
     with stream() as foreign:
@@ -155,7 +160,7 @@ def test_the_sink_goes_when_the_workers_shut_down_themselves(new_engine, fds, co
     shut(*lanes)
     for number in range(1, count + 1):
         engine.bury(number)
-    assert fds() == before
+    assert without_netlink(engine, fds()) == before
 
 
 def test_an_orphan_without_live_ones_keeps_the_sink_away(engine, clients):
@@ -193,7 +198,7 @@ def test_the_sink_is_of_its_group_s_user(engine):
         ("bind", 2, errno.EADDRINUSE),
         ("listen", 2, errno.EADDRINUSE),
         ("connect", 1, errno.EADDRNOTAVAIL),
-        ("getsockname", 1, errno.ENOBUFS),
+        ("getsockname", 2, errno.ENOBUFS),
         ("calloc", 5, errno.ENOMEM),
         ("epoll_ctl", 2, errno.ENOSPC),
     ],
@@ -305,7 +310,7 @@ def removals():
 def test_at_no_moment_of_a_removal_is_a_wrong_lane_chosen(new_engine, fault):
     """All cases first, then all that came: dropped SYNs come again meanwhile."""
     with contextlib.ExitStack() as stack:
-        cases = []
+        cases, attached = [], 0
         for count, live, victim in removals():
             engine, lanes, address = new_engine(), {}, ("127.0.0.1", 0)
             for number in range(1, count + 1):
@@ -321,9 +326,11 @@ def test_at_no_moment_of_a_removal_is_a_wrong_lane_chosen(new_engine, fault):
 
             with fault.before_each_call(now):
                 engine.bury(victim)
-            assert {b"setsockopt", b"shutdown"} <= set(names)
+            assert b"shutdown" in names
+            attached += names.count(b"setsockopt")
             stack.callback(shut, *lanes.values(), *(client for client, _ in begun))
             cases.append((f"{count} lanes, {live} live, {victim} goes", engine, lanes, live, begun))
+        assert attached  # where a live one has moved
         for text, engine, lanes, live, begun in cases:
             assert all(error != errno.ECONNREFUSED for _, error in begun), text
             came = arrivals(lanes, connected(begun))

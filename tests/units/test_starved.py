@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -64,9 +63,9 @@ def asleep(program):
 
 @pytest.fixture
 def ask(ffi, lib):
-    def wants_and_ran(thread, children=False):
+    def wants_and_ran(process):
         ran = ffi.new("uint64_t *")
-        return lib.rc_wants_cpu(thread, children, ran), ran[0]
+        return lib.rc_wants_cpu(process, ran), ran[0]
 
     return wants_and_ran
 
@@ -91,27 +90,13 @@ def test_whose_other_thread_computes_may_wait_for_that(ask):
             assert clock.left_ms()
 
 
-def test_a_thread_s_process_is_asked_of_any_thread(ask):
-    """Whoever accepts need not be the first thread."""
-    here = []
-    thread = threading.Thread(target=lambda: here.append(ask(threading.get_native_id())))
-    thread.start()
-    thread.join()
-    wants, ran = here[0]
-    assert wants
-    assert ran > 0
-    assert ran <= ask(os.getpid())[1]
-
-
-def test_children_are_asked_of_the_leader_only(ask):
+def test_children_are_asked_too(ask):
+    """Gunicorn's are the ones that accept."""
     with asleep(CHILD_COMPUTES) as pid:
-        clock = Clock()
-        while ask(pid)[0]:
-            assert clock.left_ms()
-        wants, first = ask(pid, children=True)
+        wants, first = ask(pid)
         assert wants
         clock = Clock()
-        while ask(pid, children=True)[1] < first + 20_000_000:
+        while ask(pid)[1] < first + 20_000_000:
             assert clock.left_ms()
 
 
@@ -123,4 +108,4 @@ def test_what_ended_threads_have_run_counts(ask):
 def test_who_is_gone_wants_none(ask):
     with asleep(SLEEPS) as pid:
         pass
-    assert ask(pid, children=True) == (False, 0)
+    assert ask(pid) == (False, 0)

@@ -261,6 +261,53 @@ def test_a_socket_connected_to_one_peer_gets_that_peer_only(engine, sockets, add
     assert set(ask(others, lanes, address)) == {1}
 
 
+def test_no_duplicate_is_kept_of_a_socket_for_one_peer(engine, sockets, address, fds):
+    lanes = group_of(engine, sockets, address, 1)
+    engine.steer(1)
+    peer, others = sockets(), [sockets() for _ in range(20)]
+    peer.bind(("127.0.0.1", 0))
+    own, before = sockets(socket.AF_INET, REUSEPORT), len(fds())
+    engine.bind(engine.lib.rc_find(engine.struct, 1), own, address)
+    assert len(fds()) == before
+    both = {**lanes, "own": own}
+    assert set(ask(others, both, address)) == {1}  # it is not steered to
+    own.connect(peer.getsockname())
+    assert ask([peer], both, address) == ["own"]
+    own.close()
+    assert ask([peer], lanes, address) == [1]
+
+
+@pytest.mark.parametrize("connected", [0, 1, 2, 3])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_lane_behind_further_sockets_is_steered_to(engine, sockets, host, connected):
+    port = free_port()
+    address, to = (host, port), ("127.0.0.1", port)
+    lanes = group_of(engine, sockets, address, 1)
+    peer, others = sockets(), [sockets() for _ in range(60)]
+    peer.bind(("127.0.0.1", 0))
+    further = [sockets(socket.AF_INET, REUSEPORT) for _ in range(3)]
+    for sock in further:
+        engine.bind(engine.lib.rc_find(engine.struct, 1), sock, address)
+    for sock in further[:connected]:
+        sock.connect(peer.getsockname())
+    lanes |= group_of(engine, sockets, address, 1, first=2)
+    lanes |= {f"further {at}": sock for at, sock in enumerate(further)}
+    assert len(engine.lanes()) == 5 - connected
+    engine.steer(2)
+    assert set(ask(others, lanes, to)) == {2}
+    engine.steer(1)
+    assert set(ask(others, lanes, to)) == {1, *(f"further {at}" for at in range(connected, 3))}
+
+
+def test_a_second_socket_without_an_option_is_refused_as_ever(engine, sockets, address):
+    group_of(engine, sockets, address, 1)
+    with pytest.raises(OSError) as caught:
+        sock = sockets()
+        engine.bind(engine.lib.rc_find(engine.struct, 1), sock, address)
+        sock.bind(address)  # it was let pass
+    assert caught.value.errno == errno.EADDRINUSE
+
+
 # ---- with eBPF -------------------------------------------------------------------------
 
 LONG_MS = 600_000

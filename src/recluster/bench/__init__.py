@@ -11,5 +11,6 @@
     advice     the recommendation                                     (pure)
     table, picture, svg, png                                          (telling)
 
-Nothing here runs in a master or a worker.
+Nothing here runs in a master or a worker. May import the verbs' way to read a command line, and
+how a master is asked.
 """

@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from .. import __version__
-from ..cli import _split
-from ..options import BALANCES
+from ..options.fields.balance import BALANCES
+from ..verbs.cli import split
 from . import measure, png, svg, table
 from .advice import Advice, advise
 from .figures import median_of
@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
 def parse(words: list[str]) -> tuple[argparse.Namespace, Plan, list[Server]]:
     """Exits with 2 for bad usage."""
     made = parser()
-    ours, kind, theirs = _split(words, made)
+    ours, kind, theirs = split(words, made)
     given = made.parse_args(ours)
     for policy in given.policies:
         if policy not in BALANCES:

@@ -99,12 +99,14 @@ class Running:
         """The last line it has written, which says why it ended."""
         size = os.fstat(self._log.fileno()).st_size
         lines = os.pread(self._log.fileno(), size, 0).decode(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
+        words = [line.rpartition(" recluster: ")[2].strip() for line in lines]
+        said = [line for line in words if line and not line.startswith("ended with")]
         return said[-1].removeprefix("recluster: ") if said else "it said nothing"
 
     def status(self) -> dict[str, Any]:
         """What `recluster.ctl status` knows; empty if it cannot be asked."""
-        from ..ctl import Failed, ask
+        from ..control.asking import ask
+        from ..control.masters import Failed
 
         with contextlib.suppress(Failed, OSError):
             found = ask({"cmd": "status"}, None, self.control, 5.0).get("status")

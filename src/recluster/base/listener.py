@@ -1,0 +1,176 @@
+"""A listener and its clients, in the master's loop.
+
+Owns both. All descriptors are in an epoll set of its own, which the loop watches: nothing
+here waits for a client, and nothing runs while none is there. Invariants: in one look so
+many come in and no more; a client never ends the master; who came while there were no
+descriptors is let in within AGAIN seconds of there being one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+AGAIN = 1.0  # seconds until accept is tried again, after one that found no descriptors
+
+
+class Loop(Protocol):
+    """Who calls us when a descriptor is readable: the cluster."""
+
+    def watch(self, fd: int, callback: Callable[[], object]) -> None: ...
+
+    def unwatch(self, fd: int) -> None: ...
+
+
+class Connected(Protocol):
+    connection: socket.socket
+    fd: int
+
+
+C = TypeVar("C", bound=Connected)
+
+
+class Listener(Generic[C]):
+    """`came` gets each connection, `ready` each client that has something to read or may be
+    written to (or has hung up), `failed` one whose turn raised, with what it raised."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        *,
+        at_a_time: int,
+        came: Callable[[socket.socket], object],
+        ready: Callable[[C], object],
+        failed: Callable[[C, Exception], object],
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._at_a_time = at_a_time
+        self._came = came
+        self._ready = ready
+        self._failed = failed
+        self._clients: dict[int, C] = {}  # by descriptor, the oldest first
+        self._again_at: float | None = None  # accept found no descriptors
+        try:
+            self._epoll = select.epoll()
+        except BaseException:
+            listener.close()
+            raise
+        try:
+            # Edges: a connection that cannot be accepted for want of descriptors
+            # must not wake the master for ever.
+            self._epoll.register(listener, select.EPOLLIN | select.EPOLLET)
+            loop.watch(self._epoll.fileno(), self._look)
+        except BaseException:
+            self.abandon()
+            raise
+
+    @property
+    def closed(self) -> bool:
+        return self._epoll.closed
+
+    def close(self) -> None:
+        if not self.closed:
+            self._loop.unwatch(self._epoll.fileno())
+            self.abandon()
+
+    def abandon(self) -> None:
+        """In a forked worker too: nothing of this is its business."""
+        self._listener.close()
+        self._epoll.close()
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            client.connection.close()
+
+    # ---- time: an attendant of the pump --------------------------------------------------
+
+    def look(self) -> None:
+        pass
+
+    def deadline(self) -> float | None:
+        return self._again_at
+
+    def tick(self, now: float) -> None:
+        if self._again_at is not None and self._again_at <= now:
+            self._accept()
+
+    # ---- clients -------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def clients(self) -> list[C]:
+        """The oldest first."""
+        return list(self._clients.values())
+
+    def has(self, client: C) -> bool:
+        return self._clients.get(client.fd) is client
+
+    def add(self, client: C) -> None:
+        """Raises OSError where the kernel has no memory for it."""
+        self._epoll.register(client.fd, select.EPOLLIN)
+        self._clients[client.fd] = client
+
+    def drop(self, client: C) -> None:
+        """Of one that was never added the connection is closed."""
+        if self.has(client):
+            del self._clients[client.fd]
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(client.fd)
+        client.connection.close()
+        if self._again_at is not None and not self.closed:
+            self._rearm()
+
+    def wait(self, client: C, events: int) -> None:
+        """With 0 only its hanging up is told."""
+        self._epoll.modify(client.fd, events)
+
+    def contained(self, client: C, act: Callable[[C], object]) -> None:
+        """What goes wrong ends the client's connection, never the master."""
+        try:
+            act(client)
+        except Exception as error:
+            self._failed(client, error)
+
+    # ---- what has come -------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """What is done here may fork (a reload that is asked for): then `Forked` is on its
+        way through these frames, so nothing in them has a `finally`."""
+        fds = [fd for fd, _ in self._epoll.poll(0)]
+        # The listener last: a new client may get a descriptor that was told.
+        fds.sort(key=self._listener.fileno().__eq__)
+        for fd in fds:
+            if self.closed:  # what was asked for has ended the cluster
+                return
+            client = self._clients.get(fd)
+            if client is not None:
+                self.contained(client, self._ready)
+            elif fd == self._listener.fileno():
+                self._accept()
+
+    def _accept(self) -> None:
+        self._again_at = None
+        for _ in range(self._at_a_time):
+            try:
+                connection, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:  # no descriptors
+                self._again_at = time.monotonic() + AGAIN
+                return
+            connection.setblocking(False)
+            self._came(connection)
+            if self.closed:
+                connection.close()
+                return
+        self._rearm()  # there may be more
+
+    def _rearm(self) -> None:
+        self._again_at = None
+        self._epoll.modify(self._listener, select.EPOLLIN | select.EPOLLET)

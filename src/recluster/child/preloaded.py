@@ -1,0 +1,95 @@
+"""The preload library in processes of our own: into the master, and out of the program's sight.
+
+A worker that is forked has what the master has loaded, and a library that stands before libc's
+accept must be there when a process begins. So the command line starts once more with it, under
+the same pid, before anything is imported. Without it all goes on as ever: such workers are
+given nothing. Imports no more than an interpreter has loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+RING, SHIM = "RECLUSTER_RING", "RECLUSTER_SHIM"  # csrc/preload/wire.h
+_BEFORE = "RECLUSTER_PRELOADED"  # what LD_PRELOAD was
+_is_loaded = False
+_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # recluster's own
+
+
+def _library() -> str:
+    try:
+        names = [name for name in os.listdir(_FOLDER) if name.startswith("_shim.")]
+    except OSError:
+        return ""
+    return next((os.path.join(_FOLDER, name) for name in names if name.endswith(".so")), "")
+
+
+def _is_off(words: list[str]) -> bool:
+    given = [words[at + 1] for at, word in enumerate(words[:-1]) if word == "--handover"]
+    asked = [word.partition("=")[2] for word in words if word.startswith("--handover=")]
+    return "off" in (given + asked or [os.environ.get("RECLUSTER_HANDOVER", "")])
+
+
+def begin(words: list[str]) -> None:
+    """In what will be the master. Of a COMMAND each worker loads the library itself."""
+    global _is_loaded
+    before = os.environ.pop(_BEFORE, None)
+    if before is not None:
+        _is_loaded = True
+        _set_preload(before)
+        return
+    library = _library()
+    if not library or not sys.orig_argv or not words or "--" in words or _is_off(words):
+        return
+    others = os.environ.get("LD_PRELOAD", "")
+    os.environ[_BEFORE] = others
+    _set_preload(f"{others} {library}".strip())
+    try:
+        os.execv(sys.executable, sys.orig_argv)
+    except OSError:
+        os.environ.pop(_BEFORE, None)
+        _set_preload(others)
+
+
+def is_loaded() -> bool:
+    """So a worker that is forked of this process has it."""
+    return _is_loaded
+
+
+def _set_preload(value: str) -> None:
+    if value:
+        os.environ["LD_PRELOAD"] = value
+    else:
+        os.environ.pop("LD_PRELOAD", None)
+
+
+def add(told: dict[str, str]) -> None:
+    """Before an exec of a worker that has it, as a forked one does. `told`: what it reads in
+    the environment."""
+    if told:
+        os.environ.update(told)
+        add_library(os.environ)
+
+
+def add_library(environ: MutableMapping[str, str]) -> None:
+    words = [_library(), environ.get("LD_PRELOAD", "")]
+    environ["LD_PRELOAD"] = " ".join(word for word in words if word)
+
+
+def hide(told: dict[str, str]) -> None:
+    """From a FILE or MODULE. Where the library is the door, or receives connections in
+    dispatch, its children need it too."""
+    if SHIM in told:
+        return add(told)
+    found = {RING: os.environ.pop(RING)} if RING in os.environ else told
+    for name, value in found.items():
+        os.putenv(name, value)
+    if found and SHIM not in os.environ:
+        words = os.environ.get("LD_PRELOAD", "").split(" ")
+        _set_preload(" ".join(word for word in words if word != _library()))
+    return None

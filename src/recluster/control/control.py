@@ -1,0 +1,354 @@
+"""The control socket: what `python -m recluster.ctl` asks.
+
+Each client sends one JSON line, gets one and is dropped (one that follows the log stays).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..base.listener import Listener
+from ..base.socketfile import Refused, inode_of, listen_at, make_directory
+from ..base.text import json_of
+from ..metrics.census import Known
+from ..metrics.status import health_line, status_of
+from ..options.checks import AUTO, OptionError
+from ..output.following import FOLLOWED_MOST, FOLLOWERS_MOST, Wanted, lost_line, unread
+from .names import Name, claim
+from .orders import ORDERS
+from .places import default_directory
+
+if TYPE_CHECKING:
+    from ..cluster import Cluster
+    from ..master.handle import ReloadHandle
+
+REQUEST_MOST = 4096  # bytes, without the newline
+CLIENTS_MOST = 16
+ACCEPTS_PER_LOOK = 64
+BUSY = {"ok": False, "busy": True, "error": f"busy: {CLIENTS_MOST} others are asking"}
+
+# What a client is doing.
+ASKING, WAITING, TOLD, FOLLOWING = "asking", "waiting", "told", "following"
+
+
+def open_control(cluster: Cluster, program: str, say: Callable[[str], None]) -> Control | None:
+    """As the option `control` says. A path that was asked for and cannot be is
+    Refused; the cluster does not end for want of the default one. `program`: what it
+    is called where nobody says."""
+    wanted: str | None = cluster.options.control
+    if wanted is None:
+        return None
+    path = os.path.abspath(wanted)
+    directory = default_directory(os.geteuid(), os.environ)
+    try:
+        if wanted == AUTO:
+            path = os.path.join(directory, f"{os.getpid()}.sock")
+            make_directory(directory)
+        control = Control(cluster, path, say)
+        control.name = _name(cluster.options.name, program, directory, path, say)
+        return control
+    except (Refused, OSError) as error:
+        why = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        if wanted != AUTO:
+            raise Refused(f"control: {why}") from None
+        say(f"no control socket: {why}")
+        return None
+
+
+def _name(
+    given: str | None, program: str, directory: str, path: str, say: Callable[[str], None]
+) -> Name | None:
+    """For want of one nothing fails: PID and path tell the master too."""
+    try:
+        make_directory(directory)
+        name = claim(directory, given or program, path)
+    except (Refused, OSError) as error:
+        if given:
+            say(f"no name: {error}")
+        return None
+    if given and name.text != given:
+        say(f"another master is called {given}: this one is {name.text}")
+    return name
+
+
+def _why(command: object, error: Exception) -> str:
+    """What was asked for cannot be; or it went wrong."""
+    if isinstance(error, (OptionError, RuntimeError)):
+        return str(error)
+    return f"{command}: {type(error).__name__}: {error}"
+
+
+class Client:
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.fd = connection.fileno()
+        self.state = ASKING
+        self.request = b""
+        self.answer = b""
+        self.lost = 0  # lines, of one that follows
+
+
+class Control:
+    """Listens at `path` until closed."""
+
+    def __init__(self, cluster: Cluster, path: str, say: Callable[[str], None]) -> None:
+        self.path = path
+        self._say = say
+        self.name: Name | None = None
+        self._cluster = cluster
+        listener = listen_at(path)
+        self._inode = inode_of(path)
+        try:
+            self.listener = Listener[Client](
+                cluster,
+                listener,
+                at_a_time=ACCEPTS_PER_LOOK,
+                came=lambda connection: self.listener.contained(Client(connection), self._welcome),
+                ready=self._ready,
+                failed=self._failed,
+            )
+        except BaseException:
+            self._remove_file()
+            raise
+
+    def close(self) -> None:
+        """The end of the master."""
+        if self.listener.closed:
+            return
+        if self.name:
+            self.name.give_back()
+        self._remove_file()
+        self.listener.close()
+
+    def _remove_file(self) -> None:
+        """The inode stays taken while we listen, so one that equals ours is ours."""
+        with contextlib.suppress(OSError):
+            if inode_of(self.path) == self._inode:
+                os.unlink(self.path)
+
+    def _failed(self, client: Client, error: Exception) -> None:
+        what = f"an error inside the master: {type(error).__name__}: {error}"
+        self._say(f"a control client: {what}")
+        told = client.state == TOLD
+        with contextlib.suppress(Exception):
+            if not told:
+                self._fail(client, what)
+        if told and not self.listener.closed:
+            self._drop(client)
+
+    def _ready(self, client: Client) -> None:
+        if client.state == ASKING:
+            self._read(client)
+        elif client.state == TOLD:
+            self._write(client)
+        elif client.state == FOLLOWING and client.answer:
+            self._write_on(client)
+        else:  # it has hung up
+            self._drop(client)
+
+    def _welcome(self, client: Client) -> None:
+        if not self._has_room():
+            self._answer(client, BUSY)
+        elif not self.listener.closed:
+            self.listener.add(client)
+            self._read(client)
+
+    def _has_room(self) -> bool:
+        """Whoever is slowest to ask, or to take its answer, makes room."""
+        for client in self.listener.clients():
+            if len(self.listener) < CLIENTS_MOST:
+                break
+            if client.state == ASKING:
+                self._read(client)  # it may have come in this moment
+            if client.state == ASKING and self.listener.has(client):
+                self._answer(client, BUSY)
+            if client.state == TOLD:
+                self._drop(client)
+        return len(self.listener) < CLIENTS_MOST
+
+    def _drop(self, client: Client) -> None:
+        self.listener.drop(client)
+        if client.state == FOLLOWING and self._cluster._log.recent:
+            self._cluster._log.recent.unfollow(client)
+
+    def _read(self, client: Client) -> None:
+        try:
+            data = client.connection.recv(REQUEST_MOST + 1 - len(client.request))
+        except BlockingIOError:
+            return
+        except OSError:
+            return self._drop(client)
+        client.request += data
+        line, newline, _ = client.request.partition(b"\n")
+        if newline:
+            self._asked(client, line)
+        elif len(client.request) > REQUEST_MOST:
+            self._fail(client, f"a request of more than {REQUEST_MOST} bytes")
+        elif not data:
+            self._drop(client)
+
+    def _answer(self, client: Client, answer: Mapping[str, Any] | str) -> None:
+        client.state = TOLD
+        text = answer if isinstance(answer, str) else json.dumps(answer, separators=(",", ":"))
+        client.answer = text.encode() + b"\n"
+        self._write(client)
+
+    def _fail(self, client: Client, error: str) -> None:
+        self._answer(client, {"ok": False, "error": error})
+
+    def _write(self, client: Client) -> None:
+        try:
+            sent = client.connection.send(client.answer, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return self._drop(client)
+        client.answer = client.answer[sent:]
+        if client.answer and self.listener.has(client):
+            self.listener.wait(client, select.EPOLLOUT)
+        else:
+            self._drop(client)
+
+    # ---- what is asked ---------------------------------------------------------------
+
+    def _asked(self, client: Client, line: bytes) -> None:
+        client.state = WAITING
+        self.listener.wait(client, 0)  # hanging up is told nevertheless
+        try:
+            request = json_of(line)
+        except ValueError:
+            return self._fail(client, "the request is not JSON")
+        command = request.get("cmd") if isinstance(request, dict) else None
+        try:
+            if command == "status":
+                self._of_workers(client, command, self._status)
+            elif command == "metrics":
+                self._of_workers(client, command, self._metrics)
+            elif command == "health":
+                self._answer(client, health_line(self._cluster, request.get("min_ready")))
+            elif command == "logs":
+                self._logs(client, request)
+            elif command == "stop":
+                self._stop(client, request)
+            elif command == "reload":
+                self._reload(client, request.get("wait") is True, request.get("canary"))
+            elif command in ("promote", "rollback"):
+                getattr(self._cluster, command)()
+                self._answer(client, {"ok": True})
+            elif command == "weights":
+                self._cluster.weights(request.get("weights"))
+                weights = self._cluster._population.weights
+                self._answer(client, {"ok": True, "weights": weights})
+            elif isinstance(command, str) and command in ORDERS:
+                self._answer(client, ORDERS[command](self._cluster, request))
+            else:
+                self._fail(client, f"unknown command {str(command)[:80]!r}")
+        except Exception as error:  # a client's question never ends the master
+            self._fail(client, _why(command, error))
+
+    def _of_workers(
+        self, client: Client, command: str, answer: Callable[[Known], Mapping[str, Any]]
+    ) -> None:
+        """Answered when all workers have been looked at, which may be a turn later."""
+
+        def looked(known: Known) -> None:
+            try:
+                reply = answer(known)
+            except Exception as error:
+                reply = {"ok": False, "error": _why(command, error)}
+            self.listener.contained(client, lambda one: self._answer_if_waiting(one, reply))
+
+        self._cluster._measuring.census.ask(looked)
+
+    def _status(self, known: Known) -> Mapping[str, Any]:
+        return {"ok": True, "status": status_of(self._cluster, known)}
+
+    def _metrics(self, known: Known) -> Mapping[str, Any]:
+        from ..metrics.measures import text_of  # nobody's who is not asked
+
+        return {"ok": True, "metrics": text_of(self._cluster, known)}
+
+    def _logs(self, client: Client, request: Mapping[str, Any]) -> None:
+        recent = self._cluster._log.recent
+        if recent is None:
+            return self._fail(client, unread())
+        wanted = Wanted.of(request)
+        if wanted.follow and recent.followers >= FOLLOWERS_MOST:
+            return self._fail(client, f"{FOLLOWERS_MOST} others follow already")
+        lines = "\n".join(['{"ok":true}', *recent.last(wanted.lines, wanted.slot)])
+        if not wanted.follow:
+            return self._answer(client, lines)
+        client.state = FOLLOWING
+        client.answer = f"{lines}\n".encode()
+        recent.follow(client, wanted.slot, lambda line: self._tell_on(client, line))
+        return self._write_on(client)
+
+    def _tell_on(self, client: Client, line: str) -> None:
+        """To who follows: what it does not read in time is counted, and told."""
+        if len(client.answer) > FOLLOWED_MOST:
+            client.lost += 1
+            return
+        if client.lost:
+            client.answer += lost_line(client.lost)
+            client.lost = 0
+        waits = bool(client.answer)
+        client.answer += line.encode() + b"\n"
+        if not waits:
+            self.listener.contained(client, self._write_on)
+
+    def _write_on(self, client: Client) -> None:
+        """As `_write`, of one that stays."""
+        try:
+            sent = client.connection.send(client.answer, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return self._drop(client)
+        client.answer = client.answer[sent:]
+        self.listener.wait(client, select.EPOLLOUT if client.answer else 0)
+        return None
+
+    def _stop(self, client: Client, request: Mapping[str, Any]) -> None:
+        """The answer first. Who waits gets none: at the end the connection is closed."""
+        if request.get("wait") is not True:
+            self._answer(client, {"ok": True, "pid": os.getpid()})
+        if request.get("now") is True:
+            self._cluster.terminate()
+        else:
+            self._cluster.shutdown()
+
+    def _reload(self, client: Client, wait: bool, canary: float | None) -> None:
+        """Who waits for a canary waits until it serves."""
+        if wait:
+            handle = self._cluster.reload(
+                lambda handle: self._reloaded(client, handle), canary=canary
+            )
+            handle.on_serving = lambda handle: self._answer_if_waiting(
+                client, {"ok": True, "generation": handle.generation, "canary": canary}
+            )
+            return
+        handle = self._cluster.reload(canary=canary)
+        if handle.done and not handle.ok:
+            self._reloaded(client, handle)
+        else:
+            self._answer(client, {"ok": True, "generation": handle.generation})
+
+    def _reloaded(self, client: Client, handle: ReloadHandle) -> None:
+        answer = {
+            "ok": handle.ok,
+            "why": handle.why,
+            "generation": handle.generation,
+            "seconds": round(handle.seconds, 6),
+            "verdicts": handle.verdicts,
+        }
+        self._answer_if_waiting(client, answer)
+
+    def _answer_if_waiting(self, client: Client, answer: Mapping[str, Any]) -> None:
+        if self.listener.has(client) and client.state == WAITING:
+            self._answer(client, answer)

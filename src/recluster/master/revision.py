@@ -1,0 +1,88 @@
+"""What a reload makes of options that have changed meanwhile.
+
+Owns the order: what new workers need before they are spawned, what takes something away only
+when the new generation serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..options.checks import OptionError
+from ..population.population import Population
+from .handle import ReloadHandle
+from .settings import Read, Settings
+
+
+class Revision:
+    """`size` and `resize`: how many slots are wanted. `line` tells."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        population: Population,
+        size: Callable[[], int],
+        resize: Callable[[int], None],
+        line: Callable[[str], object],
+    ) -> None:
+        self._settings = settings
+        self._population = population
+        self._size = size
+        self._resize = resize
+        self._line = line
+        self._before = 0  # slots
+
+    @property
+    def path(self) -> str:
+        """The configuration file, as it was named; empty without one."""
+        return self._settings.named
+
+    def starts(self) -> None:
+        if self.path:
+            self._line(f"configured by {self.path}")
+
+    def look(self) -> Read | None:
+        """What the files say now; None where there are none. Raises OptionError."""
+        return self._settings.again()
+
+    def begin(self, now: Read | None) -> None:
+        """A reload is about to begin."""
+        if now is None:
+            return
+        changes, pending = self._settings.differences(now)
+        told = [f"changed: {', '.join(changes)}"] if changes else []
+        told += [f"for a restart: {', '.join(pending)}"] if pending else []
+        if told:
+            self._line(f"configuration: {'; '.join(told)}")
+        self._settings.take(now)
+        self._population.revised()
+
+    def begun(self, now: Read | None, number: int, workers: int) -> None:
+        """It has a number. `workers`: what was wanted before. Slots that are new come with
+        the new generation."""
+        if now is None:
+            return
+        self._settings.expect(number)
+        self._before = self._size()
+        wanted = now.options.workers
+        if wanted != workers and wanted > self._before:
+            self._change(wanted)
+
+    def over(self, handle: ReloadHandle) -> None:
+        both = self._settings.over(handle.number, bool(handle.ok))
+        if both is None:
+            return
+        good, tried = both
+        self._population.revised()
+        if good.workers != tried.workers:
+            self._change(tried.workers if handle.ok else self._before)
+        if handle.ok and good.weights != tried.weights:
+            self._population.weigh({**dict.fromkeys(good.weights, 1.0), **tried.weights})
+
+    def _change(self, workers: int) -> None:
+        if workers == self._size():
+            return
+        try:
+            self._resize(workers)
+        except OptionError as error:
+            self._line(str(error))

@@ -1,0 +1,141 @@
+"""From a Spawn command to a process: forked without exec, or exec'd.
+
+Owns the choice between the two and the worker's environment. A forked worker
+leaves through `Forked`, raised here in the child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+
+from .. import _engine
+from ..child.forked import Forked
+from ..child.launch import SHIM, Changes, Program, changed
+from ..child.loaders import loads_as_we
+from ..child.preloaded import RING, is_loaded
+from ..child.preloaded import SHIM as TOLD
+from ..host.forks import has_one_thread
+from ..mold.nursery import Nursery
+from ..population.commands import Spawn
+
+
+def _preload(environ: dict[str, str], told: dict[str, str]) -> None:
+    others = environ.get("LD_PRELOAD")
+    environ["LD_PRELOAD"] = f"{SHIM} {others}" if others else SHIM
+    environ.update(told)
+
+
+class Spawner:
+    """`may_fork`: the process is only a master (the command line), and so may be
+    forked into a worker without exec. `receives`: in dispatch workers have the preload
+    library, to be passed connections. `rings`: workers are to be given connections.
+    `output`: called for each worker before it is born, to read what it writes. `on_fork`:
+    called in a forked worker first, to close what is none of its business."""
+
+    def __init__(
+        self,
+        engine: _engine.Engine,
+        program: Program,
+        door: int,
+        *,
+        may_fork: bool,
+        receives: bool,
+        rings: bool = False,
+        output: Callable[[_engine.Engine, int], object] | None = None,
+    ) -> None:
+        self.door = door
+        if rings and SHIM and not engine.balance_how():
+            with contextlib.suppress(OSError):  # no memfd: nobody receives, as ever
+                engine.ring_open()
+        self._receives = receives and bool(SHIM)
+        self.nursery: Nursery | None = None
+        self.on_fork: list[Callable[[], object]] = []
+        self._engine = engine
+        self._program = program
+        self._output = output
+        self._may_fork = may_fork
+        if program.names_path:
+            engine.expect_paths()
+
+    def spawn(self, command: Spawn, now: float) -> int:
+        """The pid; 0: it is born later, of a mold. Raises OSError when the kernel refuses
+        a process, or the command is gone; Forked in a forked worker."""
+        engine, changes = self._engine, self._program.changes()
+        channel = engine.new_worker(
+            command.worker, command.heir_of, command.slot, command.party, command.generation
+        )
+        changes["WORKER_ID"] = str(command.slot)
+        changes["RECLUSTER_GENERATION"] = str(command.generation)
+        changes["NODE_CHANNEL_FD"] = str(channel)
+        changes["NODE_CHANNEL_SERIALIZATION_MODE"] = "json"
+        if self._output is not None:
+            self._listen_to(command.worker)
+        if self.nursery is not None and self.nursery.door == self.door:
+            self.nursery.expect(command, now)
+            return 0
+        try:
+            if self._forks():
+                return self._fork(command.worker, changes, channel)
+            return self._exec(command.worker, changed(os.environ, changes))
+        except OSError:
+            with contextlib.suppress(OSError):  # a refused fork has freed it
+                engine.release(command.worker)
+            raise
+
+    def _listen_to(self, key: int) -> None:
+        assert self._output is not None
+        try:
+            self._output(self._engine, key)
+        except OSError:
+            self._engine.release(key)
+            raise
+
+    def _forks(self) -> bool:
+        if not self._may_fork or self.door != _engine.NOTIFY or self._program.needs_exec:
+            return False
+        if self._receives and self._engine.balance_how() and not is_loaded():
+            return False
+        self._engine.rest()
+        return has_one_thread()
+
+    def _fork(self, key: int, changes: Changes, channel: int) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        program = self._program
+        forked = Forked(program.target, program.args, changes, program.cwd(), channel, program.how)
+        forked.library = self._told(key)
+        pid = self._engine.fork(key, self.door)
+        if pid == 0:
+            for close in self.on_fork:
+                close()
+            raise forked
+        return pid
+
+    def _told(self, key: int) -> dict[str, str]:
+        """What the library of this worker is to do beside, or instead of, being the door."""
+        if self._engine.balance_how():
+            return {TOLD: _engine.SHIM_RECEIVES} if self._receives else {}
+        address = self._engine.ring_address(key)
+        return {RING: address} if address else {}
+
+    def _exec(self, key: int, environ: dict[str, str]) -> int:
+        words = self._program.command(environ)
+        if self._program.dumps:
+            environ.setdefault("PYTHONFAULTHANDLER", "1")
+        if self._output is not None and self._program.target.kind == "command":
+            environ.setdefault("PYTHONUNBUFFERED", "1")  # a line is told when it is said
+        if self.door == _engine.PRELOAD:
+            _preload(environ, {**self._told(key), TOLD: self._engine.shim_address(key)})
+        elif (told := self._told(key)) and loads_as_we(words[0]):
+            _preload(environ, told)
+        return self._engine.exec(
+            key,
+            self.door,
+            [os.fsencode(word) for word in words],
+            [os.fsencode(f"{name}={value}") for name, value in environ.items()],
+            os.fsencode(self._program.cwd()),
+        )

@@ -1,0 +1,254 @@
+"""The metrics over HTTP: what Prometheus scrapes and probes ask, out of the master's loop.
+
+Invariant: there are CLIENTS_MOST clients at most, and each is gone after PATIENCE, whatever
+it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..base.listener import Listener
+from ..base.socketfile import Refused as NoSocket
+from ..base.socketfile import inode_of, listen_at
+from .census import Known
+from .measures import text_of
+from .openmetrics import CONTENT_TYPE, OLDER
+from .scraping import Asked, Refused, answer, asked
+from .status import health_line
+
+if TYPE_CHECKING:
+    from ..cluster import Cluster
+
+CLIENTS_MOST = 16
+ACCEPTS_PER_LOOK = 16
+PATIENCE = 5.0  # seconds from accept to the last byte of the answer
+FRESH = 10  # times what it took: so long a text is given again, if nothing has happened
+QUEUE = 16
+PATH = "/metrics"
+
+
+def listen_on(address: str) -> tuple[socket.socket, str]:
+    """A listener that does not block, and its address as one may ask it. Raises OSError
+    or socketfile.Refused. Without SO_REUSEPORT: no worker may come beside it."""
+    kind, _, path = address.partition(":")
+    if kind == "unix":
+        return listen_at(path), address
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setblocking(False)
+        listener.bind((host, int(port)))
+        listener.listen(QUEUE)
+    except BaseException:
+        listener.close()
+        raise
+    number = listener.getsockname()[1]
+    return listener, f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+
+
+class Client:
+    def __init__(self, connection: socket.socket, until: float) -> None:
+        self.connection = connection
+        self.fd = connection.fileno()
+        self.until = until
+        self.request = b""
+        self.asked: Asked | None = None  # and it waits for its answer
+        self.answer: memoryview | None = None
+
+
+class Exporter:
+    """Listens at `address` until closed."""
+
+    @classmethod
+    def opened(cls, cluster: Cluster, say: Callable[[str], None]) -> Exporter:
+        """As the option `metrics` says. Raises socketfile.Refused."""
+        wanted = cluster.options.metrics or ""
+        try:
+            exporter = cls(cluster, wanted, say)
+        except (OSError, NoSocket) as error:
+            why = getattr(error, "strerror", None) or error
+            raise NoSocket(f"metrics: {wanted}: {why}") from None
+        url = exporter.address
+        say(f"metrics on {url if url.startswith('unix:') else f'http://{url}{PATH}'}")
+        return exporter
+
+    def __init__(self, cluster: Cluster, address: str, say: Callable[[str], None]) -> None:
+        self._cluster = cluster
+        self._say = say
+        self._text = ""
+        self._asked_at = 0.0
+        self._fresh = (-1, 0.0)  # the tally's changes then, and until when it is
+        listener, self.address = listen_on(address)
+        self._inode = inode_of(address[5:]) if address.startswith("unix:") else None
+        try:
+            self._listener = Listener[Client](
+                cluster,
+                listener,
+                at_a_time=ACCEPTS_PER_LOOK,
+                came=self._came,
+                ready=self._ready,
+                failed=self._failed,
+            )
+        except BaseException:
+            self._remove_file()
+            raise
+
+    def close(self) -> None:
+        if not self._listener.closed:
+            self._remove_file()
+            self._listener.close()
+
+    def abandon(self) -> None:
+        """In a forked worker too."""
+        self._listener.abandon()
+
+    def _remove_file(self) -> None:
+        """While we listen its inode is ours alone."""
+        if self._inode is not None:
+            with contextlib.suppress(OSError):
+                if inode_of(self.address[5:]) == self._inode:
+                    os.unlink(self.address[5:])
+
+    # ---- time ------------------------------------------------------------------------
+
+    def look(self) -> None:
+        pass
+
+    def deadline(self) -> float | None:
+        """When the oldest client has to go, or accept is tried again."""
+        times = [self._listener.deadline(), *(one.until for one in self._listener.clients()[:1])]
+        return min((at for at in times if at is not None), default=None)
+
+    def tick(self, now: float) -> None:
+        for client in [one for one in self._listener.clients() if one.until <= now]:
+            self._listener.drop(client)
+        self._listener.tick(now)
+
+    # ---- who comes -------------------------------------------------------------------
+
+    def _came(self, connection: socket.socket) -> None:
+        client = Client(connection, time.monotonic() + PATIENCE)
+        if len(self._listener) >= CLIENTS_MOST:
+            self._listener.drop(self._listener.clients()[0])
+        try:
+            self._listener.add(client)
+        except OSError:
+            return connection.close()
+        return self._listener.contained(client, self._ready)
+
+    def _failed(self, client: Client, error: Exception) -> None:
+        self._say(f"a metrics client: {type(error).__name__}: {error}")
+        self._listener.drop(client)
+
+    def _ready(self, client: Client) -> None:
+        if client.answer is not None:
+            self._write(client)
+        elif client.asked is None:
+            self._read(client)
+        else:  # it has hung up before its answer was there
+            self._listener.drop(client)
+
+    def _contained(self, client: Client, act: Callable[[Client], object]) -> None:
+        """A client never ends the master: what goes wrong ends its connection."""
+        try:
+            act(client)
+        except Exception as error:
+            self._say(f"a metrics client: {type(error).__name__}: {error}")
+            self._listener.drop(client)
+
+    # ---- a request -------------------------------------------------------------------
+
+    def _read(self, client: Client) -> None:
+        try:
+            data = client.connection.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            return self._listener.drop(client)
+        client.request += data
+        try:
+            client.asked = asked(client.request)
+            if client.asked is not None:
+                self._answer(client, client.asked)
+            elif not data:
+                self._listener.drop(client)
+        except Refused as refused:
+            self._tell(client, answer(refused.status, f"{refused}\n"))
+
+    def _answer(self, client: Client, wish: Asked) -> None:
+        if wish.path in ("/healthz", "/readyz"):
+            line = health_line(self._cluster, _least(wish))
+            word = line.partition(" ")[0]
+            fine = word == "ready" or (word == "degraded" and wish.path == "/healthz")
+            self._tell(client, answer(200 if fine else 503, f"{line}\n", bare=wish.bare))
+        elif wish.path != PATH:
+            raise Refused(404, f"there is {PATH}, /healthz, /readyz")
+        elif self._is_fresh():
+            self._told(client)
+        else:
+            self._listener.wait(client, 0)  # hanging up is told nevertheless
+            self._asked_at = time.monotonic()
+            self._cluster._measuring.census.ask(
+                lambda known: self._listener.contained(
+                    client, lambda _: self._measured(client, known)
+                )
+            )
+
+    def _is_fresh(self) -> bool:
+        """Scrapers in a loop get a tenth of the master's time at most."""
+        changes, until = self._fresh
+        return changes == self._cluster._measuring.tally.changes and time.monotonic() < until
+
+    def _measured(self, client: Client, known: Known) -> None:
+        if not self._listener.has(client):  # it did not wait
+            return
+        if not self._is_fresh():
+            self._text = text_of(self._cluster, known)
+            now = time.monotonic()
+            took = now - self._asked_at
+            self._fresh = self._cluster._measuring.tally.changes, now + FRESH * took
+        self._told(client)
+
+    def _told(self, client: Client) -> None:
+        assert client.asked is not None
+        older = "openmetrics" not in client.asked.accept and "text/plain" in client.asked.accept
+        kind = OLDER if older else CONTENT_TYPE
+        self._tell(client, answer(200, self._text, kind, client.asked.bare))
+
+    def _tell(self, client: Client, data: bytes) -> None:
+        client.answer = memoryview(data)
+        self._write(client)
+
+    def _write(self, client: Client) -> None:
+        assert client.answer is not None
+        try:
+            sent = client.connection.send(client.answer, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return self._listener.drop(client)
+        client.answer = client.answer[sent:]
+        if client.answer and self._listener.has(client):
+            self._listener.wait(client, select.EPOLLOUT)
+        else:
+            self._listener.drop(client)
+
+
+def _least(wish: Asked) -> int | None:
+    """min_ready=N, as of `recluster health`. Raises Refused."""
+    given = wish.query.get("min_ready")
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and 0 < int(given) < 65536):
+        raise Refused(400, "min_ready: a whole number of at least 1")
+    return int(given)

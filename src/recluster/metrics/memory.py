@@ -1,0 +1,17 @@
+"""How much memory a worker has, with its children."""
+
+from __future__ import annotations
+
+from .procfacts import facts_of, proportional
+
+
+def memory_of(leader: int, enough: float) -> int | None:
+    """Bytes; None if it has ended. Pages that are shared count in part (PSS) where that can be
+    known: the kernel walks over all of them for that, so only if RSS is more than `enough`."""
+    facts = facts_of(leader)
+    if facts is None:
+        return None
+    if facts.rss <= enough:
+        return facts.rss
+    weight = proportional(facts.pids)
+    return facts.rss if weight is None else weight

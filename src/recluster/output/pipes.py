@@ -1,0 +1,147 @@
+"""What workers write to their standard streams, line by line, told with their slot.
+
+Owns the ends of the pipes that are read (csrc/process/output.c), each until the worker and all that
+it has started have closed it. A line that is longer than LONGEST is told in pieces; one that
+is not ended is kept until it is, or its worker has ended. The kernel keeps what is not read
+yet, so the last words of a worker are heard after its end, and before its end is told.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .. import _engine
+from ..population.view import Worker
+from .eventlog import said
+from .sink import Watcher
+
+if TYPE_CHECKING:
+    from ..cluster import Cluster
+
+LONGEST = 16384  # bytes of one line
+AT_ONCE = 65536  # of one pipe in one turn: who floods is heard in its turn, as all are
+LAST_WORDS_MOST = 64  # such looks, at an end: a child that lives on may go on writing
+
+Tell = Callable[[str, bytes, dict[str, Any], bool], None]
+
+
+def open_pipes(cluster: Cluster) -> Pipes | None:
+    """None where nobody wants to have them read."""
+    if not cluster.options.prefix:
+        return None
+    pipes = Pipes(cluster._workers, cluster._log.output)
+    cluster._outputs.append(pipes)
+    cluster._publisher.at_exit.append(pipes.last_words)
+    return pipes
+
+
+class Pipe:
+    """`stream` is "stdout" or "stderr"."""
+
+    def __init__(self, fd: int, worker: Worker, stream: str, tell: Tell) -> None:
+        self.fd = fd
+        self.worker = worker
+        self._stream = stream
+        self._tell = tell
+        self._rest = b""
+
+    def read(self) -> bool | None:
+        """Once. False: there is nothing now; None: nor will there be."""
+        try:
+            data = os.read(self.fd, AT_ONCE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._say(line)
+        while len(self._rest) > LONGEST:
+            self._say(self._rest[:LONGEST], ends=False)
+            self._rest = self._rest[LONGEST:]
+        return True if data else None
+
+    def flush(self) -> None:
+        """What has no end yet."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._say(rest)
+
+    def _say(self, line: bytes, *, ends: bool = True) -> None:
+        fields = {**said(None, self.worker, 0, {}), "stream": self._stream}
+        while len(line) > LONGEST:
+            self._tell(self._stream, line[:LONGEST], fields, False)
+            line = line[LONGEST:]
+        self._tell(self._stream, line, fields, ends)
+
+
+class Pipes:
+    """`workers`: those the cluster knows, by key. One of the cluster's outputs."""
+
+    lines_lost = 0  # the kernel keeps what is not read
+
+    def __init__(self, workers: dict[int, Worker], tell: Tell) -> None:
+        self._workers = workers
+        self._tell = tell
+        self._watcher: Watcher | None = None
+        self._pipes: dict[int, Pipe] = {}  # by descriptor
+
+    def open(self, engine: _engine.Engine, key: int) -> None:
+        """Before that worker is born. Raises OSError."""
+        if self._watcher is None:
+            return
+        for stream, fd in zip(("stdout", "stderr"), engine.output(key), strict=True):
+            pipe = self._pipes[fd] = Pipe(fd, self._workers[key], stream, self._tell)
+            self._watcher.watch(fd, functools.partial(self._readable, pipe))
+
+    def last_words(self, key: int) -> None:
+        """Its process has ended. What it has started may have the pipe yet."""
+        for pipe in [one for one in self._pipes.values() if one.worker.key == key]:
+            self._drain(pipe)
+
+    def _drain(self, pipe: Pipe) -> None:
+        for _ in range(LAST_WORDS_MOST):
+            more = pipe.read()
+            if more is None:
+                self._end(pipe)
+            if not more:
+                break
+        pipe.flush()
+
+    def _readable(self, pipe: Pipe) -> None:
+        if self._pipes.get(pipe.fd) is pipe and pipe.read() is None:
+            self._end(pipe)
+
+    def _end(self, pipe: Pipe) -> None:
+        pipe.flush()
+        if self._pipes.pop(pipe.fd, None) is not None:
+            if self._watcher is not None:
+                self._watcher.unwatch(pipe.fd)
+            os.close(pipe.fd)
+
+    # ---- as an output ------------------------------------------------------------------
+
+    def attach(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def detach(self) -> None:
+        """At the end of the cluster: what was written is heard."""
+        for pipe in list(self._pipes.values()):
+            self._drain(pipe)
+            self._end(pipe)
+        self._watcher = None
+
+    def abandon(self) -> None:
+        """In a forked worker: these are others' words."""
+        for fd in self._pipes:
+            os.close(fd)
+        self._pipes.clear()
+
+    def reopen(self) -> None:
+        """They are nobody's files."""
+
+    def close(self, patience: float) -> None:
+        self.detach()

@@ -1,0 +1,80 @@
+"""Lanes in systemd's store of descriptors (FDSTORE=1, sd_pid_notify_with_fds(3)), so that the next
+master finds what waits in them when this one is killed.
+
+Owns which of them are there, and by what name. Where systemd has room for none nothing is sent:
+`FDSTORE` (systemd 254) says how much there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from .._engine import Engine
+from ..population.population import Population
+from .sdnotify import Notifier
+
+RELOADS_MOST = 3  # for the sake of what is left
+PREFIX = "recluster-lane-"
+
+
+def room(environ: Mapping[str, str]) -> int:
+    text = environ.get("FDSTORE", "")
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def name_of(inode: int) -> str:
+    return f"{PREFIX}{inode}"
+
+
+class Store:
+    """`restored`: inodes of what was found there at the start."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        population: Population,
+        notifier: Notifier,
+        most: int,
+        restored: set[int],
+        reload: Callable[[], object],
+    ) -> None:
+        self._engine = engine
+        self._people = population
+        self._notifier = notifier
+        self._most = most
+        self._kept = set(restored)
+        self._left = bool(restored)  # some of them may have nobody
+        self._reload = reload
+        self._reloads = RELOADS_MOST
+
+    def deadline(self) -> float | None:
+        return None
+
+    def tick(self, now: float) -> None:
+        """Nothing here has a time."""
+
+    def look(self) -> None:
+        if self._left and self._is_complete():
+            # The workers of one generation more take over what none has taken yet.
+            self._left = self._engine.forsaken() > 0 and self._reloads > 0
+            if self._left:
+                self._reloads -= 1
+                self._reload()
+        now = {} if self._people.ended is not None else dict(self._engine.kept())
+        for inode in self._kept - now.keys():
+            self._kept.discard(inode)
+            self._notifier.send(["FDSTOREREMOVE=1", f"FDNAME={name_of(inode)}"])
+        for inode, fd in now.items():
+            if inode not in self._kept and len(self._kept) < self._most:
+                self._kept.add(inode)
+                self._notifier.send(["FDSTORE=1", f"FDNAME={name_of(inode)}"], fd)
+
+    def _is_complete(self) -> bool:
+        slots = [slot for slot in self._people.slots.values() if slot.wanted]
+        return not self._people.reloading and bool(slots) and all(slot.serving for slot in slots)
+
+
+def inode_of(name: str) -> int | None:
+    """What a name of ours is about."""
+    digits = name.removeprefix(PREFIX)
+    return int(digits) if name.startswith(PREFIX) and digits.isdecimal() else None

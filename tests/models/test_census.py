@@ -1,0 +1,147 @@
+"""Workers looked at in slices, and what is kept of them; with a loop that the test turns."""
+
+import os
+import select
+
+import pytest
+
+from recluster.metrics import census as module
+from recluster.metrics.census import SLICE, Census
+from recluster.metrics.procfacts import Facts, facts_of, proportional
+
+
+class Loop:
+    """Turns one callback at a time, as the master's does."""
+
+    def __init__(self):
+        self.watched = {}
+
+    def watch(self, fd, callback):
+        self.watched[fd] = callback
+
+    def unwatch(self, fd):
+        del self.watched[fd]
+
+    def turn(self):
+        ready = select.select(list(self.watched), [], [], 0)[0]
+        for fd in ready:
+            self.watched[fd]()
+        return bool(ready)
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """Which workers were looked at; what is found of one is `facts`."""
+
+    def look(pid):
+        found.append(pid)
+        return found.facts.pop(0) if found.facts else Facts([pid], rss=pid, cpu=1.0)
+
+    class Looked(list):
+        def __init__(self):
+            super().__init__()
+            self.facts = []
+
+    found = Looked()
+    monkeypatch.setattr(module, "facts_of", look)
+    monkeypatch.setattr(module, "proportional", lambda pids: 4096)
+    return found
+
+
+def test_a_few_are_known_at_once(looked):
+    loop, answers = Loop(), []
+    Census(loop, lambda: [(1, 11), (2, 12)]).ask(answers.append)
+    assert [sorted(known) for known in answers] == [[1, 2]] and looked == [11, 12]
+    assert not loop.watched
+
+
+def test_many_take_turns_and_everybody_who_asks_meanwhile_gets_the_same(looked):
+    count = 3 * SLICE + 1
+    loop, answers = Loop(), []
+    census = Census(loop, lambda: [(key, 1000 + key) for key in range(1, count + 1)])
+    census.ask(answers.append)
+    assert not answers and len(looked) == SLICE
+    census.ask(answers.append)
+    seen = [len(looked)]
+    while loop.turn():
+        seen.append(len(looked))
+    assert seen == [SLICE, 2 * SLICE, 3 * SLICE, count]
+    assert [len(known) for known in answers] == [count, count]
+    assert not loop.watched
+    census.ask(answers.append)  # and again
+    while loop.turn():
+        pass
+    assert len(answers) == 3 and len(looked) == 2 * count
+
+
+def test_one_that_ends_between_two_turns_is_not_looked_at(looked):
+    """Its number may be another's by then."""
+    alive = {key: 1000 + key for key in range(SLICE + 2)}
+    loop, answers = Loop(), []
+    census = Census(loop, lambda: list(alive.items()))
+    census.ask(answers.append)
+    del alive[SLICE]
+    while loop.turn():
+        pass
+    assert 1000 + SLICE not in looked and SLICE + 1 in answers[0]
+
+
+def test_cpu_time_never_goes_down_and_a_failed_look_forgets_nothing(looked):
+    census, answers = Census(Loop(), lambda: [(1, 11)]), []
+    looked.facts += [Facts([11], cpu=5.0), Facts([11], cpu=4.0), None, Facts([11], cpu=6.0)]
+    told = []
+    for _ in range(4):
+        census.ask(answers.append)
+        told.append(answers[-1][1].cpu)
+    assert told == [5.0, 5.0, 5.0, 6.0] and census.cpu_of(1) == 6.0 and census.cpu_of(2) == 0.0
+
+
+def test_without_descriptors_it_is_one_turn(looked, monkeypatch):
+    def refused(*unused):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(module.os, "eventfd", refused)
+    answers = []
+    Census(Loop(), lambda: [(key, key) for key in range(3 * SLICE)]).ask(answers.append)
+    assert len(answers[0]) == 3 * SLICE
+
+
+def test_pss_is_read_of_one_at_a_time_the_longest_unread_first(looked, monkeypatch):
+    clock, read = [100.0], []
+
+    def weigh(pids):
+        read.append(pids[0])
+        clock[0] += 0.001
+        return 4096
+
+    monkeypatch.setattr(module, "proportional", weigh)
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(module.time, "thread_time", lambda: clock[0])
+    census = Census(Loop(), lambda: [(1, 11), (2, 12), (3, 13)])
+    census.ask(lambda known: None)
+    assert read == [11], "one at a time"
+    for _ in range(6):
+        census.ask(lambda known: None)
+    assert read == [11, 12, 13], "then it rests"
+    for _ in range(4):
+        clock[0] += 0.0011 * module.RESTS
+        census.ask(lambda known: None)
+    assert read == [11, 12, 13, 11, 12, 13, 11]
+
+
+def test_a_fork_closes_what_is_the_parents(looked):
+    loop = Loop()
+    census = Census(loop, lambda: [(key, key) for key in range(2 * SLICE)])
+    census.ask(lambda known: pytest.fail("nobody waits any more"))
+    [fd] = loop.watched
+    census.abandon()
+    with pytest.raises(OSError):
+        os.fstat(fd)
+
+
+def test_facts_of_this_process():
+    facts = facts_of(os.getpid())
+    assert facts.pids[0] == os.getpid() and facts.rss > 1 << 20 and facts.cpu > 0
+    assert proportional(facts.pids[:1]) <= facts.rss
+    assert facts_of(2**22 + 1) is None
+    assert proportional([2**22 + 1]) is None

@@ -1,0 +1,152 @@
+"""Arrows between the packages of src/recluster point downwards, as ARCHITECTURE.md has them.
+
+Every import counts, those within functions too: they defer it, and need it all the same. Those
+for type checkers only (`if TYPE_CHECKING:`) are apart.
+"""
+
+import ast
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "recluster"
+ROWS = re.findall(r"^\| (`[\w`/, ]+`) \| .* \|$", (ROOT / "ARCHITECTURE.md").read_text(), re.M)
+LEVELS = [re.findall(r"`(\w+)/?`", row) for row in reversed(ROWS)]
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+ITSELF = "recluster"  # `__init__` has the version, and imports on demand: below all
+DEFINES = ("events", "options", "options/fields")
+PURE = {"__future__", "collections", "dataclasses", "enum", "math", "typing"}
+
+KNOWN_UPWARD: set[tuple[str, str]] = set()
+"""(module, package above it). It may only shrink."""
+
+
+def files():
+    return [path for path in sorted(SOURCE.rglob("*.py")) if "apps" not in path.parts]
+
+
+def module_of(path):
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in files()} | {"recluster._engine": None}
+
+
+def room(module):
+    """The package, or the module at the top, in which it is."""
+    return module.split(".")[1] if "." in module else ITSELF
+
+
+def for_checkers(node):
+    return (
+        isinstance(node, ast.If)
+        and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        and (not isinstance(node.test, ast.UnaryOp))
+    )
+
+
+def imports(tree):
+    """Import statements, but those for checkers."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        elif for_checkers(node):
+            for one in node.orelse:
+                yield from imports(one)
+        else:
+            yield from imports(node)
+
+
+def targets(node, module, is_package):
+    """The modules of ours that a statement needs."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+        return [name for name in names if name.partition(".")[0] == ITSELF]
+    base = node.module or ""
+    if node.level:
+        parts = module.split(".")
+        kept = parts[: len(parts) - node.level + (1 if is_package else 0)]
+        base = ".".join([*kept, base] if base else kept)
+    if base.partition(".")[0] != ITSELF:
+        return []
+    full = [f"{base}.{alias.name}" for alias in node.names]
+    return [name if name in MODULES else base for name in full]
+
+
+def arrows():
+    for module, path in MODULES.items():
+        if path is not None:
+            tree = ast.parse(path.read_text())
+            for node in imports(tree):
+                for target in targets(node, module, path.name == "__init__.py"):
+                    assert target in MODULES, f"{module} imports {target}, which is not there"
+                    yield module, target
+
+
+ARROWS = sorted(set(arrows()))
+UPWARD = {
+    (module, room(target))
+    for module, target in ARROWS
+    if room(module) != room(target) and LEVEL.get(room(target), -1) >= LEVEL.get(room(module), -1)
+}
+
+
+def test_the_table_has_every_package():
+    assert set(LEVEL) == {room(module) for module in MODULES} - {ITSELF}
+    assert len(LEVEL) == sum(map(len, LEVELS))
+
+
+def test_the_arrows_are_seen():
+    """By this file: a test that reads nothing passes."""
+    rooms = {(room(one), room(other)) for one, other in ARROWS}
+    assert len(ARROWS) > 400 and len(rooms) > 60
+    assert ("recluster.verbs.entry", "recluster.verbs.cli") in ARROWS  # within a function
+    assert ("recluster.metrics.status", "recluster.cluster") not in ARROWS  # for checkers
+
+
+def test_no_arrow_goes_up():
+    assert sorted(UPWARD - KNOWN_UPWARD) == []
+
+
+def test_what_is_known_to_go_up_still_does():
+    assert sorted(KNOWN_UPWARD - UPWARD) == [], "mended: take it out of KNOWN_UPWARD"
+
+
+def test_no_cycle_between_packages():
+    needs = {}
+    for module, target in ARROWS:
+        if room(module) != room(target) and (module, room(target)) not in KNOWN_UPWARD:
+            needs.setdefault(room(module), set()).add(room(target))
+    assert list(TopologicalSorter(needs).static_order())  # raises CycleError, which names them
+
+
+def test_a_package_imports_nothing_by_itself():
+    """So that who needs one module of it loads that one; but those that define what all have."""
+    for path in SOURCE.rglob("__init__.py"):
+        name = str(path.parent.relative_to(SOURCE))
+        if name not in (".", *DEFINES):
+            assert list(imports(ast.parse(path.read_text()))) == [], name
+
+
+@pytest.mark.parametrize("name", sorted(LEVEL))
+def test_a_package_says_what_it_owns(name):
+    path = SOURCE / name / "__init__.py"
+    if path.exists():
+        said = ast.get_docstring(ast.parse(path.read_text()))
+        assert 3 <= len(said.splitlines()) <= 15 and "import" in said.lower()
+
+
+def test_the_population_is_pure():
+    """No clock, no system, no engine."""
+    for path in (SOURCE / "population").glob("*.py"):
+        for node in imports(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import) or not node.level:
+                names = [alias.name for alias in node.names]
+                names = names if isinstance(node, ast.Import) else [node.module]
+                assert {name.partition(".")[0] for name in names} <= PURE, path.name
+    rooms = {room(target) for module, target in ARROWS if room(module) == "population"}
+    assert rooms <= {"population", "options", "events", "base"}
