@@ -2,7 +2,8 @@
 
 A test that is interrupted, or killed for its time, does not come to the end of its `with`. So a
 small process hears of each master by a pipe that only the test process has: when that closes, it
-kills those that are left, and their guards end the workers.
+kills those that are left, and their guards end the workers. It is nobody's child: a unit test that
+runs in the same process looks whether it has any.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ def hold(process):
         keeper = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, start_new_session=True
         )
+        keeper.wait()
         _keeper[:] = [(os.getpid(), keeper)]
     with contextlib.suppress(BrokenPipeError):
         _keeper[0][1].stdin.write(b"%d\n" % process.pid)
@@ -48,5 +50,5 @@ def _is_dead(descriptor):
     return False
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and os.fork() == 0:
     _keep()
