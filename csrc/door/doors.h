@@ -173,6 +173,7 @@ struct rc_shim {
     int64_t strangers_at;
 };
 void rc_shim_call(struct rc_engine *engine, struct rc_source *source);
+int rc_shim_resume(struct rc_engine *engine, int fd, uint64_t token);
 
 /* audit.c */
 void rc_worker_passed(struct rc_worker *worker, uint64_t inode);

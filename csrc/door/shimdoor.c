@@ -46,6 +46,25 @@ int rc_shim_open(rc_engine *engine)
     return error;
 }
 
+/* The port of the master before, by which its workers know us. Takes the descriptor. */
+int rc_shim_resume(struct rc_engine *engine, int fd, uint64_t token)
+{
+    struct rc_shim *shim = &engine->shim;
+    struct sockaddr_un address;
+    socklen_t length = sizeof address, head = offsetof(struct sockaddr_un, sun_path) + 1;
+    memset(&address, 0, sizeof address);
+    if (shim->port.fd >= 0)
+        return -EBUSY;
+    if (getsockname(fd, (struct sockaddr *)&address, &length) < 0)
+        return -errno;
+    if (length <= head || length > sizeof address || length - head >= sizeof shim->name)
+        return -EINVAL;
+    memcpy(shim->name, address.sun_path + 1, length - head);
+    shim->name[length - head] = '\0';
+    shim->token = token;
+    return rc_source_add(engine->epoll, &shim->port, RC_SOURCE_SHIM_PORT, fd, EPOLLIN);
+}
+
 int rc_shim_address(const rc_engine *engine, uint32_t worker, char *out, size_t room)
 {
     int length = snprintf(out, room, "%s/%u/%llx", engine->shim.name, worker,

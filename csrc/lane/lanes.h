@@ -202,6 +202,7 @@ bool rc_lane_has_others(const struct rc_lane *lane, const struct rc_worker *work
 bool rc_lane_all_dead(const struct rc_lane *lane);
 bool rc_lane_owed(const struct rc_lane *lane, const struct rc_worker *worker);
 unsigned rc_lane_holders(const struct rc_lane *lane);
+size_t rc_lane_others(const struct rc_lane *lane, uint32_t *ids, size_t room);
 int rc_lane_join(struct rc_lane *lane, struct rc_worker *worker);
 bool rc_lane_leave(struct rc_lane *lane, const struct rc_worker *worker);
 void rc_lane_unshare(struct rc_lane *lane);

@@ -82,6 +82,15 @@ unsigned rc_lane_holders(const struct rc_lane *lane)
     return count;
 }
 
+/* The ids of all holders but lane->worker, the last that joined first; how many they are. */
+size_t rc_lane_others(const struct rc_lane *lane, uint32_t *ids, size_t room)
+{
+    size_t count = 0;
+    for (const struct rc_share *share = lane->others; share && count < room; share = share->next)
+        ids[count++] = share->worker->id;
+    return count;
+}
+
 struct rc_lane *rc_lane_of_party(struct rc_group *group, uint32_t party)
 {
     for (unsigned at = 0; party && at < group->count; at++)

@@ -77,6 +77,11 @@ bool rc_guard_takes(const struct rc_guard *guard);
 void rc_guard_stop(struct rc_guard *guard, int epoll);
 void rc_guard_leave(struct rc_guard *guard, int epoll);
 
+/* guarding.c */
+int rc_guard_ready(struct rc_engine *engine);
+int rc_guard_renew(struct rc_engine *engine);
+int rc_guard_relieve(struct rc_engine *engine, struct rc_guard *before);
+
 /* reading.c */
 void rc_hear(struct rc_engine *engine, struct rc_worker *worker);
 bool rc_has_to_tell(const struct rc_worker *worker);
@@ -101,7 +106,6 @@ unsigned rc_spawn_traps(const struct rc_engine *engine, struct rc_worker *worker
 void rc_child_begin(int channel, int traps, bool ours);
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);
 void rc_worker_departed(struct rc_engine *engine, struct rc_worker *worker);
-int rc_guard_renew(struct rc_engine *engine);
 void rc_reap_orphans(struct rc_engine *engine);
 
 /* strays.c */

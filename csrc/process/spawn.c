@@ -253,39 +253,6 @@ static pid_t fork_worker(struct rc_engine *engine, struct rc_worker *worker, con
     return pid;
 }
 
-/* A guard that somebody has stopped lets its pipe fill: it is replaced. */
-static int guard_ready(struct rc_engine *engine)
-{
-    if (rc_guard_takes(&engine->guard))
-        return 0;
-    return rc_guard_renew(engine);
-}
-
-int rc_guard_renew(struct rc_engine *engine)
-{
-    struct rc_guarded known = {.asked = engine->asked};
-    size_t most = 1;
-    for (const struct rc_worker *worker = engine->workers; worker; worker = worker->next)
-        most++;
-    known.group = calloc(most, sizeof *known.group);
-    known.door = calloc(most, sizeof *known.door);
-    int error = known.group && known.door ? 0 : -errno;
-    for (const struct rc_worker *worker = engine->workers; worker && !error;
-         worker = worker->next) {
-        if (worker->process.fd >= 0)
-            known.group[known.groups++] = worker->pid;
-        if (worker->door.fd >= 0)
-            known.door[known.doors++] = worker->door.fd;
-    }
-    if (!error) {
-        rc_guard_stop(&engine->guard, engine->epoll);
-        error = rc_guard_start(&engine->guard, engine->epoll, &known);
-    }
-    free(known.group);
-    free(known.door);
-    return error;
-}
-
 /* Forks the worker with that id: its pid, 0 in the child with every signal still
  * blocked, or -errno with the worker forgotten. */
 static pid_t fork_by_id(struct rc_engine *engine, uint32_t id, struct rc_worker **out)
@@ -294,7 +261,7 @@ static pid_t fork_by_id(struct rc_engine *engine, uint32_t id, struct rc_worker 
     sigset_t all, before;
     if (!worker)
         return -ESRCH;
-    pid_t pid = guard_ready(engine);
+    pid_t pid = rc_guard_ready(engine);
     if (!pid) {
         sigfillset(&all);
         pthread_sigmask(SIG_BLOCK, &all, &before);

@@ -99,15 +99,23 @@ int rc_bpf_shared(unsigned entries, size_t each, void **memory)
     int map = bpf(BPF_MAP_CREATE, &attributes);
     if (map < 0)
         return map;
-    void *seen =
-        mmap(NULL, whole_pages(entries * each), PROT_READ | PROT_WRITE, MAP_SHARED, map, 0);
-    if (seen == MAP_FAILED) {
-        int error = -errno;
+    int error = rc_bpf_see(map, entries, each, memory);
+    if (error) {
         rc_close(&map);
         return error;
     }
-    *memory = seen;
     return map;
+}
+
+/* The same memory once more, of a map that is there already. */
+int rc_bpf_see(int map, unsigned entries, size_t each, void **memory)
+{
+    void *seen =
+        mmap(NULL, whole_pages(entries * each), PROT_READ | PROT_WRITE, MAP_SHARED, map, 0);
+    if (seen == MAP_FAILED)
+        return -errno;
+    *memory = seen;
+    return 0;
 }
 
 void rc_bpf_unshare(void *memory, size_t length)

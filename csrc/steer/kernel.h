@@ -26,6 +26,7 @@ enum rc_bpf_program { RC_BPF_ROUND_ROBIN, RC_BPF_LEAST_CONNECTIONS, RC_BPF_COUNT
 
 int rc_bpf_sockarray(unsigned entries);
 int rc_bpf_shared(unsigned entries, size_t each, void **memory);
+int rc_bpf_see(int map, unsigned entries, size_t each, void **memory);
 void rc_bpf_unshare(void *memory, size_t length);
 int rc_bpf_storage(void);
 int rc_bpf_flows(void);

@@ -86,6 +86,14 @@ void rc_counts_end(struct rc_worker *worker);
 /* kernel.c */
 void rc_kernel_close(struct rc_engine *engine);
 
+/* kernel_carry.c: descriptors, or -1 */
+struct rc_kernel_maps {
+    int lanes, marks, tallies, link;
+};
+void rc_kernel_carry(const struct rc_engine *engine, struct rc_kernel_maps *out);
+int rc_kernel_resume(struct rc_engine *engine, const struct rc_kernel_maps *maps);
+void rc_kernel_known(struct rc_lane *lane, uint32_t number, uint64_t counted);
+
 /* kernel_plan.c */
 int rc_kernel_steer(struct rc_group *group);
 void rc_kernel_forget(struct rc_group *group, struct rc_lane *lane);

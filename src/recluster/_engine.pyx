@@ -7,6 +7,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t
 from libc.stdio cimport fflush
+from libc.stdlib cimport free
 
 cdef extern from "Python.h":
     void PyOS_BeforeFork()
@@ -78,6 +79,16 @@ def door_probe():
     if result == 0:
         return None
     return (<bytes>refused).decode(), -result
+
+
+def resumable(str text):
+    """What of a master's workers and lanes, as it has written them down, this version does not
+    know; None: it can take them over."""
+    cdef const char *wrong = NULL
+    cdef bytes raw = text.encode()
+    if rc_resumable(raw, <size_t>len(raw), &wrong) == 0:
+        return None
+    return (<bytes>wrong).decode() if wrong != NULL else "its text"
 
 
 def finalize_and_die(int number):
@@ -260,6 +271,32 @@ cdef class Engine:
     def forsaken(self):
         """Drop restored lanes that nobody took and in which nobody waits; how many wait."""
         return _check(rc_forsaken(self._alive()), "look at restored lanes")
+
+    def hindrance(self):
+        """What keeps workers and lanes from going on under another master in this process, and
+        whether that passes; None: nothing."""
+        cdef const char *what = NULL
+        cdef int result = rc_carry_hindrance(self._alive(), &what)
+        return None if result == 0 else ((<bytes>what).decode(), -result == EAGAIN)
+
+    def carried(self):
+        """All that the next one has to know of them, as text."""
+        cdef char *text = NULL
+        cdef size_t length = 0
+        _check(rc_carry(self._alive(), &text, &length), "write down workers and lanes")
+        try:
+            return (<bytes>text[:length]).decode()
+        finally:
+            free(text)
+
+    def keep(self, bint on):
+        """Whether the descriptors of that stay open across an exec."""
+        rc_carry_keep(self._alive(), on)
+
+    def resume(self, str text):
+        """Take over what a master before has written down; then `steer`. Before any worker."""
+        cdef bytes raw = text.encode()
+        _check(rc_resume(self._alive(), raw, <size_t>len(raw)), "take over workers and lanes")
 
     def identity(self, who, int umask):
         """(uid, gid, groups) that workers become, or None; an umask, or -1."""

@@ -24,10 +24,12 @@ from .host.interrupts import Held
 from .host.owner import Owner
 from .host.signals import Signals
 from .host.terminal import Terminal
+from .master import succeeding
 from .master.callbacks import Callbacks
 from .master.containment import Containment
 from .master.executor import Executor
 from .master.handlers import Handlers
+from .master.heritage import Heritage
 from .master.hooks import open_hooks
 from .master.links import Links
 from .master.publisher import Publisher
@@ -36,6 +38,7 @@ from .master.questions import prepare
 from .master.revision import Revision
 from .master.settings import Settings
 from .master.spawner import Spawner
+from .master.upgrading import Done, Upgrading
 from .master.watching import open_watch
 from .master.wishes import Wishes
 from .metrics.measuring import Measuring
@@ -171,6 +174,11 @@ class Cluster(Driving, Wishes, Callbacks):
         self._links: Links
         self._balance = ""
         self._on_fork: list[Callable[[], object]] = []
+        self._may_upgrade = False
+        self._upgrading: Upgrading | None = None
+        self._heritage: Heritage | None = None  # of the master whose place this one takes
+        self._given_fds: list[int] = []  # of who started us; they go on to who takes our place
+        self._unneeded: tuple[str, ...] = ()  # variables that are not for workers
         self._may_fork = False  # the command line's privilege: its process is only a master
         self._keeps_terminal = False  # its worker has it (host/terminal.py)
         self._pump: Pump | None = None
@@ -218,21 +226,31 @@ class Cluster(Driving, Wishes, Callbacks):
             for output in self._outputs:
                 output.attach(self)
             self._eventlog.waits()
-            self._control = open_control(self, name_of(self._program.target), self._eventlog.warn)
-            self._eventlog.begins(self._program, self._control)
+            left = self._heritage
+            self._control = open_control(
+                self,
+                name_of(self._program.target),
+                self._eventlog.warn,
+                left["control"] if left else None,
+            )
             if self._control:
                 self._pump.attend(self._control.listener)
-            self._revision.starts()
-            if nested := self._program.reloader():
-                self._eventlog.warn(nested)
+            if left:
+                self._eventlog.goes_on()
+            else:
+                self._begin()
             if self._keeps_terminal:
                 self._publisher.at_exit.append(Terminal(engine).ended)
-            for stranger in strangers(os.environ):
-                self._eventlog.warn(stranger)
-            self._measuring.open(self._engine, self._pump, self._eventlog.line)
+            self._measuring.open(
+                engine, self._pump, self._eventlog.line, left["metrics"] if left else None
+            )
             identity = assume(engine, self._program, self.options, self._eventlog.line)
-            door = choose(engine, identity.door, self._eventlog.warn)
-            self._balance = balancing.choose(self._engine, self.options, self._eventlog.line)
+            if left:
+                door, self._balance = left["door"], left["balance"]
+                engine.balance(self.options.balance)
+            else:
+                door = choose(engine, identity.door, self._eventlog.warn)
+                self._balance = balancing.choose(engine, self.options, self._eventlog.line)
             asking = prepare(
                 engine, self._pump, self.options, self._population, self._eventlog, self._work
             )
@@ -241,8 +259,12 @@ class Cluster(Driving, Wishes, Callbacks):
             # A host's descriptors are the host's own.
             activation = os.environ if self._may_fork else {}
             self._unit = open_unit(self._population, self.options, activation, self._eventlog.warn)
-            given = give(engine, self.options.bind, activation, self._eventlog.warn, identity.owner)
-            self._population.offered = given.offered
+            if left:
+                given = succeeding.given(self, left)
+            else:
+                bind, warn = self.options.bind, self._eventlog.warn
+                given = give(engine, bind, activation, warn, identity.owner)
+            self._population.offered, self._unneeded = given.offered, given.unneeded
             self._program.change(dict.fromkeys(given.unneeded))
             if self._unit:
                 self._on_fork.append(self._unit.close)
@@ -283,6 +305,8 @@ class Cluster(Driving, Wishes, Callbacks):
             )
             if signals or subreaper:
                 self._take_signals(subreaper)
+            self._upgrading = Upgrading(self, self._may_upgrade)
+            self._pump.attend(self._upgrading)
         except BaseException as error:
             self._release()
             self._fall_silent()
@@ -291,8 +315,26 @@ class Cluster(Driving, Wishes, Callbacks):
             raise
         self._make_room(self.options.workers)
         self._links = Links(self._program.cwd())
-        self._population.start(time.monotonic())
+        if left:
+            succeeding.go_on(self, left)
+        else:
+            self._population.start(time.monotonic())
         self._work()
+
+    def _begin(self) -> None:
+        """What is said first."""
+        self._eventlog.begins(self._program, self._control)
+        self._revision.starts()
+        if nested := self._program.reloader():
+            self._eventlog.warn(nested)
+        for stranger in strangers(os.environ):
+            self._eventlog.warn(stranger)
+
+    def _ask_upgrade(self, done: Done) -> None:
+        """Raises RuntimeError."""
+        self._alive()
+        assert self._upgrading is not None
+        self._upgrading.ask(done)
 
     def _take_signals(self, reaps: bool) -> None:
         if self._containment is not None:

@@ -9,6 +9,7 @@ descriptors is let in within AGAIN seconds of there being one.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import time
@@ -32,6 +33,14 @@ class Connected(Protocol):
 
 
 C = TypeVar("C", bound=Connected)
+
+
+def taken(fd: int) -> socket.socket:
+    """A socket that the master before has left open across its exec. Raises OSError."""
+    found = socket.socket(fileno=fd)
+    os.set_inheritable(fd, False)
+    found.setblocking(False)
+    return found
 
 
 class Listener(Generic[C]):
@@ -69,6 +78,10 @@ class Listener(Generic[C]):
         except BaseException:
             self.abandon()
             raise
+
+    def fileno(self) -> int:
+        """Of the listener."""
+        return self._listener.fileno()
 
     @property
     def closed(self) -> bool:

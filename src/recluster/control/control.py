@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..base.listener import Listener
+from ..base.listener import Listener, taken
 from ..base.socketfile import Refused, inode_of, listen_at, make_directory
 from ..base.text import json_of
 from ..metrics.census import Known
@@ -37,10 +37,17 @@ BUSY = {"ok": False, "busy": True, "error": f"busy: {CLIENTS_MOST} others are as
 ASKING, WAITING, TOLD, FOLLOWING = "asking", "waiting", "told", "following"
 
 
-def open_control(cluster: Cluster, program: str, say: Callable[[str], None]) -> Control | None:
+def open_control(
+    cluster: Cluster,
+    program: str,
+    say: Callable[[str], None],
+    before: Mapping[str, Any] | None = None,
+) -> Control | None:
     """As the option `control` says. A path that was asked for and cannot be is
     Refused; the cluster does not end for want of the default one. `program`: what it
-    is called where nobody says."""
+    is called where nobody says. `before`: of the master whose place this one takes."""
+    if before is not None:
+        return Control.resumed(cluster, say, before)
     wanted: str | None = cluster.options.control
     if wanted is None:
         return None
@@ -97,12 +104,19 @@ class Client:
 class Control:
     """Listens at `path` until closed."""
 
-    def __init__(self, cluster: Cluster, path: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        path: str,
+        say: Callable[[str], None],
+        listener: socket.socket | None = None,
+    ) -> None:
         self.path = path
         self._say = say
         self.name: Name | None = None
         self._cluster = cluster
-        listener = listen_at(path)
+        self._upgrades: Client | None = None  # who waits for one
+        listener = listener or listen_at(path)
         self._inode = inode_of(path)
         try:
             self.listener = Listener[Client](
@@ -116,6 +130,45 @@ class Control:
         except BaseException:
             self._remove_file()
             raise
+
+    # ---- for the master that takes this one's place ------------------------------------
+
+    def carried(self) -> dict[str, Any]:
+        client = self._upgrades
+        waits = client is not None and self.listener.has(client) and client.state == WAITING
+        return {
+            "path": self.path,
+            "listener": self.listener.fileno(),
+            "client": client.fd if client is not None and waits else None,
+            "name": self.name.carried() if self.name else None,
+        }
+
+    @classmethod
+    def resumed(
+        cls, cluster: Cluster, say: Callable[[str], None], before: Mapping[str, Any]
+    ) -> Control:
+        """With the listener, the name and the client of the master before. Raises OSError."""
+        control = cls(cluster, before["path"], say, taken(before["listener"]))
+        control.name = Name(*before["name"]) if before["name"] else None
+        if before["client"] is not None:
+            control._upgrades = client = Client(taken(before["client"]))
+            client.state = WAITING
+            control.listener.add(client)
+            control.listener.wait(client, 0)
+        return control
+
+    def upgraded(self, answer: Mapping[str, Any]) -> None:
+        """To who has asked for it; only who follows the log is not answered any more."""
+        client, self._upgrades = self._upgrades, None
+        if client is not None:
+            self.listener.contained(client, lambda one: self._answer_if_waiting(one, answer))
+
+    @property
+    def is_asked(self) -> bool:
+        """By somebody else than who follows the log, or waits for an upgrade."""
+        known = (self._upgrades,)
+        clients = self.listener.clients()
+        return any(one.state != FOLLOWING and one not in known for one in clients)
 
     def close(self) -> None:
         """The end of the master."""
@@ -238,6 +291,8 @@ class Control:
                 self._stop(client, request)
             elif command == "reload":
                 self._reload(client, request.get("wait") is True, request.get("canary"))
+            elif command == "upgrade":
+                self._upgrade(client)
             elif command in ("promote", "rollback"):
                 getattr(self._cluster, command)()
                 self._answer(client, {"ok": True})
@@ -322,6 +377,11 @@ class Control:
             self._cluster.terminate()
         else:
             self._cluster.shutdown()
+
+    def _upgrade(self, client: Client) -> None:
+        """Answered when it is over: by the new master, or by this one why it cannot be."""
+        self._cluster._ask_upgrade(self.upgraded)
+        self._upgrades = client
 
     def _reload(self, client: Client, wait: bool, canary: float | None) -> None:
         """Who waits for a canary waits until it serves."""

@@ -37,6 +37,10 @@ class Name:
         self._link = link
         self._target = target
 
+    def carried(self) -> tuple[str, str, str]:
+        """What makes it once more, in the master that takes this one's place."""
+        return self.text, self._link, self._target
+
     def give_back(self) -> None:
         with contextlib.suppress(OSError):
             if os.readlink(self._link) == self._target:

@@ -21,6 +21,7 @@ from .clusters import (
     RestartTogether,
     Shared,
     Unclaimed,
+    Upgraded,
     Waited,
     Waiting,
 )
@@ -62,6 +63,7 @@ EVENTS: tuple[type[Event], ...] = (
     Waiting,
     Reload,
     Recycle,
+    Upgraded,
     End,
 )
 """Those that callbacks get."""
@@ -98,6 +100,7 @@ EventName = Literal[
     "waiting",
     "reload",
     "recycle",
+    "upgraded",
     "end",
 ]
 """Their names, as type checkers know them."""
@@ -148,6 +151,7 @@ __all__ = [
     "Takes",
     "Unclaimed",
     "Unseen",
+    "Upgraded",
     "Waited",
     "Waiting",
     "table",

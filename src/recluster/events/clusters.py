@@ -173,6 +173,21 @@ class Waiting(Event):
 
 
 @dataclass(frozen=True, eq=False)
+class Upgraded(Event):
+    """Another version of recluster has taken over in the master's process (`recluster upgrade`),
+    which was between the two for so many `seconds`. The workers are the same."""
+
+    name: ClassVar = "upgraded"
+    from_version: str
+    to_version: str
+    seconds: float
+
+    def line(self) -> str:
+        time = f"{self.seconds * 1000:.0f} ms"
+        return f"upgraded: version {self.from_version} -> {self.to_version} in {time}"
+
+
+@dataclass(frozen=True, eq=False)
 class End(Event):
     """The cluster has ended: the last event. `code` is what the command line exits with."""
 

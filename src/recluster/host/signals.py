@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable
@@ -89,6 +90,15 @@ class Signals:
             theirs(number, None)
         else:
             self._act(number)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether one has come that nobody has seen yet."""
+        if self._ends is None:
+            return False
+        come = select.poll()
+        come.register(self._ends[0], select.POLLIN)
+        return bool(come.poll(0))
 
     def close(self) -> None:
         if self._ends is None:

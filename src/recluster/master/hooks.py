@@ -79,6 +79,10 @@ class Hooks:
         self._left_out = 0
         self._watcher: Watcher | None = None
 
+    @property
+    def idle(self) -> bool:
+        return not self._running and not self._waiting
+
     def happened(self, name: str, fields: dict[str, Any]) -> None:
         """`fields`: as --events tells it."""
         for event, command in self._on:

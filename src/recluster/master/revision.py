@@ -25,7 +25,7 @@ class Revision:
         resize: Callable[[int], None],
         line: Callable[[str], object],
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._population = population
         self._size = size
         self._resize = resize
@@ -35,7 +35,7 @@ class Revision:
     @property
     def path(self) -> str:
         """The configuration file, as it was named; empty without one."""
-        return self._settings.named
+        return self.settings.named
 
     def starts(self) -> None:
         if self.path:
@@ -43,18 +43,18 @@ class Revision:
 
     def look(self) -> Read | None:
         """What the files say now; None where there are none. Raises OptionError."""
-        return self._settings.again()
+        return self.settings.again()
 
     def begin(self, now: Read | None) -> None:
         """A reload is about to begin."""
         if now is None:
             return
-        changes, pending = self._settings.differences(now)
+        changes, pending = self.settings.differences(now)
         told = [f"changed: {', '.join(changes)}"] if changes else []
         told += [f"for a restart: {', '.join(pending)}"] if pending else []
         if told:
             self._line(f"configuration: {'; '.join(told)}")
-        self._settings.take(now)
+        self.settings.take(now)
         self._population.revised()
 
     def begun(self, now: Read | None, number: int, workers: int) -> None:
@@ -62,14 +62,14 @@ class Revision:
         the new generation."""
         if now is None:
             return
-        self._settings.expect(number)
+        self.settings.expect(number)
         self._before = self._size()
         wanted = now.options.workers
         if wanted != workers and wanted > self._before:
             self._change(wanted)
 
     def over(self, handle: ReloadHandle) -> None:
-        both = self._settings.over(handle.number, bool(handle.ok))
+        both = self.settings.over(handle.number, bool(handle.ok))
         if both is None:
             return
         good, tried = both

@@ -59,6 +59,7 @@ class Watching:
     """One of a cluster's outputs, though it is an input: attached at its start, and so on."""
 
     lines_lost = 0
+    idle = True
 
     def __init__(self, cluster: Cluster) -> None:
         """Raises OptionError."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..base.listener import Listener
+from ..base.listener import Listener, taken
 from ..base.socketfile import Refused as NoSocket
 from ..base.socketfile import inode_of, listen_at
 from .census import Known
@@ -70,11 +70,20 @@ class Exporter:
     """Listens at `address` until closed."""
 
     @classmethod
-    def opened(cls, cluster: Cluster, say: Callable[[str], None]) -> Exporter:
-        """As the option `metrics` says. Raises socketfile.Refused."""
+    def opened(
+        cls,
+        cluster: Cluster,
+        say: Callable[[str], None],
+        before: tuple[str, int] | None = None,
+    ) -> Exporter:
+        """As the option `metrics` says; with the address and the listener of the master
+        `before`, whose place this one takes. Raises socketfile.Refused."""
+        if before is not None:
+            address, fd = before
+            return cls(cluster, say, taken(fd), address)
         wanted = cluster.options.metrics or ""
         try:
-            exporter = cls(cluster, wanted, say)
+            exporter = cls(cluster, say, *listen_on(wanted))
         except (OSError, NoSocket) as error:
             why = getattr(error, "strerror", None) or error
             raise NoSocket(f"metrics: {wanted}: {why}") from None
@@ -82,13 +91,19 @@ class Exporter:
         say(f"metrics on {url if url.startswith('unix:') else f'http://{url}{PATH}'}")
         return exporter
 
-    def __init__(self, cluster: Cluster, address: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        say: Callable[[str], None],
+        listener: socket.socket,
+        address: str,
+    ) -> None:
         self._cluster = cluster
         self._say = say
         self._text = ""
         self._asked_at = 0.0
         self._fresh = (-1, 0.0)  # the tally's changes then, and until when it is
-        listener, self.address = listen_on(address)
+        self.address = address
         self._inode = inode_of(address[5:]) if address.startswith("unix:") else None
         try:
             self._listener = Listener[Client](
@@ -102,6 +117,14 @@ class Exporter:
         except BaseException:
             self._remove_file()
             raise
+
+    def carried(self) -> tuple[str, int]:
+        """For the master that takes this one's place."""
+        return self.address, self._listener.fileno()
+
+    @property
+    def is_asked(self) -> bool:
+        return len(self._listener) > 0
 
     def close(self) -> None:
         if not self._listener.closed:

@@ -32,14 +32,29 @@ class Measuring:
         """Where the metrics are asked for."""
         return self._exporter.address if self._exporter else None
 
-    def open(self, engine: Engine, pump: Pump, say: Callable[[str], None]) -> None:
-        """Before the first worker. Raises socketfile.Refused."""
+    def open(
+        self,
+        engine: Engine,
+        pump: Pump,
+        say: Callable[[str], None],
+        before: tuple[str, int] | None = None,
+    ) -> None:
+        """Before the first worker; `before` as `carried` had it. Raises socketfile.Refused."""
         self.tally.spent = lambda key: self._spent(engine, key)
         if self._cluster.options.metrics is not None:
             from .exporter import Exporter  # nobody's who does not want it
 
-            self._exporter = Exporter.opened(self._cluster, say)
+            self._exporter = Exporter.opened(self._cluster, say, before)
             pump.attend(self._exporter)
+
+    def carried(self) -> tuple[str, int] | None:
+        """For the master that takes this one's place: where metrics are asked for, and by
+        which descriptor."""
+        return self._exporter.carried() if self._exporter else None
+
+    @property
+    def is_asked(self) -> bool:
+        return self._exporter is not None and self._exporter.is_asked
 
     def _spent(self, engine: Engine, key: int) -> tuple[float, int | None]:
         """What a worker that has just ended has used, and how many connections it got."""

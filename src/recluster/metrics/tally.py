@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..base.states import State
 from ..events import Event, Exit, Hung, Online, Recycle, Reload
@@ -17,6 +18,9 @@ from ..events import Event, Exit, Hung, Online, Recycle, Reload
 BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 REASONS = ("asked", "boot", "ended", "error", "signal", "hung", "killed")
 RESULTS = ("ok", "failed", "rolled_back")
+
+VALUES = ("changes", "began", "within", "reload_seconds", "last_reload")
+TABLES = ("starts", "exits", "last_exit", "hangs", "recycles", "reloads", "cpu", "accepted")
 
 Spent = Callable[[int], "tuple[float, int | None]"]
 
@@ -93,6 +97,20 @@ class Tally:
             self.cpu[slot] = self.cpu.get(slot, 0.0) + cpu
             if accepted is not None:
                 self.accepted[slot] = self.accepted.get(slot, 0) + accepted
+
+    # ---- for the master that takes this one's place ------------------------------------
+
+    def carried(self) -> dict[str, Any]:
+        """JSON can say it."""
+        found = {name: getattr(self, name) for name in VALUES}
+        return {**found, **{name: list(getattr(self, name).items()) for name in TABLES}}
+
+    def resume(self, before: Mapping[str, Any]) -> None:
+        for name in VALUES:
+            setattr(self, name, before[name])
+        for name in TABLES:
+            pairs = ((tuple(k) if isinstance(k, list) else k, v) for k, v in before[name])
+            getattr(self, name).update(pairs)
 
     def _reloaded(self, event: Reload) -> None:
         self.reloads[result_of(event)] += 1

@@ -155,6 +155,18 @@ class Nursery:
             if mold.id in self._pids
         ]
 
+    @property
+    def is_idle(self) -> bool:
+        """Nobody waits to be born."""
+        return not self._spawns
+
+    def rests(self) -> bool:
+        """Has all molds end, whose generations' next workers get new ones; whether they have."""
+        for mold in self._molds.all.values():
+            with contextlib.suppress(OSError):  # it has just ended
+                self._engine.kill(mold.id)
+        return not self._molds.all
+
     def happened(self, kind: int, mold: int, value: int, text: bytes, now: float) -> None:
         """An event of the engine about a mold."""
         if kind == _engine.MESSAGE and mold in self._molds.all:

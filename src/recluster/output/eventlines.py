@@ -45,6 +45,7 @@ def _descriptor(cluster: Cluster, fd: int) -> Sink:
         sink = Sink(open_outlet(fd), _lost)
         if fd > 2:  # else it is the workers' as well
             os.set_inheritable(fd, False)
+            cluster._given_fds.append(fd)
             cluster._on_fork.append(lambda: os.close(fd))
     except (OSError, OverflowError):
         raise OptionError(f"--events: descriptor {fd} is not open") from None

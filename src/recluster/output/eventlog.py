@@ -80,6 +80,12 @@ class EventLog:
         for one in early:
             self._say(*one)
 
+    def goes_on(self) -> None:
+        """Instead of a first line: that one was another program's."""
+        early, self._early = self._early or [], None
+        for one in early:
+            self._say(*one)
+
     def closes(self, people: Population) -> None:
         """Said once, by whatever way it was asked for."""
         most, delay = self._options.shutdown_timeout, self._options.shutdown_delay

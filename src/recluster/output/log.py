@@ -41,6 +41,10 @@ class Log:
     def lines_lost(self) -> int:
         return sum(stream.lines_lost for stream in self._streams)
 
+    @property
+    def idle(self) -> bool:
+        return all(stream.idle for stream in self._streams)
+
     def line(self, level: int, text: str, fields: dict[str, Any]) -> None:
         if level >= LEVELS[self._options.log_level]:
             own = self._own

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .. import _engine
@@ -44,9 +44,9 @@ class Pipe:
     def __init__(self, fd: int, worker: Worker, stream: str, tell: Tell) -> None:
         self.fd = fd
         self.worker = worker
-        self._stream = stream
+        self.stream = stream
         self._tell = tell
-        self._rest = b""
+        self.rest = b""
 
     def read(self) -> bool | None:
         """Once. False: there is nothing now; None: nor will there be."""
@@ -56,32 +56,33 @@ class Pipe:
             return False
         except OSError:
             data = b""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
             self._say(line)
-        while len(self._rest) > LONGEST:
-            self._say(self._rest[:LONGEST], ends=False)
-            self._rest = self._rest[LONGEST:]
+        while len(self.rest) > LONGEST:
+            self._say(self.rest[:LONGEST], ends=False)
+            self.rest = self.rest[LONGEST:]
         return True if data else None
 
     def flush(self) -> None:
         """What has no end yet."""
-        rest, self._rest = self._rest, b""
+        rest, self.rest = self.rest, b""
         if rest:
             self._say(rest)
 
     def _say(self, line: bytes, *, ends: bool = True) -> None:
-        fields = {**said(None, self.worker, 0, {}), "stream": self._stream}
+        fields = {**said(None, self.worker, 0, {}), "stream": self.stream}
         while len(line) > LONGEST:
-            self._tell(self._stream, line[:LONGEST], fields, False)
+            self._tell(self.stream, line[:LONGEST], fields, False)
             line = line[LONGEST:]
-        self._tell(self._stream, line, fields, ends)
+        self._tell(self.stream, line, fields, ends)
 
 
 class Pipes:
     """`workers`: those the cluster knows, by key. One of the cluster's outputs."""
 
     lines_lost = 0  # the kernel keeps what is not read
+    idle = True  # what was read of a line is handed on
 
     def __init__(self, workers: dict[int, Worker], tell: Tell) -> None:
         self._workers = workers
@@ -121,6 +122,24 @@ class Pipes:
             if self._watcher is not None:
                 self._watcher.unwatch(pipe.fd)
             os.close(pipe.fd)
+
+    # ---- for the master that takes this one's place -----------------------------------
+
+    def carried(self) -> list[tuple[int, int, str, str]]:
+        """Each pipe: its descriptor, worker and stream, and what of a line was read."""
+        return [
+            (pipe.fd, pipe.worker.key, pipe.stream, pipe.rest.hex())
+            for pipe in self._pipes.values()
+        ]
+
+    def resume(self, before: Iterable[tuple[int, int, str, str]]) -> None:
+        """Raises OSError."""
+        for fd, key, stream, rest in before:
+            os.set_inheritable(fd, False)
+            pipe = self._pipes[fd] = Pipe(fd, self._workers[key], stream, self._tell)
+            pipe.rest = bytes.fromhex(rest)
+            if self._watcher is not None:
+                self._watcher.watch(fd, functools.partial(self._readable, pipe))
 
     # ---- as an output ------------------------------------------------------------------
 

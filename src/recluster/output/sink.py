@@ -35,6 +35,10 @@ class Output(Protocol):
     @property
     def lines_lost(self) -> int: ...
 
+    @property
+    def idle(self) -> bool:
+        """Nothing waits here that would be lost with this program."""
+
     def attach(self, watcher: Watcher) -> None: ...
 
     def detach(self) -> None: ...
@@ -79,6 +83,10 @@ class Sink:
     def write_out(self) -> None:
         self._gathers = False
         self._flush()
+
+    @property
+    def idle(self) -> bool:
+        return not self._lines and not self._missing
 
     # ---- who tells of room -----------------------------------------------------------
 

@@ -34,6 +34,10 @@ class Stream:
         """Ever."""
         return self._lost_before + (self._sink.lines_lost if self._sink else 0)
 
+    @property
+    def idle(self) -> bool:
+        return self._sink is None or self._sink.idle
+
     def look(self) -> None:
         """Before a line is made: `format` and `encoding` are those of now."""
 

@@ -42,7 +42,7 @@ class Store:
         self._people = population
         self._notifier = notifier
         self._most = most
-        self._kept = set(restored)
+        self.kept = set(restored)
         self._left = bool(restored)  # some of them may have nobody
         self._reload = reload
         self._reloads = RELOADS_MOST
@@ -61,12 +61,12 @@ class Store:
                 self._reloads -= 1
                 self._reload()
         now = {} if self._people.ended is not None else dict(self._engine.kept())
-        for inode in self._kept - now.keys():
-            self._kept.discard(inode)
+        for inode in self.kept - now.keys():
+            self.kept.discard(inode)
             self._notifier.send(["FDSTOREREMOVE=1", f"FDNAME={name_of(inode)}"])
         for inode, fd in now.items():
-            if inode not in self._kept and len(self._kept) < self._most:
-                self._kept.add(inode)
+            if inode not in self.kept and len(self.kept) < self._most:
+                self.kept.add(inode)
                 self._notifier.send(["FDSTORE=1", f"FDNAME={name_of(inode)}"], fd)
 
     def _is_complete(self) -> bool:

@@ -79,14 +79,26 @@ class Unit:
         self._status = ""
         self._extended = 0.0
         self._again_at: float | None = None
+        self._store: Store | None = None
         self.close = notifier.close
 
     def attend(
         self, pump: Pump, engine: Engine, restored: set[int], reload: Callable[[], object]
     ) -> None:
         store = Store(engine, self._people, self._notifier, self._room, restored, reload)
+        self._store = store
         pump.attend(self)
         pump.attend(store)
+
+    def carried(self) -> list[int]:
+        """For the master that takes this one's place: which lanes are kept."""
+        return sorted(self._store.kept) if self._store else []
+
+    def resume(self, before: list[int]) -> None:
+        """In that one: it is up, as it was told."""
+        self._is_up, self._reloads = True, self._people.reloads
+        if self._store:
+            self._store.kept = set(before)
 
     # ---- a clock of the pump's ------------------------------------------------------
 

@@ -21,6 +21,7 @@ VERBS = {
     "restart": "slots",
     "drain": "slots",
     "resume": "slots",
+    "upgrade": "upgrade",
     "stop": "stop",
 }
 """Verb -> the module of its family, whose `main` takes the verb and the words behind it."""

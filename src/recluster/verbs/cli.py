@@ -12,12 +12,14 @@ from typing import Any, NoReturn
 from ..child import startup
 from ..child.forked import Forked, become
 from ..cluster import Cluster
+from ..master import heritage
 from ..options import FIELDS, configfile
 from ..options.checks import AUTO, OptionError
 from ..output.eventlines import write_events
 from ..output.log import complain
+from ..population.carried import Unknown
 from ..start.doors import ClusterError
-from . import development
+from . import development, successor
 
 
 class _Parser(argparse.ArgumentParser):
@@ -117,9 +119,9 @@ def _config(named: str | None, has_target: bool) -> str | None:
     return path
 
 
-def make(words: list[str], *, dev: bool = False) -> Cluster:
+def make(words: list[str], *, dev: bool = False, tries: bool = False) -> Cluster:
     """The cluster of a command line. Raises OptionError; exits for --help. `dev`: with the
-    defaults of `recluster dev`."""
+    defaults of `recluster dev`. `tries`: it is not to be started."""
     made = parser()
     ours, kind, theirs = split(words, made)
     parsed, unknown = made.parse_known_args(ours)
@@ -150,20 +152,25 @@ def make(words: list[str], *, dev: bool = False) -> Cluster:
             cluster = Cluster(module=theirs[0], **given)
         else:
             cluster = _of_file(theirs, given)
-    if events is not None:
+    if events is not None and not tries:
         write_events(cluster, events)
     cluster._may_fork = True
+    cluster._may_upgrade = not dev
     cluster._keeps_terminal = dev and development.keeps_terminal(cluster.options)
     return cluster
 
 
 def main(words: list[str] | None = None, *, dev: bool = False) -> int:
     """Run the command line; returns the exit code."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # who starts us may have blocked our end
+    succeeds = heritage.MARK in os.environ  # then signals wait (master/succeeding.py)
+    if not succeeds:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # who starts us may have blocked our end
     startup.begin()  # for whoever has come here by another way than __main__
     try:
+        left = successor.left()
         cluster = make(sys.argv[1:] if words is None else words, dev=dev)
-    except OptionError as error:
+        cluster._heritage = left
+    except (OptionError, Unknown) as error:
         print(f"recluster: {error}", file=sys.stderr)
         return 2
     startup.forget()
@@ -173,7 +180,8 @@ def main(words: list[str] | None = None, *, dev: bool = False) -> int:
     try:
         return cluster.run()
     except (ClusterError, OSError) as error:
-        complain(cluster.options, str(error))
+        lost = "the new version cannot go on, and the workers end with it: " * succeeds
+        complain(cluster.options, f"{lost}{error}")
         return 1
     except Forked as error:
         worker = error

@@ -19,6 +19,10 @@ def main(words: list[str] | None = None) -> int:
         family = import_module(f".{VERBS[words[0]]}", __package__)
         done: int = family.main(words[0], words[1:])
         return done
+    if words and words[0] == "--check-state":  # of `master.trial`
+        from .successor import check
+
+        return check(words[1:])
     if asked is None:  # the process is ours
         from ..child import preloaded
 
