@@ -7,14 +7,12 @@ Owns the public API and everything with a side effect; decides nothing that
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _engine, events
 from .base.socketfile import Refused
-from .base.text import line_of
 from .child.launch import Program
 from .control.control import Control, open_control
 from .control.names import name_of
@@ -38,7 +36,8 @@ from .master.questions import prepare
 from .master.revision import Revision
 from .master.settings import Settings
 from .master.spawner import Spawner
-from .master.upgrading import Done, Upgrading
+from .master.staff import Staff
+from .master.upgrading import Upgrading
 from .master.watching import open_watch
 from .master.wishes import Wishes
 from .metrics.measuring import Measuring
@@ -81,7 +80,7 @@ def _random() -> float:
     return int.from_bytes(os.urandom(4), "big") / 2**32
 
 
-class Cluster(Driving, Wishes, Callbacks):
+class Cluster(Driving, Staff, Wishes, Callbacks):
     """N copies of an unmodified server, supervised.
 
     `target` is a Python file or a command (a list of words); `module=` names a
@@ -175,7 +174,7 @@ class Cluster(Driving, Wishes, Callbacks):
         self._balance = ""
         self._on_fork: list[Callable[[], object]] = []
         self._may_upgrade = False
-        self._upgrading: Upgrading | None = None
+        self._upgrading: Upgrading
         self._heritage: Heritage | None = None  # of the master whose place this one takes
         self._given_fds: list[int] = []  # of who started us; they go on to who takes our place
         self._unneeded: tuple[str, ...] = ()  # variables that are not for workers
@@ -330,12 +329,6 @@ class Cluster(Driving, Wishes, Callbacks):
         for stranger in strangers(os.environ):
             self._eventlog.warn(stranger)
 
-    def _ask_upgrade(self, done: Done) -> None:
-        """Raises RuntimeError."""
-        self._alive()
-        assert self._upgrading is not None
-        self._upgrading.ask(done)
-
     def _take_signals(self, reaps: bool) -> None:
         if self._containment is not None:
             actions = SignalActions(self, self._eventlog.line, self._containment.signal)
@@ -403,47 +396,6 @@ class Cluster(Driving, Wishes, Callbacks):
         if why:
             raise OptionError(f"workers: {count}: {why}")
         self._work()
-
-    def workers(self) -> list[Worker]:
-        """All, including not yet ready and retiring ones, by slot and age."""
-        self._owner.check()
-        alive = [worker for worker in self._workers.values() if worker.alive]
-        return sorted(alive, key=lambda worker: (worker.id, worker.key))
-
-    def active_workers(self) -> dict[int, Worker | None]:
-        """Slot -> the ready worker that serves there, or None."""
-        self._owner.check()
-        active: dict[int, Worker | None] = {}
-        for index, slot in sorted(self._population.slots.items()):
-            if slot.wanted:
-                active[index] = self._workers[slot.serving.id] if slot.serving else None
-        return active
-
-    def size(self) -> int:
-        """How many slots are wanted: what `scale` was last told, or `workers`."""
-        self._owner.check()
-        slots = self._population.slots.values()
-        return sum(slot.wanted and not slot.surplus for slot in slots)
-
-    def signal(self, worker: Worker, number: int) -> bool:
-        """Send a signal to the worker's process. False if it is gone. Raises ValueError
-        for a number that is no signal's."""
-        self._owner.check()
-        if number not in signal.valid_signals():
-            raise ValueError(f"signal: {number!r} is not the number of a signal")
-        return self._engine is not None and worker.alive and self._engine.signal(worker.key, number)
-
-    def send(self, worker: Worker, message: Any) -> bool:
-        """Queue a message for the worker. False if its channel is closed, or full
-        because it does not read. Raises TypeError or ValueError for what JSON cannot
-        say (NaN, for one), and for more than a line may have (1 MiB)."""
-        self._owner.check()
-        line = line_of(message)
-        return self._engine is not None and worker.alive and self._engine.send(worker.key, line)
-
-    def broadcast(self, message: Any) -> int:
-        """`send` to all workers; returns to how many it could be queued."""
-        return sum(self.send(worker, message) for worker in self.workers())
 
     # ---- further descriptors -----------------------------------------------------------
 

@@ -380,7 +380,7 @@ class Control:
 
     def _upgrade(self, client: Client) -> None:
         """Answered when it is over: by the new master, or by this one why it cannot be."""
-        self._cluster._ask_upgrade(self.upgraded)
+        self._cluster._upgrading.ask(self.upgraded)
         self._upgrades = client
 
     def _reload(self, client: Client, wait: bool, canary: float | None) -> None:

@@ -22,7 +22,14 @@ RESULTS = ("ok", "failed", "rolled_back")
 VALUES = ("changes", "began", "within", "reload_seconds", "last_reload")
 TABLES = ("starts", "exits", "last_exit", "hangs", "recycles", "reloads", "cpu", "accepted")
 
+TUPLES = ("last_reload",)
+
 Spent = Callable[[int], "tuple[float, int | None]"]
+
+
+def _tupled(value: Any) -> Any:
+    """JSON has no tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def reason_of(event: Exit) -> str:
@@ -107,10 +114,10 @@ class Tally:
 
     def resume(self, before: Mapping[str, Any]) -> None:
         for name in VALUES:
-            setattr(self, name, before[name])
+            setattr(self, name, _tupled(before[name]) if name in TUPLES else before[name])
         for name in TABLES:
-            pairs = ((tuple(k) if isinstance(k, list) else k, v) for k, v in before[name])
-            getattr(self, name).update(pairs)
+            table = {_tupled(key): _tupled(value) for key, value in before[name]}
+            getattr(self, name).update(table)
 
     def _reloaded(self, event: Reload) -> None:
         self.reloads[result_of(event)] += 1

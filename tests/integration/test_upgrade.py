@@ -1,0 +1,502 @@
+"""`recluster upgrade`: another version in the same process, and workers that do not notice."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from clients import KeepAlive, Load, all_answer, connect, get, read_answer, send_request
+from ctlcase import ask
+from embedcase import BEGIN  # noqa: F401 - the fixture's
+from harness import GENEROUS, Pidfd, descendants, edit, free_port, kept, replace, survivors, until
+from upgradecase import NEXT, Installed, asked, opened, refused, start, upgrade
+
+MANY = int(os.environ.get("UPGRADES", "20"))
+
+
+@pytest.fixture
+def installed(tmp_path):
+    return Installed(tmp_path / "site")
+
+
+@pytest.fixture
+def running(apps):
+    with start(apps) as cluster:
+        cluster.wait_each("ready", 2)
+        yield cluster
+
+
+def facts(pid):
+    process = Path(f"/proc/{pid}")
+    environ = sorted((process / "environ").read_bytes().split(b"\0"))
+    return (process / "cmdline").read_bytes(), [
+        one for one in environ if not one.startswith((b"RECLUSTER_SUCCEEDS=", b"LD_PRELOAD="))
+    ]
+
+
+# ---- what goes on ------------------------------------------------------------------------
+
+
+def test_another_version_takes_over_and_all_else_is_as_it_was(apps, installed):
+    with start(apps, env=installed.env) as running:
+        running.wait_each("ready", 2)
+        pid, before, workers = running.process.pid, facts(running.process.pid), running.pids()
+        inode = os.stat(f"/proc/{pid}/exe").st_ino
+        installed.next_version()
+        done = upgrade(running)
+        assert done["to_version"] == running.status()["version"] == NEXT
+        assert done["from_version"] != NEXT and done["seconds"] > 0
+        assert running.pids() == workers and set(running.states().values()) == {"serving"}
+        assert facts(pid) == before and os.stat(f"/proc/{pid}/exe").st_ino == inode
+        all_answer(running.port, set(workers.values()))
+        assert running.count("exit") == 0 and running.count("online") == 2
+
+
+def test_a_kept_connection_goes_on(apps):
+    with start(apps, target=("keeps_alive.py", "0")) as running:
+        running.wait_each("ready", 2)
+        with KeepAlive(running.port) as connection:
+            before = connection.ask()
+            upgrade(running)
+            assert connection.ask()["pid"] == before["pid"]
+
+
+def test_afterwards_it_reloads_scales_respawns_and_ends(apps, running):
+    upgrade(running)
+    edit(apps / "http_server.py", 'VERSION = "1"', 'VERSION = "2"')
+    assert running.reload()["generation"] == 2
+    assert get(running.port)["version"] == "2"
+    assert ask(running.process.pid, "scale", 3)[0] == 0
+    running.wait_for("ready", slot=2)
+    upgrade(running)
+    killed = running.pids()[1]
+    os.kill(killed, signal.SIGKILL)
+    assert running.wait_for("exit", slot=1, pid=killed)["signal"] == "SIGKILL"
+    running.wait_for("ready", slot=1)
+    assert running.status()["generation"] == 2
+    assert running.end() == 0
+    assert running.seen[-1]["event"] == "end"
+
+
+def test_many_in_a_row_under_load_lose_nothing(apps):
+    with start(apps, target=("keeps_alive.py", "0")) as running:
+        running.wait_each("ready", 2)
+        workers, pid = running.pids(), running.process.pid
+        upgrade(running)
+        before = kept(pid)
+        with Load(running.port, clients=4) as load, KeepAlive(running.port) as connection:
+            served = connection.ask()["pid"]
+            for _ in range(MANY):
+                upgrade(running)
+                assert connection.ask()["pid"] == served
+            load.more(50)
+        assert load.failures() == []
+        assert running.pids() == workers and running.count("exit") == 0
+        until(lambda: kept(pid) == before)
+
+
+def test_the_control_socket_the_name_and_the_metrics_are_the_same(apps):
+    with start(apps, "--metrics", "127.0.0.1:0", "--name", "mine") as running:
+        running.wait_each("ready", 2)
+        status = running.status()
+        with connect(int(status["metrics"].rpartition(":")[2])) as scraper:
+            upgrade(running)  # waits for whoever asks
+            assert scraper.recv(1) == b""
+        after = running.status()
+        for same in ("name", "metrics", "generation", "door", "balance"):
+            assert after[same] == status[same]
+        with connect(int(after["metrics"].rpartition(":")[2])) as scraper:
+            scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            text = scraper.makefile().read()
+        assert "_total" in text
+
+
+def test_what_workers_write_is_still_read(apps, tmp_path):
+    (apps / "speaks.py").write_text(
+        "import sys, http_server\n"
+        "class Speaks(http_server.Handler):\n"
+        "    def do_GET(self):\n"
+        "        print('said', self.path, flush=True)\n"
+        "        super().do_GET()\n"
+        "http_server.http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Speaks)"
+        ".serve_forever()\n"
+    )
+    with (
+        open(tmp_path / "out", "wb+") as out,
+        start(apps, "--prefix", target=("speaks.py", "0"), stdout=out) as running,
+    ):
+        running.wait_each("ready", 2)
+        upgrade(running)
+        get(running.port, "/after")
+        until(lambda: "said /after" in (tmp_path / "out").read_text())
+
+
+def test_hooks_are_told_and_are_waited_for(apps, tmp_path):
+    told = tmp_path / "told"
+    hook = f"upgraded=echo $RECLUSTER_EVENT_TO_VERSION >> {told}"
+    with start(apps, "--on", hook) as running:
+        running.wait_each("ready", 2)
+        upgrade(running)
+        upgrade(running)
+        until(lambda: told.exists() and len(told.read_text().split()) == 2)
+
+
+# ---- servers and modes -------------------------------------------------------------------
+
+TURNS = ("--balance", "round_robin", "--balance-by")
+MODES = {
+    "reuseport": (("--balance", "reuseport"), ("asyncio_server.py", "0")),
+    "shared": (("--balance", "shared"), ("asyncio_server.py", "0")),
+    "source_ip": (("--balance", "source_ip"), ("asyncio_server.py", "0")),
+    "round_robin": (
+        ("--balance", "round_robin", "--balance-by", "kernel"),
+        ("http_server.py", "0"),
+    ),
+    "preload door": (("--door", "preload"), ("asyncio_server.py", "0")),
+    "mold": (("--preload", "json"), ("http_server.py", "0")),
+    "two addresses": ((), ("two_addresses.py", "0", "0")),
+    "children": ((), ("forks_children.py", "0")),
+    "bind": (("--bind", "127.0.0.1:PORT"), ("http_server.py", "PORT")),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_way_of_being_a_cluster_goes_on(apps, mode):
+    options, target = MODES[mode]
+    if mode == "round_robin" and (os.geteuid() != 0 or not has_bpf()):
+        pytest.skip("needs CAP_BPF")
+    port = str(free_port())
+    options, target = ([one.replace("PORT", port) for one in words] for words in (options, target))
+    with start(apps, *options, target=target) as running:
+        running.wait_each("ready", 2)
+        workers = running.pids()
+        upgrade(running)
+        assert running.pids() == workers
+        get(running.port)
+        os.kill(workers[0], signal.SIGKILL)
+        running.wait_for("ready", slot=0, where=lambda one: one["pid"] != workers[0])
+        upgrade(running)
+        assert running.reload()["ok"]
+        get(running.port)
+        assert running.end() == 0
+
+
+def has_bpf():
+    import recluster._engine as engine
+
+    made = engine.Engine()
+    made.balance("round_robin")
+    refused = made.balance_kernel()
+    made.close()
+    return refused is None
+
+
+def test_node_goes_on(apps):
+    if shutil.which("node") is None:
+        pytest.skip("no node")
+    with start(apps, target=("--", "node", "node_server.js", "0")) as running:
+        running.wait_each("ready", 2)
+        workers = running.pids()
+        upgrade(running)
+        all_answer(running.port, set(workers.values()))
+        assert running.reload()["ok"]
+        assert running.end() == 0
+
+
+def test_uvicorn_goes_on(apps):
+    if importlib.util.find_spec("uvicorn") is None:
+        pytest.skip("no uvicorn")
+    target = ("-m", "uvicorn", "asgi_app:app", "--port", "0", "--log-level", "error")
+    with start(apps, target=target) as running:
+        running.wait_each("ready", 2)
+        workers = running.pids()
+        upgrade(running)
+        assert running.pids() == workers
+        assert running.reload()["ok"]
+        get(running.port)
+
+
+@pytest.mark.parametrize(
+    ("options", "target", "why"),
+    [
+        ((), ("udp_server.py", "asyncio", "0"), "UDP"),
+        ((), ("unix_asyncio.py", "here.sock"), "AF_UNIX"),
+        (
+            ("--balance", "round_robin", "--balance-by", "dispatch"),
+            ("http_server.py", "0"),
+            "dispatch",
+        ),
+    ],
+)
+def test_what_cannot_be_handed_on_is_named(apps, options, target, why):
+    with start(apps, *options, target=target) as running:
+        running.wait_each("ready", 2)
+        workers = running.pids()
+        said = refused(running)
+        assert why in said and "restart it" in said
+        assert running.pids() == workers and running.count("upgraded") == 0
+
+
+# ---- between the two ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def between(apps, installed, tmp_path):
+    """A master that has begun to be another one, and waits: (it, what lets it go on, what waits
+    for the answer)."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with start(apps, env=installed.env) as running:
+        running.wait_each("ready", 2)
+        installed.next_version()
+        installed.held(fifo)
+        with asked(running.process.pid) as answer:
+            end = opened(fifo)
+            yield running, lambda: os.close(end), answer
+
+
+def test_a_signal_that_comes_meanwhile_is_taken_afterwards(between):
+    running, let_go, answer = between
+    running.process.send_signal(signal.SIGTERM)
+    assert not running.pidfd.is_dead(0.2)
+    let_go()
+    assert answer()["ok"]
+    assert running.wait() == 0
+    assert running.count("upgraded") == 1 and running.count("exit") == 2
+
+
+def test_a_worker_that_is_killed_meanwhile_is_replaced(between):
+    running, let_go, answer = between
+    killed = running.pids()[0]
+    os.kill(killed, signal.SIGKILL)
+    let_go()
+    assert answer()["ok"]
+    assert running.wait_for("exit", pid=killed)["signal"] == "SIGKILL"
+    running.wait_for("ready", slot=0, where=lambda one: one["pid"] != killed)
+    get(running.port)
+
+
+def test_clients_are_served_meanwhile(between):
+    running, let_go, answer = between
+    with Load(running.port, clients=4) as load:
+        load.more(20)
+        let_go()
+        assert answer()["ok"]
+        load.more(20)
+    assert load.failures() == []
+
+
+def test_who_dies_meanwhile_takes_its_workers_along(between):
+    running, let_go, _ = between
+    family = [Pidfd(pid) for pid in descendants(running.process.pid)]
+    running.process.kill()
+    assert survivors(family, 1.0 + GENEROUS / 10) == []
+    let_go()
+
+
+def test_a_worker_that_binds_meanwhile_waits_for_its_answer(apps, installed, tmp_path):
+    """And the listener that it makes is a lane of the new master's."""
+    fifo, go = tmp_path / "fifo", tmp_path / "go"
+    os.mkfifo(fifo)
+    os.mkfifo(go)
+    (apps / "binds_later.py").write_text(
+        "import http.server, sys, threading, http_server\n"
+        "def later():\n"
+        f"    open({str(go)!r}).close()\n"
+        "    made = http.server.HTTPServer(('127.0.0.1', 0), http_server.Handler)\n"
+        "    made.serve_forever()\n"
+        "threading.Thread(target=later, daemon=True).start()\n"
+        "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), http_server.Handler)"
+        ".serve_forever()\n"
+    )
+    with start(apps, env=installed.env, target=("binds_later.py", "0"), workers=1) as running:
+        running.wait_for("ready")
+        installed.held(fifo)
+        with asked(running.process.pid) as answer:
+            end = opened(fifo)
+            os.close(opened(go))
+            os.close(end)
+            assert answer()["ok"]
+        first = running.port
+        address = running.wait_for(
+            "listening", where=lambda one: not one["address"].endswith(f":{first}")
+        )["address"]
+        assert get(int(address.rpartition(":")[2]))["pid"] == running.pids()[0]
+
+
+# ---- the guard ---------------------------------------------------------------------------
+
+
+def test_a_master_that_is_killed_afterwards_takes_its_workers_along(running):
+    for _ in range(2):
+        upgrade(running)
+    family = [Pidfd(pid) for pid in descendants(running.process.pid)]
+    assert len(family) == 3  # two workers, and one guard
+    running.process.kill()
+    assert survivors(family, 1.0 + GENEROUS / 10) == []
+
+
+# ---- what cannot, never takes over -------------------------------------------------------
+
+BROKEN = {
+    "does not even begin": ("__init__.py", '"""', 'raise OSError("half installed")\n"""'),
+    "has a syntax error": ("cluster.py", "class Cluster", "class class Cluster"),
+    "knows another form": ("master/heritage.py", "FORMAT = 1", "FORMAT = 2"),
+    "has a part more": ("master/heritage.py", '        "began",', '        "began", "more",'),
+    "knows more of workers": (
+        "population/members.py",
+        "    relief: int = 0",
+        "    more: int = 0\n    relief: int = 0",
+    ),
+    "says nothing": ("verbs/successor.py", "    print(READY)\n", ""),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_version_that_cannot_never_takes_over(apps, installed, how):
+    with start(apps, env=installed.env) as running:
+        running.wait_each("ready", 2)
+        workers, before = running.pids(), running.status()["version"]
+        installed.change(*BROKEN[how])
+        assert "cannot go on" in refused(running)
+        assert running.status()["version"] == before
+        all_answer(running.port, set(workers.values()))
+        assert any("not upgraded: " in line for line in running.log())
+        assert running.count("upgraded") == running.count("exit") == 0
+
+
+def test_an_older_version_without_upgrades_never_takes_over(apps, installed):
+    with start(apps, env=installed.env) as running:
+        running.wait_each("ready", 2)
+        installed.change("verbs/entry.py", '"--check-state"', '"--another-word"')
+        assert "--check-state" in refused(running)
+        get(running.port)
+
+
+def test_a_broken_configuration_leaves_the_old_master_in_charge(apps):
+    config = apps / "recluster.toml"
+    config.write_text('name = "one"\n')
+    with start(apps, "-c", config) as running:
+        running.wait_each("ready", 2)
+        config.write_text("name = \n")
+        assert "recluster.toml" in refused(running)
+        config.write_text('name = "two"\n')
+        assert "name changed since" in refused(running)
+        config.write_text('name = "one"\n')
+        upgrade(running)
+
+
+def test_one_that_fails_after_all_says_so_and_ends(apps, installed):
+    with start(apps, env=installed.env) as running:
+        running.wait_each("ready", 2)
+        installed.change(
+            "master/succeeding.py",
+            "    cluster._alive().resume(",
+            '    raise OSError(5, "cannot")\n    cluster._alive().resume(',
+        )
+        with asked(running.process.pid) as answer, pytest.raises(json.JSONDecodeError):
+            answer()
+        assert running.wait() == 1
+        assert any("the workers end with it" in line for line in running.log())
+
+
+# ---- when it can be ----------------------------------------------------------------------
+
+
+def test_it_waits_until_a_reload_is_over(apps, running):
+    replace(apps / "http_server.py", apps / "imports_late.py")
+    running.signal(signal.SIGUSR2)
+    running.wait_each("online", 2, generation=2)
+    with asked(running.process.pid) as answer:
+        assert running.count("reload") == 0
+        assert answer()["ok"]
+    order = [one["event"] for one in running.seen if one["event"] in ("reload", "upgraded")]
+    running.wait_for("upgraded")
+    order = [one["event"] for one in running.seen if one["event"] in ("reload", "upgraded")]
+    assert order == ["reload", "upgraded"]
+
+
+def test_a_shutdown_is_not_upgraded(apps):
+    with start(apps, "--shutdown-delay", 30) as running:
+        running.wait_each("ready", 2)
+        running.signal(signal.SIGTERM)
+        assert "shutting down" in refused(running)
+
+
+def test_two_at_a_time_are_one(apps, installed, tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with start(apps, env=installed.env) as running:
+        running.wait_each("ready", 2)
+        installed.change(
+            "verbs/successor.py",
+            "    print(READY)\n",
+            f"    open({str(fifo)!r}).close()\n    print(READY)\n",
+        )
+        with asked(running.process.pid) as first:
+            end = opened(fifo)
+            assert "another is under way" in refused(running)
+            os.close(end)
+            assert first()["ok"]
+
+
+def test_a_queued_connection_waits_in_its_lane(apps):
+    with start(apps, target=("hangs.py", "0"), workers=1) as running:
+        running.wait_for("ready")
+        port = running.port
+        os.kill(running.pids()[0], signal.SIGSTOP)
+        waiting = [connect(port) for _ in range(3)]
+        for one in waiting:
+            send_request(one)
+        upgrade(running)
+        os.kill(running.pids()[0], signal.SIGKILL)
+        running.wait_for("ready", where=lambda one: one["pid"] != 0)
+        for one in waiting:
+            with one:
+                read_answer(one)
+
+
+# ---- the verb ----------------------------------------------------------------------------
+
+
+def test_the_verb_tells_of_both_versions(apps, running):
+    code, out, err = ask(running.process.pid, "upgrade")
+    assert (code, err, len(out)) == (0, [], 1)
+    assert out[0].startswith("upgrade: ") and "->" in out[0]
+    running.wait_for("upgraded")
+
+
+def test_the_verb_tells_why_not(apps):
+    with start(apps, target=("udp_server.py", "asyncio", "0")) as running:
+        running.wait_each("ready", 2)
+        code, out, err = ask(running.process.pid, "upgrade")
+        assert (code, out) == (1, []) and "UDP" in err[0]
+
+
+def test_an_embedded_cluster_says_that_it_cannot(program):
+    said, _ = program(
+        """
+        import socket, threading
+        cluster = cluster_of("worker_messages.py", control="here.sock")
+        cluster.start()
+        drive_until(cluster, lambda: names().count("ready") == 2)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect("here.sock")
+            client.sendall(b'{"cmd": "upgrade"}\\n')
+            client.setblocking(False)
+            answer = []
+            def come():
+                try:
+                    answer.append(client.recv(4096))
+                except BlockingIOError:
+                    pass
+                return answer
+            drive_until(cluster, come)
+        cluster.terminate()
+        print(answer[0].decode())
+        """
+    )
+    assert "only a master of the command line" in said["error"]
