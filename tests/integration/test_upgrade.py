@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,11 @@ def facts(pid):
     return (process / "cmdline").read_bytes(), [
         one for one in environ if not one.startswith((b"RECLUSTER_SUCCEEDS=", b"LD_PRELOAD="))
     ]
+
+
+def kinds(pid):
+    """What its descriptors are, and how many of each."""
+    return Counter(re.sub(r"\[\d+\]", "", link) for link in kept(pid))
 
 
 # ---- what goes on ------------------------------------------------------------------------
@@ -86,7 +93,7 @@ def test_many_in_a_row_under_load_lose_nothing(apps):
         running.wait_each("ready", 2)
         workers, pid = running.pids(), running.process.pid
         upgrade(running)
-        before = kept(pid)
+        before = kinds(pid)
         with Load(running.port, clients=4) as load, KeepAlive(running.port) as connection:
             served = connection.ask()["pid"]
             for _ in range(MANY):
@@ -95,7 +102,8 @@ def test_many_in_a_row_under_load_lose_nothing(apps):
             load.more(50)
         assert load.failures() == []
         assert running.pids() == workers and running.count("exit") == 0
-        until(lambda: kept(pid) == before)
+        # A look at the kernel may have a descriptor just now; what is lost each time adds up.
+        assert sum((kinds(pid) - before).values()) <= 2 < MANY
 
 
 def test_the_control_socket_the_name_and_the_metrics_are_the_same(apps):
@@ -222,8 +230,8 @@ def test_uvicorn_goes_on(apps):
 @pytest.mark.parametrize(
     ("options", "target", "why"),
     [
-        ((), ("udp_server.py", "asyncio", "0"), "UDP"),
-        ((), ("unix_asyncio.py", "here.sock"), "AF_UNIX"),
+        ((), ("udp_server.py", "asyncio", "PORT"), "UDP"),
+        ((), ("abstract.py", "recluster-test-PORT"), "AF_UNIX"),
         (
             ("--balance", "round_robin", "--balance-by", "dispatch"),
             ("http_server.py", "0"),
@@ -232,6 +240,9 @@ def test_uvicorn_goes_on(apps):
     ],
 )
 def test_what_cannot_be_handed_on_is_named(apps, options, target, why):
+    target = [one.replace("PORT", str(free_port())) for one in target]
+    by_name = (apps / "unix_asyncio.py").read_text().replace("sys.argv[1]", "chr(0) + sys.argv[1]")
+    (apps / "abstract.py").write_text(by_name)
     with start(apps, *options, target=target) as running:
         running.wait_each("ready", 2)
         workers = running.pids()
@@ -470,7 +481,7 @@ def test_the_verb_tells_of_both_versions(apps, running):
 
 
 def test_the_verb_tells_why_not(apps):
-    with start(apps, target=("udp_server.py", "asyncio", "0")) as running:
+    with start(apps, target=("udp_server.py", "asyncio", free_port())) as running:
         running.wait_each("ready", 2)
         code, out, err = ask(running.process.pid, "upgrade")
         assert (code, out) == (1, []) and "UDP" in err[0]

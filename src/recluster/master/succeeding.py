@@ -44,6 +44,7 @@ def go_on(cluster: Cluster, left: Heritage) -> None:
         cluster._pipes.resume(left["pipes"])
     if cluster._unit:
         cluster._unit.resume(left["stored"])
+    cluster._work()  # lanes are steered to by this master's program from here on
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     done = events.Upgraded(left["version"], __version__, time.monotonic() - left["began"])
     cluster._publisher.tell(done)
