@@ -13,7 +13,7 @@ import pytest
 from clients import KeepAlive, Load, all_answer, connect, get, read_answer, send_request
 from ctlcase import ask
 from embedcase import BEGIN  # noqa: F401 - the fixture's
-from harness import GENEROUS, Pidfd, descendants, edit, free_port, kept, replace, survivors, until
+from harness import GENEROUS, Pidfd, descendants, edit, free_port, kept, survivors, until
 from upgradecase import NEXT, Installed, asked, opened, refused, start, upgrade
 
 MANY = int(os.environ.get("UPGRADES", "20"))
@@ -417,15 +417,19 @@ def test_one_that_fails_after_all_says_so_and_ends(apps, installed):
 # ---- when it can be ----------------------------------------------------------------------
 
 
-def test_it_waits_until_a_reload_is_over(apps, running):
-    replace(apps / "http_server.py", apps / "imports_late.py")
-    running.signal(signal.SIGUSR2)
-    running.wait_each("online", 2, generation=2)
-    with asked(running.process.pid) as answer:
-        assert running.count("reload") == 0
-        assert answer()["ok"]
-    order = [one["event"] for one in running.seen if one["event"] in ("reload", "upgraded")]
-    running.wait_for("upgraded")
+def test_it_waits_until_a_reload_is_over(apps):
+    gate = apps / "gate"
+    os.mkfifo(gate)
+    with start(apps, workers=1) as running:
+        running.wait_for("ready")
+        edit(apps / "http_server.py", 'VERSION = "1"', f"open({str(gate)!r}).close()")
+        running.signal(signal.SIGUSR2)
+        end = opened(gate)
+        with asked(running.process.pid) as answer:
+            assert not running.pidfd.is_dead(0.2) and running.count("upgraded") == 0
+            os.close(end)
+            assert answer()["ok"]
+        running.wait_for("upgraded")
     order = [one["event"] for one in running.seen if one["event"] in ("reload", "upgraded")]
     assert order == ["reload", "upgraded"]
 
