@@ -54,10 +54,6 @@ static const char *cannot(const struct rc_engine *engine)
 {
     if (engine->dispatch.on)
         return "the master accepts for its workers (balance by dispatch)";
-    if (engine->unixes)
-        return "this cluster has AF_UNIX addresses, or one socket that all workers share";
-    if (engine->unclaimed)
-        return "this cluster has an address that no worker has claimed";
     for (const struct rc_group *group = engine->groups; group; group = group->next)
         if (group->key.type != SOCK_STREAM)
             return "this cluster has UDP addresses";
@@ -74,6 +70,8 @@ int rc_carry_hindrance(rc_engine *engine, const char **what)
         *what = "a worker binds or listens";
     if (engine->rings.all || engine->handover.all)
         *what = "connections move from a worker to another";
+    if (!*what)
+        *what = rc_carry_unix_hinders(engine);
     for (const struct rc_worker *worker = engine->workers; worker && !*what; worker = worker->next)
         *what = worker_hinders(worker);
     for (const struct rc_group *group = engine->groups; group && !*what; group = group->next)
@@ -207,6 +205,7 @@ int rc_carry(rc_engine *engine, char **out, size_t *length)
         write_worker(&text, worker);
     for (const struct rc_group *group = engine->groups; group; group = group->next)
         write_group(&text, group);
+    rc_carry_unixes(&text, engine->unixes);
     if (text.failed) {
         free(text.bytes);
         return -ENOMEM;
@@ -235,6 +234,7 @@ void rc_carry_keep(rc_engine *engine, int on)
                        maps.marks,         maps.tallies,         maps.link};
     for (size_t at = 0; at < sizeof own / sizeof own[0]; at++)
         keep(own[at], on);
+    rc_carry_unix_fds(engine, keep, on);
     for (const struct rc_worker *worker = engine->workers; worker; worker = worker->next) {
         keep(worker->process.fd, on);
         keep(worker->channel_source.fd, on);

@@ -1,7 +1,7 @@
 /* carry.h - what a master knows of its workers and lanes, as text for the one that takes its
  * place in the same process (execve): the records, and how they are written and read.
  *
- * Direction: carry, resume -> text.
+ * Direction: carry, resume -> unixes -> text.
  */
 #ifndef RECLUSTER_CARRY_H
 #define RECLUSTER_CARRY_H
@@ -86,6 +86,22 @@ struct rc_bytes {
     NUMBER(by_leader)                                                                              \
     NUMBER(proven)                                                                                 \
     BYTES(others)
+#define RC_UNIX_RECORD(NUMBER, BYTES)                                                              \
+    BYTES(name)                                                                                    \
+    NUMBER(owned)                                                                                  \
+    BYTES(who)                                                                                     \
+    BYTES(text)                                                                                    \
+    BYTES(given)                                                                                   \
+    NUMBER(fd)                                                                                     \
+    NUMBER(device)                                                                                 \
+    NUMBER(inode)                                                                                  \
+    NUMBER(lost)                                                                                   \
+    NUMBER(removed)                                                                                \
+    NUMBER(shared)                                                                                 \
+    NUMBER(backlog)                                                                                \
+    NUMBER(directory)                                                                              \
+    BYTES(asks)                                                                                    \
+    BYTES(members)
 
 #define RC_FIELD_NUMBER(name) int64_t name;
 #define RC_FIELD_BYTES(name) struct rc_bytes name;
@@ -101,6 +117,9 @@ struct rc_carried_group {
 struct rc_carried_lane {
     RC_LANE_RECORD(RC_FIELD_NUMBER, RC_FIELD_BYTES)
 };
+struct rc_carried_unix {
+    RC_UNIX_RECORD(RC_FIELD_NUMBER, RC_FIELD_BYTES)
+};
 
 enum rc_carried_kind {
     RC_CARRIED_NONE, /* the end of the text */
@@ -108,6 +127,7 @@ enum rc_carried_kind {
     RC_CARRIED_WORKER,
     RC_CARRIED_GROUP, /* its lanes follow, in their order */
     RC_CARRIED_LANE,
+    RC_CARRIED_UNIX,
     RC_CARRIED_KINDS,
 };
 struct rc_carried {
@@ -117,6 +137,7 @@ struct rc_carried {
         struct rc_carried_worker worker;
         struct rc_carried_group group;
         struct rc_carried_lane lane;
+        struct rc_carried_unix local;
     } is;
 };
 
@@ -129,5 +150,14 @@ struct rc_carry_text {
 void rc_carry_write(struct rc_carry_text *text, const struct rc_carried *record);
 int rc_carry_read(const char **at, const char *end, struct rc_carried *out, const char **missed);
 void rc_carried_free(struct rc_carried *record);
+
+/* unixes.c */
+struct rc_engine;
+struct rc_unix_lane;
+void rc_carry_unixes(struct rc_carry_text *text, const struct rc_unix_lane *newest);
+const char *rc_carry_unix_hinders(const struct rc_engine *engine);
+void rc_carry_unix_fds(const struct rc_engine *engine, void (*keep)(int fd, bool on), bool on);
+bool rc_carried_unix_fits(const struct rc_carried_unix *record);
+int rc_carried_unix_take(struct rc_engine *engine, const struct rc_carried_unix *record);
 
 #endif

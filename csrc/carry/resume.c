@@ -71,6 +71,8 @@ static const char *wrong_with(struct look *look, const struct rc_carried *record
                    ? "addresses"
                    : NULL;
     }
+    if (record->kind == RC_CARRIED_UNIX)
+        return rc_carried_unix_fits(&record->is.local) ? NULL : "AF_UNIX addresses";
     return !look->groups || !whole(&record->is.lane.others, sizeof(uint32_t), SIZE_MAX)
                ? "listeners"
                : NULL;
@@ -288,6 +290,14 @@ static int take_lane(struct taken *taken, const struct rc_carried_lane *record)
     return error ? error : watch(engine, &lane->source, RC_SOURCE_LANE, record->fd, 0);
 }
 
+static int take_unix(struct taken *taken, const struct rc_carried_unix *record)
+{
+    int error = close_on_exec(record->fd);
+    if (!error)
+        error = close_on_exec(record->directory);
+    return error ? error : rc_carried_unix_take(taken->engine, record);
+}
+
 static int take(void *context, struct rc_carried *record)
 {
     switch (record->kind) {
@@ -299,6 +309,8 @@ static int take(void *context, struct rc_carried *record)
         return take_group(context, &record->is.group);
     case RC_CARRIED_LANE:
         return take_lane(context, &record->is.lane);
+    case RC_CARRIED_UNIX:
+        return take_unix(context, &record->is.local);
     default:
         return -EINVAL;
     }

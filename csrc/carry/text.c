@@ -32,6 +32,9 @@ static const struct field GROUP[] = {RC_GROUP_RECORD(NUMBER, BYTES){NULL, 0, fal
 #undef RECORD
 #define RECORD rc_carried_lane
 static const struct field LANE[] = {RC_LANE_RECORD(NUMBER, BYTES){NULL, 0, false}};
+#undef RECORD
+#define RECORD rc_carried_unix
+static const struct field LOCAL[] = {RC_UNIX_RECORD(NUMBER, BYTES){NULL, 0, false}};
 
 static const struct {
     const char *word;
@@ -39,7 +42,7 @@ static const struct {
 } KINDS[RC_CARRIED_KINDS] = {
     [RC_CARRIED_NONE] = {"", NULL},           [RC_CARRIED_ENGINE] = {"engine", ENGINE},
     [RC_CARRIED_WORKER] = {"worker", WORKER}, [RC_CARRIED_GROUP] = {"group", GROUP},
-    [RC_CARRIED_LANE] = {"lane", LANE},
+    [RC_CARRIED_LANE] = {"lane", LANE},       [RC_CARRIED_UNIX] = {"unix", LOCAL},
 };
 
 static const char DIGITS[] = "0123456789abcdef";

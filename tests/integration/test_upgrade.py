@@ -10,7 +10,17 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from clients import KeepAlive, Load, all_answer, connect, get, read_answer, send_request
+from clients import (
+    Broken,
+    KeepAlive,
+    Load,
+    all_answer,
+    connect,
+    get,
+    get_unix,
+    read_answer,
+    send_request,
+)
 from ctlcase import ask
 from embedcase import BEGIN  # noqa: F401 - the fixture's
 from harness import GENEROUS, Pidfd, descendants, edit, free_port, kept, survivors, until
@@ -227,11 +237,43 @@ def test_uvicorn_goes_on(apps):
         get(running.port)
 
 
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_unix_listeners_go_on(apps, tmp_path, kind):
+    program = apps / "unix_asyncio.py"
+    where = str(tmp_path / "listener")
+    if kind == "abstract":
+        program.write_text(program.read_text().replace("sys.argv[1]", "chr(0) + sys.argv[1]"))
+        where = f"recluster-test-{os.getpid()}"
+    address = where if kind == "path" else "\0" + where
+    with start(apps, target=("unix_asyncio.py", where)) as running:
+        running.wait_each("ready", 2)
+        upgrade(running)  # at rest: the first workers may have removed each other's path
+        workers = running.pids()
+        for _ in range(2):
+            upgrade(running)
+            assert running.pids() == workers
+            assert get_unix(address)["pid"] in workers.values()
+        edit(program, 'VERSION = "1"', 'VERSION = "2"')
+        assert running.reload()["ok"]
+        until(lambda: get_unix(address)["version"] == "2")
+        assert running.end() == 0
+
+
+def test_an_address_that_no_worker_has_claimed_is_refused_still(apps):
+    other = free_port()
+    with start(apps, "--bind", f"127.0.0.1:{other}") as running:
+        running.wait_each("ready", 2)
+        running.wait_for("unclaimed")
+        upgrade(running)
+        with pytest.raises((ConnectionError, Broken)):
+            get(other)
+        assert running.status()["unclaimed"] == [f"127.0.0.1:{other}"]
+
+
 @pytest.mark.parametrize(
     ("options", "target", "why"),
     [
         ((), ("udp_server.py", "asyncio", "PORT"), "UDP"),
-        ((), ("abstract.py", "recluster-test-PORT"), "AF_UNIX"),
         (
             ("--balance", "round_robin", "--balance-by", "dispatch"),
             ("http_server.py", "0"),
@@ -241,8 +283,6 @@ def test_uvicorn_goes_on(apps):
 )
 def test_what_cannot_be_handed_on_is_named(apps, options, target, why):
     target = [one.replace("PORT", str(free_port())) for one in target]
-    by_name = (apps / "unix_asyncio.py").read_text().replace("sys.argv[1]", "chr(0) + sys.argv[1]")
-    (apps / "abstract.py").write_text(by_name)
     with start(apps, *options, target=target) as running:
         running.wait_each("ready", 2)
         workers = running.pids()

@@ -56,6 +56,13 @@ def begin(words: list[str]) -> None:
         _set_preload(others)
 
 
+def again(environ: MutableMapping[str, str]) -> None:
+    """For an exec of this program once more: it has the library from its beginning."""
+    if _is_loaded:
+        environ[_BEFORE] = others = environ.get("LD_PRELOAD", "")
+        environ["LD_PRELOAD"] = f"{others} {_library()}".strip()
+
+
 def is_loaded() -> bool:
     """So a worker that is forked of this process has it."""
     return _is_loaded

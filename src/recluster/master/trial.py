@@ -110,7 +110,7 @@ class Trial:
         if self._pidfd >= 0:
             with contextlib.suppress(OSError):  # reaped already
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)  # or by the engine
             os.close(self._pidfd)
         os.close(self._out)
         self._out = self._pidfd = -1

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..base.levels import WARNING
+from ..child import preloaded
 from ..output.sink import Sink
 from ..population.carried import unrest
 from . import heritage
@@ -167,6 +168,7 @@ class Upgrading:
         kept += [fd for fd in (control["listener"], control["client"]) if fd] if control else []
         kept += [metrics[1]] if metrics else []
         environ = {**os.environ, heritage.MARK: str(state)}
+        preloaded.again(environ)
         try:
             for fd in kept:
                 os.set_inheritable(fd, True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..base.states import State
 from .backoff import Backoff
+from .commands import Refuse
 from .members import Member, Slot
 from .population import Population
 
@@ -34,7 +35,7 @@ VALUES = (
     "_daemons",
     "_suspects",
 )
-SETS = ("_rejected", "offered")
+SETS = ("_rejected", "offered", "unclaimed")
 SLOT_VALUES = ("index", "wanted", "drained", "early", "restarts", "last_error")
 MEMBER_SETS = frozenset({"addresses", "closed", "unseen"})
 AFRESH = frozenset({"state", "hung_since", "deadline"})
@@ -135,3 +136,5 @@ def resume(people: Population, before: Mapping[str, Any]) -> None:
         if found["serving"] is not None:
             slot.serving = people.members[found["serving"]]
         people.slots[slot.index] = slot
+    for address in sorted(people.unclaimed):  # who connects there is refused by this master now
+        people._do(Refuse(address, True))
