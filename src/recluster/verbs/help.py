@@ -20,7 +20,8 @@ live traffic: recluster -w 4 -m uvicorn main:app"""
 VERBS = """\
 Verbs (VERB --help tells more)
   check, init: before a start; ls, status, top, health, logs: what runs, and how
-  reload, weights, promote, rollback, scale, restart, drain, resume, stop"""
+  reload, weights, promote, rollback, scale, restart, drain, resume, stop
+  upgrade: another recluster takes over from the running one"""
 
 END = """\
 Durations are seconds. Signals: USR2 or HUP reload, TERM or INT shut down (a
