@@ -18,10 +18,9 @@ Run N copies of an unmodified server as one cluster, and swap its code under
 live traffic: recluster -w 4 -m uvicorn main:app"""
 
 VERBS = """\
-Verbs (VERB --help tells more)
+Verbs (VERB --help tells more; upgrade: to the recluster that is installed now)
   check, init: before a start; ls, status, top, health, logs: what runs, and how
-  reload, weights, promote, rollback, scale, restart, drain, resume, stop
-  upgrade: another recluster takes over from the running one"""
+  reload, weights, promote, rollback, scale, restart, drain, resume, stop"""
 
 END = """\
 Durations are seconds. Signals: USR2 or HUP reload, TERM or INT shut down (a
