@@ -19,7 +19,7 @@ static int start(struct rc_engine *engine, bool stops_first)
         most++;
     known.group = calloc(most, sizeof *known.group);
     known.door = calloc(most, sizeof *known.door);
-    int error = known.group && known.door ? 0 : -ENOMEM;
+    int error = known.group && known.door ? 0 : -errno;
     for (const struct rc_worker *worker = engine->workers; worker && !error;
          worker = worker->next) {
         if (worker->process.fd >= 0)
