@@ -54,9 +54,6 @@ static const char *cannot(const struct rc_engine *engine)
 {
     if (engine->dispatch.on)
         return "the master accepts for its workers (balance by dispatch)";
-    for (const struct rc_group *group = engine->groups; group; group = group->next)
-        if (group->key.type != SOCK_STREAM)
-            return "this cluster has UDP addresses";
     return NULL;
 }
 
@@ -189,6 +186,7 @@ static void write_group(struct rc_carry_text *text, const struct rc_group *group
         .blocks = group->blocks,
         .unsure = group->unsure,
         .guests = bytes(group->guests, group->guest_count * sizeof *group->guests),
+        .asides = bytes(group->asides, group->aside_count * sizeof *group->asides),
     };
     rc_carry_write(text, &record);
     for (unsigned at = 0; at < group->count; at++)

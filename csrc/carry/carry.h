@@ -69,7 +69,8 @@ struct rc_bytes {
     NUMBER(speaks)                                                                                 \
     NUMBER(blocks)                                                                                 \
     NUMBER(unsure)                                                                                 \
-    BYTES(guests)
+    BYTES(guests)                                                                                  \
+    BYTES(asides)
 #define RC_LANE_RECORD(NUMBER, BYTES)                                                              \
     NUMBER(fd)                                                                                     \
     NUMBER(worker)                                                                                 \

@@ -1,11 +1,13 @@
 """`recluster upgrade`: another version in the same process, and workers that do not notice."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -259,6 +261,38 @@ def test_unix_listeners_go_on(apps, tmp_path, kind):
         assert running.end() == 0
 
 
+@pytest.mark.parametrize("kind", ["asyncio", "socketserver"])
+def test_udp_flows_stay_where_they_are(apps, kind):
+    port = free_port()
+    with start(apps, target=("udp_server.py", kind, port), workers=3) as running:
+        running.wait_each("ready", 3)
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(flow(port)) for _ in range(30)]
+            before = [told(client) for client in clients]
+            assert set(before) == set(running.pids().values())
+            for _ in range(2):
+                upgrade(running)
+                assert [told(client) for client in clients] == before
+            os.kill(running.pids()[0], signal.SIGKILL)
+            running.wait_for("ready", slot=0, where=lambda one: one["pid"] not in before)
+            assert {told(client) for client in clients} == set(running.pids().values())
+        assert running.reload()["ok"]
+        assert running.end() == 0
+
+
+def flow(port):
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.settimeout(GENEROUS)
+    made.connect(("127.0.0.1", port))
+    return made
+
+
+def told(client):
+    """The pid of who answers."""
+    client.send(b"who")
+    return json.loads(client.recv(999))["pid"]
+
+
 def test_an_address_that_no_worker_has_claimed_is_refused_still(apps):
     other = free_port()
     with start(apps, "--bind", f"127.0.0.1:{other}") as running:
@@ -273,7 +307,6 @@ def test_an_address_that_no_worker_has_claimed_is_refused_still(apps):
 @pytest.mark.parametrize(
     ("options", "target", "why"),
     [
-        ((), ("udp_server.py", "asyncio", "PORT"), "UDP"),
         (
             ("--balance", "round_robin", "--balance-by", "dispatch"),
             ("http_server.py", "0"),
@@ -525,10 +558,10 @@ def test_the_verb_tells_of_both_versions(apps, running):
 
 
 def test_the_verb_tells_why_not(apps):
-    with start(apps, target=("udp_server.py", "asyncio", free_port())) as running:
+    with start(apps, *TURNS, "dispatch") as running:
         running.wait_each("ready", 2)
         code, out, err = ask(running.process.pid, "upgrade")
-        assert (code, out) == (1, []) and "UDP" in err[0]
+        assert (code, out) == (1, []) and "dispatch" in err[0]
 
 
 def test_an_embedded_cluster_says_that_it_cannot(program):
