@@ -68,6 +68,8 @@ struct rc_bytes {
     NUMBER(zero_index)                                                                             \
     NUMBER(speaks)                                                                                 \
     NUMBER(blocks)                                                                                 \
+    NUMBER(flow_lanes)                                                                             \
+    NUMBER(flows)                                                                                  \
     NUMBER(unsure)                                                                                 \
     BYTES(guests)                                                                                  \
     BYTES(asides)

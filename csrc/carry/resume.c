@@ -224,8 +224,15 @@ static int take_group(struct taken *taken, const struct rc_carried_group *record
     group->unsure = record->unsure;
     memcpy(group->asides, record->asides.at, record->asides.length);
     group->aside_count = (unsigned)(record->asides.length / sizeof *group->asides);
-    if (key.type == SOCK_DGRAM)
+    int error = close_on_exec(record->flow_lanes);
+    if (!error)
+        error = close_on_exec(record->flows);
+    if (error)
+        return error;
+    if (key.type == SOCK_DGRAM) {
+        rc_udp_resume(group, (int)record->flow_lanes, (int)record->flows);
         rc_udp_look_soon(taken->engine);
+    }
     if (!record->guests.length)
         return 0;
     group->guests = malloc(record->guests.length);
@@ -292,8 +299,9 @@ static int take_lane(struct taken *taken, const struct rc_carried_lane *record)
         group->kernel = NULL; /* as in inherited.c: a program stays on it */
     rc_kernel_known(lane, (uint32_t)record->number, (uint64_t)record->counted);
     error = share(engine, lane, &record->others);
-    if (!error && group->key.type == SOCK_DGRAM) { /* not in the epoll set, as in udp.c */
-        error = close_on_exec(record->fd);
+    if (!error && group->key.type == SOCK_DGRAM) {
+        rc_udp_known(lane, (uint32_t)record->number);
+        error = close_on_exec(record->fd); /* not in the epoll set, as in udp.c */
         lane->source.fd = (int)record->fd;
     } else if (!error) {
         error = watch(engine, &lane->source, RC_SOURCE_LANE, record->fd, 0);
