@@ -5,9 +5,11 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -164,6 +166,35 @@ def test_hooks_are_told_and_are_waited_for(apps, tmp_path):
         upgrade(running)
         upgrade(running)
         until(lambda: told.exists() and len(told.read_text().split()) == 2)
+
+
+def test_no_worker_gets_what_was_kept_open_across_the_exec(apps):
+    with start(apps, target=("--", sys.executable, "http_server.py", "0")) as running:
+        running.wait_each("ready", 2)
+        before = kinds(running.pids()[0])
+        upgrade(running)
+        assert running.reload()["ok"]
+        assert kinds(running.pids()[0]) == before
+
+
+def test_limits_of_workers_are_as_they_were(apps):
+    """The master raises its own, and an exec keeps that."""
+
+    def limit(pid):
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        return next(line for line in lines if line.startswith("Max open files"))
+
+    def lower():
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, most))
+
+    with start(apps, preexec_fn=lower) as running:
+        running.wait_each("ready", 2)
+        before = limit(running.pids()[0])
+        assert limit(running.process.pid) != before
+        upgrade(running)
+        assert running.reload()["ok"]
+        assert limit(running.pids()[0]) == before
 
 
 # ---- servers and modes -------------------------------------------------------------------
