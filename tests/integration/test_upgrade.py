@@ -27,7 +27,18 @@ from clients import (
 )
 from ctlcase import FAST, ask
 from embedcase import BEGIN  # noqa: F401 - the fixture's
-from harness import GENEROUS, Pidfd, Running, descendants, edit, free_port, kept, survivors, until
+from harness import (
+    GENEROUS,
+    Pidfd,
+    Running,
+    descendants,
+    edit,
+    free_port,
+    kept,
+    links,
+    survivors,
+    until,
+)
 from test_inherited import Activated, listening
 from test_store import Store
 from upgradecase import NEXT, Installed, asked, opened, refused, start, upgrade
@@ -171,11 +182,35 @@ def test_hooks_are_told_and_are_waited_for(apps, tmp_path):
 def test_no_worker_gets_what_was_kept_open_across_the_exec(apps):
     with start(apps, target=("--", sys.executable, "http_server.py", "0")) as running:
         running.wait_each("ready", 2)
-        before = kinds(running.pids()[0])
+        before = shared(running)
         upgrade(running)
         assert running.reload()["ok"]
-        assert kinds(running.pids()[0]) == before
+        assert shared(running) == before
         assert b"RECLUSTER_SUCCEEDS" not in Path(f"/proc/{running.pids()[0]}/environ").read_bytes()
+
+
+def shared(running):
+    """What slot 0 and the master both have open: its listener, and what both were given."""
+    both = set(links(running.pids()[0])) & set(links(running.process.pid))
+    return Counter(re.sub(r"\[\d+\]", "", link) for link in both)
+
+
+def test_the_next_program_that_steers_is_right(apps):
+    """It is by the places that lanes have in the kernel, where there is no eBPF."""
+    with start(apps, "--balance", "reuseport", target=("asyncio_server.py", "0")) as running:
+        running.wait_each("ready", 2)
+        assert running.reload()["ok"]
+        running.wait_each("exit", 2, generation=1)
+        upgrade(running)
+        all_answer(running.port, set(running.pids().values()))
+        assert running.reload()["ok"]
+        all_answer(running.port, set(running.pids().values()))
+        running.wait_each("exit", 2, generation=2)
+        upgrade(running)
+        killed = running.pids()[1]
+        os.kill(killed, signal.SIGKILL)
+        running.wait_for("ready", slot=1, generation=3, where=lambda one: one["pid"] != killed)
+        all_answer(running.port, set(running.pids().values()))
 
 
 def test_limits_of_workers_are_as_they_were(apps):
@@ -423,7 +458,7 @@ def test_a_worker_that_binds_meanwhile_waits_for_its_answer(apps, installed, tmp
     (apps / "binds_later.py").write_text(
         "import http.server, sys, threading, http_server\n"
         "def later():\n"
-        f"    open({str(go)!r}).close()\n"
+        f"    open({str(go)!r}).read()\n"
         "    made = http.server.HTTPServer(('127.0.0.1', 0), http_server.Handler)\n"
         "    made.serve_forever()\n"
         "threading.Thread(target=later, daemon=True).start()\n"
@@ -449,8 +484,10 @@ def test_a_worker_that_binds_meanwhile_waits_for_its_answer(apps, installed, tmp
 
 
 def test_a_master_that_is_killed_afterwards_takes_its_workers_along(running):
+    workers = running.pids()
     for _ in range(2):
         upgrade(running)
+    assert running.pids() == workers
     family = [Pidfd(pid) for pid in descendants(running.process.pid)]
     assert len(family) == 3  # two workers, and one guard
     running.process.kill()
@@ -529,7 +566,7 @@ def test_it_waits_until_a_reload_is_over(apps):
     os.mkfifo(gate)
     with start(apps, workers=1) as running:
         running.wait_for("ready")
-        edit(apps / "http_server.py", 'VERSION = "1"', f"open({str(gate)!r}).close()")
+        edit(apps / "http_server.py", 'VERSION = "1"', f"open({str(gate)!r}).read()")
         running.signal(signal.SIGUSR2)
         end = opened(gate)
         with asked(running.process.pid) as answer:
@@ -556,7 +593,7 @@ def test_two_at_a_time_are_one(apps, installed, tmp_path):
         installed.change(
             "verbs/successor.py",
             "    print(READY)\n",
-            f"    open({str(fifo)!r}).close()\n    print(READY)\n",
+            f"    open({str(fifo)!r}).read()\n    print(READY)\n",
         )
         with asked(running.process.pid) as first:
             end = opened(fifo)
