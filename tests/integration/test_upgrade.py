@@ -1,4 +1,7 @@
-"""`recluster upgrade`: another version in the same process, and workers that do not notice."""
+"""`recluster upgrade`: another version in the same process, and workers that do not notice.
+
+UPGRADES=100 for so many in a row under load.
+"""
 
 import contextlib
 import importlib.util
@@ -237,6 +240,10 @@ def test_limits_of_workers_are_as_they_were(apps):
 
 TURNS = ("--balance", "round_robin", "--balance-by")
 MODES = {
+    "many options": (
+        ("--ready-url", "http://127.0.0.1/", "--env", "A=b", "--max-rss", "1G", "--jitter", "0.5"),
+        ("http_server.py", "0"),
+    ),
     "reuseport": (("--balance", "reuseport"), ("asyncio_server.py", "0")),
     "shared": (("--balance", "shared"), ("asyncio_server.py", "0")),
     "source_ip": (("--balance", "source_ip"), ("asyncio_server.py", "0")),
@@ -633,6 +640,12 @@ def test_the_verb_tells_why_not(apps):
         running.wait_each("ready", 2)
         code, out, err = ask(running.process.pid, "upgrade")
         assert (code, out) == (1, []) and "dispatch" in err[0]
+
+
+def test_dev_cannot(apps):
+    with Running("http_server.py", "0", verb=("dev",), cwd=apps) as running:
+        running.wait_for("ready")
+        assert "none of `recluster dev`" in refused(running)
 
 
 def test_an_embedded_cluster_says_that_it_cannot(program):
