@@ -6,10 +6,9 @@ import json
 import os
 import shutil
 import socket
-import sys
 from pathlib import Path
 
-from ctlcase import FAST, command
+from ctlcase import FAST
 from harness import ENVIRONMENT, GENEROUS, Running, until
 
 import recluster
@@ -89,11 +88,3 @@ def opened(fifo):
             return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
 
     return until(look)
-
-
-def verb(running, *words):
-    return [*command(running.process.pid, *words)]
-
-
-def is_recluster(pid):
-    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(sys.executable.encode())
