@@ -25,15 +25,12 @@ from clients import (
     connect,
     get,
     get_unix,
-    read_answer,
-    send_request,
 )
-from ctlcase import FAST, ask
+from ctlcase import ask
 from embedcase import BEGIN  # noqa: F401 - the fixture's
 from harness import (
     GENEROUS,
     Pidfd,
-    Running,
     descendants,
     edit,
     free_port,
@@ -42,9 +39,7 @@ from harness import (
     survivors,
     until,
 )
-from test_inherited import Activated, listening
-from test_store import Store
-from upgradecase import NEXT, Installed, asked, opened, refused, start, upgrade
+from upgradecase import NEXT, Installed, asked, opened, start, upgrade
 
 MANY = int(os.environ.get("UPGRADES", "20"))
 
@@ -380,26 +375,6 @@ def test_an_address_that_no_worker_has_claimed_is_refused_still(apps):
         assert running.status()["unclaimed"] == [f"127.0.0.1:{other}"]
 
 
-@pytest.mark.parametrize(
-    ("options", "target", "why"),
-    [
-        (
-            ("--balance", "round_robin", "--balance-by", "dispatch"),
-            ("http_server.py", "0"),
-            "dispatch",
-        ),
-    ],
-)
-def test_what_cannot_be_handed_on_is_named(apps, options, target, why):
-    target = [one.replace("PORT", str(free_port())) for one in target]
-    with start(apps, *options, target=target) as running:
-        running.wait_each("ready", 2)
-        workers = running.pids()
-        said = refused(running)
-        assert why in said and "restart it" in said
-        assert running.pids() == workers and running.count("upgraded") == 0
-
-
 # ---- between the two ---------------------------------------------------------------------
 
 
@@ -499,216 +474,3 @@ def test_a_master_that_is_killed_afterwards_takes_its_workers_along(running):
     assert len(family) == 3  # two workers, and one guard
     running.process.kill()
     assert survivors(family, 1.0 + GENEROUS / 10) == []
-
-
-# ---- what cannot, never takes over -------------------------------------------------------
-
-BROKEN = {
-    "does not even begin": ("__init__.py", '"""', 'raise OSError("half installed")\n"""'),
-    "has a syntax error": ("cluster.py", "class Cluster", "class class Cluster"),
-    "knows another form": ("master/heritage.py", "FORMAT = 1", "FORMAT = 2"),
-    "has a part more": ("master/heritage.py", '        "began",', '        "began", "more",'),
-    "knows more of workers": (
-        "population/members.py",
-        "    relief: int = 0",
-        "    more: int = 0\n    relief: int = 0",
-    ),
-    "says nothing": ("verbs/successor.py", "    print(READY)\n", ""),
-}
-
-
-@pytest.mark.parametrize("how", BROKEN)
-def test_a_version_that_cannot_never_takes_over(apps, installed, how):
-    with start(apps, env=installed.env) as running:
-        running.wait_each("ready", 2)
-        workers, before = running.pids(), running.status()["version"]
-        installed.change(*BROKEN[how])
-        assert "cannot go on" in refused(running)
-        assert running.status()["version"] == before
-        all_answer(running.port, set(workers.values()))
-        assert any("not upgraded: " in line for line in running.log())
-        assert running.count("upgraded") == running.count("exit") == 0
-
-
-def test_an_older_version_without_upgrades_never_takes_over(apps, installed):
-    with start(apps, env=installed.env) as running:
-        running.wait_each("ready", 2)
-        installed.change("verbs/entry.py", '"--check-state"', '"--another-word"')
-        assert "--check-state" in refused(running)
-        get(running.port)
-
-
-def test_a_broken_configuration_leaves_the_old_master_in_charge(apps):
-    config = apps / "recluster.toml"
-    config.write_text('name = "one"\n')
-    with start(apps, "-c", config) as running:
-        running.wait_each("ready", 2)
-        config.write_text("name = \n")
-        assert "recluster.toml" in refused(running)
-        config.write_text('name = "two"\n')
-        assert "name changed since" in refused(running)
-        config.write_text('name = "one"\n')
-        upgrade(running)
-
-
-def test_one_that_fails_after_all_says_so_and_ends(apps, installed):
-    with start(apps, env=installed.env) as running:
-        running.wait_each("ready", 2)
-        installed.change(
-            "master/succeeding.py",
-            "    cluster._alive().resume(",
-            '    raise OSError(5, "cannot")\n    cluster._alive().resume(',
-        )
-        with asked(running.process.pid) as answer, pytest.raises(json.JSONDecodeError):
-            answer()
-        assert running.wait() == 1
-        assert any("the workers end with it" in line for line in running.log())
-
-
-# ---- when it can be ----------------------------------------------------------------------
-
-
-def test_it_waits_until_a_reload_is_over(apps):
-    gate = apps / "gate"
-    os.mkfifo(gate)
-    with start(apps, workers=1) as running:
-        running.wait_for("ready")
-        edit(apps / "http_server.py", 'VERSION = "1"', f"open({str(gate)!r}).read()")
-        running.signal(signal.SIGUSR2)
-        end = opened(gate)
-        with asked(running.process.pid) as answer:
-            assert not running.pidfd.is_dead(1.0) and running.count("upgraded") == 0
-            os.close(end)
-            assert answer()["ok"]
-        running.wait_for("upgraded")
-    order = [one["event"] for one in running.seen if one["event"] in ("reload", "upgraded")]
-    assert order == ["reload", "upgraded"]
-
-
-def test_a_shutdown_is_not_upgraded(apps):
-    with start(apps, "--shutdown-delay", 30) as running:
-        running.wait_each("ready", 2)
-        running.signal(signal.SIGTERM)
-        assert "shutting down" in refused(running)
-
-
-def test_two_at_a_time_are_one(apps, installed, tmp_path):
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    with start(apps, env=installed.env) as running:
-        running.wait_each("ready", 2)
-        installed.change(
-            "verbs/successor.py",
-            "    print(READY)\n",
-            f"    open({str(fifo)!r}).read()\n    print(READY)\n",
-        )
-        with asked(running.process.pid) as first:
-            end = opened(fifo)
-            assert "another is under way" in refused(running)
-            os.close(end)
-            assert first()["ok"]
-
-
-def test_a_queued_connection_waits_in_its_lane(apps):
-    with start(apps, target=("hangs.py", "0"), workers=1) as running:
-        running.wait_for("ready")
-        port = running.port
-        os.kill(running.pids()[0], signal.SIGSTOP)
-        waiting = [connect(port) for _ in range(3)]
-        for one in waiting:
-            send_request(one)
-        upgrade(running)
-        os.kill(running.pids()[0], signal.SIGKILL)
-        running.wait_for("ready", where=lambda one: one["pid"] != 0)
-        for one in waiting:
-            with one:
-                read_answer(one)
-
-
-# ---- the verb ----------------------------------------------------------------------------
-
-
-def test_the_verb_tells_of_both_versions(apps, running):
-    code, out, err = ask(running.process.pid, "upgrade")
-    assert (code, err, len(out)) == (0, [], 1)
-    assert out[0].startswith("upgrade: ") and "->" in out[0]
-    running.wait_for("upgraded")
-
-
-def test_the_verb_tells_why_not(apps):
-    with start(apps, *TURNS, "dispatch") as running:
-        running.wait_each("ready", 2)
-        code, out, err = ask(running.process.pid, "upgrade")
-        assert (code, out) == (1, []) and "dispatch" in err[0]
-
-
-def test_dev_cannot(apps):
-    with Running("http_server.py", "0", verb=("dev",), cwd=apps) as running:
-        running.wait_for("ready")
-        assert "none of `recluster dev`" in refused(running)
-
-
-def test_an_embedded_cluster_says_that_it_cannot(program):
-    said, _ = program(
-        """
-        import socket, threading
-        cluster = cluster_of("worker_messages.py", control="here.sock")
-        cluster.start()
-        drive_until(cluster, lambda: names().count("ready") == 2)
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect("here.sock")
-            client.sendall(b'{"cmd": "upgrade"}\\n')
-            client.setblocking(False)
-            answer = []
-            def come():
-                try:
-                    answer.append(client.recv(4096))
-                except BlockingIOError:
-                    pass
-                return answer
-            drive_until(cluster, come)
-        cluster.terminate()
-        print(answer[0].decode())
-        """
-    )
-    assert "only a master of the command line" in said["error"]
-
-
-# ---- a service manager -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("reuse", [True, False])
-def test_a_socket_of_systemd_is_served_on(apps, reuse):
-    given = listening(reuse=reuse)
-    port = given.getsockname()[1]
-    with given, Activated([given], *FAST, "http_server.py", port, cwd=apps) as running:
-        running.wait_each("ready", 2)
-        workers = running.pids()
-        for _ in range(2):
-            upgrade(running)
-            assert get(port)["pid"] in running.pids().values() and running.pids() == workers
-        os.kill(workers[0], signal.SIGKILL)
-        running.wait_for("ready", slot=0, where=lambda one: one["pid"] != workers[0])
-        assert running.reload()["ok"]
-        get(port)
-        assert running.end() == 0
-        waiting = connect(port)  # it is systemd's, and open
-        waiting.close()
-
-
-def test_what_systemd_keeps_is_not_given_twice_and_it_is_up_still(apps, tmp_path):
-    with Store(str(tmp_path / "notify")) as store:
-        words = (*FAST, "http_server.py", "0")
-        with Running(*words, cwd=apps, env=store.env(FDSTORE="64")) as running:
-            running.wait_each("ready", 2)
-            store.holds(2)
-            before = len(store.seen)
-            upgrade(running)
-            assert running.reload()["ok"]
-            store.until(lambda message: "READY" in message)
-            running.wait_each("exit", 2, generation=1)
-            for _ in range(2):
-                store.has("FDSTOREREMOVE")
-            said = store.seen[before:]
-            assert len(store.fds) == sum("FDSTORE" in message for message in said) == 2
-            assert running.end() == 0
