@@ -45,6 +45,7 @@ int fault_disarm(void);
 const char *fault_last(void);
 int fault_bad_closes(void);
 void fault_hook(void (*function)(const char *));
+void fault_later(struct rc_engine *, const struct rc_worker *, const struct rc_later *, _Bool, int);
 """
 
 

@@ -156,7 +156,10 @@ struct rc_call {
     socklen_t path_length;
     ...;
 };
-struct rc_later { uint64_t notice; ...; };
+struct rc_later {
+    void (*answer)(struct rc_engine *, const struct rc_worker *, const struct rc_later *, _Bool, int);
+    ...;
+};
 struct rc_answer {
     struct rc_later *later;
     bool pass;
@@ -266,6 +269,7 @@ void fault_arm(int n, int error, const char *name, long number, int sticky);
 int fault_disarm(void);
 const char *fault_last(void);
 int fault_answer(int *result);
+void fault_later(struct rc_engine *, const struct rc_worker *, const struct rc_later *, _Bool, int);
 int fault_bad_closes(void);
 void fault_hook(void (*function)(const char *));
 
