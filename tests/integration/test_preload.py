@@ -64,6 +64,26 @@ def test_a_failing_import_fails_the_reload_after_one(where):
         assert cluster.end() == 0
 
 
+LAZY = """
+class Settings:
+    @property
+    def __class__(self):
+        raise RuntimeError("not configured yet")
+
+settings = Settings()
+"""
+
+
+def test_an_object_that_will_not_be_asked_what_it_is(where):
+    """django.conf.settings is one: each look at `__class__` runs code of its own."""
+    with (where / "code_of_it.py").open("a") as file:
+        file.write(LAZY)
+    with running(where, "--ready-timeout", 20) as cluster:
+        cluster.wait_each("ready", 3)
+        assert len(imports(where)) == 1
+        assert cluster.end() == 0
+
+
 def test_a_mold_that_is_killed_takes_nobody_with_it(where):
     with running(where) as cluster:
         cluster.wait_each("ready", 3)
