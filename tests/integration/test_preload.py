@@ -10,6 +10,7 @@ import pytest
 from harness import ENVIRONMENT, Pidfd, Running, descendants, edit, kept, links, survivors, until
 from preloadcase import CODE, FAST, answers_of, imports, in_a_container, molds, running
 
+RELOADS = int(os.environ.get("RELOADS", "30"))
 KERNEL = tuple(map(int, re.match(r"(\d+)\.(\d+)", os.uname().release).groups()))
 
 
@@ -302,7 +303,7 @@ def test_many_reloads_leave_nothing(where):
         assert cluster.reload()["ok"]
         until(rests)
         before = held()
-        for _ in range(30):
+        for _ in range(RELOADS):
             assert cluster.reload()["ok"]
         until(rests)
         assert held() < before + 10
