@@ -137,11 +137,21 @@ def servers(imports: str) -> list[Server]:
         Server(
             "granian",
             lambda port, count: python(
-                "-m", "granian", "--interface", "asgi", "--port", str(port),
-                "--workers", str(count), "--log-level", "error", "preload_asgi:app",
+                "-m", "granian", "--interface", "asgi", "--port", str(port), "--workers",
+                str(count), "--log-level", "error", "--respawn-failed-workers", "preload_asgi:app",
             ),
             signal.SIGHUP,
             "granian",
+        ),
+        Server(
+            "uWSGI --lazy-apps",
+            lambda port, count: [
+                str(Path(sys.executable).with_name("uwsgi")), "--http-socket",
+                f"127.0.0.1:{port}", "--master", "--need-app", "--lazy-apps", "--die-on-term",
+                "--processes", str(count), "--disable-logging", "--wsgi", "preload_wsgi:app",
+            ],
+            signal.SIGHUP,
+            "uwsgidecorators",
         ),
     ]  # fmt: skip
 
@@ -237,7 +247,8 @@ class Result:
 def measure(server: Server, workers: int, imports: str, requests: int) -> Result:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        shutil.copy(BENCH / "apps" / "preload_asgi.py", directory)
+        for app in ("preload_asgi.py", "preload_wsgi.py"):
+            shutil.copy(BENCH / "apps" / app, directory)
         run = Run(server, workers, imports, directory)
         try:
             start = run.wait_up(workers)
