@@ -240,7 +240,7 @@ class Result:
     reload: float
     reload_cpu: float
     code: str
-    respawn: float
+    respawn: float | None  # seconds; None: it has ended
     memory: float
 
 
@@ -266,7 +266,10 @@ def measure(server: Server, workers: int, imports: str, requests: int) -> Result
             memory = memory_of(run.process.pid)
             known = len(run.up())
             os.kill(run.up()[-1][0], signal.SIGKILL)
-            respawn = run.wait_up(known + 1)
+            try:
+                respawn: float | None = run.wait_up(known + 1)
+            except RuntimeError:  # granian takes it for a loop of crashes
+                respawn = None
         finally:
             run.end()
     code = "new" if versions == {"new"} else "*old*" if versions == {"old"} else "*mixed*"
@@ -300,7 +303,8 @@ def table(results: list[Result], one: float, options: argparse.Namespace) -> str
     for r in results:
         lines.append(
             f"| {r.name} | {r.start:.1f} / {r.start_cpu:.1f} | {r.reload:.1f} / {r.reload_cpu:.1f} "
-            f"| {r.code} | {r.respawn * 1000:.0f} | {r.memory:.0f} |"
+            f"| {r.code} | {'it ends' if r.respawn is None else f'{r.respawn * 1000:.0f}'} "
+            f"| {r.memory:.0f} |"
         )
     return "\n".join(lines)
 
