@@ -460,11 +460,7 @@ class Population(Readiness):
                 member.deadline = None
                 self._overdue(member, now)
         self.about = 0
-        for slot in list(self.slots.values()):
-            if slot.spawn_at is not None and slot.spawn_at <= now:
-                slot.spawn_at = None
-                if not slot.serving or self._leaves(slot.serving):
-                    self._respawn(slot, now)
+        self._spawn_due(now)
         self._advance(now)
 
     # ---- inside ----------------------------------------------------------------
