@@ -27,6 +27,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 WRITES = os.environ.get("RECLUSTER_GOLDEN") == "write"
 CHANGES = [
     (r"^.*seccomp notification is refused.*\n", ""),
+    (r"^.*workers start in .*\n", ""),  # another run of pytest has moved pytest-current
     (r"^\d\d:\d\d:\d\d", "02:28:14"),
     (r"version \S+, pid \d+", "version 0.1.0, pid 4242"),
     (r"control \S+?/\d+\.sock", "control /run/recluster/4242.sock"),
