@@ -19,7 +19,6 @@ from .child.launch import Program
 from .control.control import Control, open_control
 from .control.names import name_of
 from .host.actions import SignalActions
-from .host.driving import Driving
 from .host.interrupts import Held
 from .host.owner import Owner
 from .host.signals import Signals
@@ -78,7 +77,7 @@ def _random() -> float:
     return int.from_bytes(os.urandom(4), "big") / 2**32
 
 
-class Cluster(Driving, Wishes, Callbacks):
+class Cluster(Wishes, Callbacks):
     """N copies of an unmodified server, supervised.
 
     `target` is a Python file or a command (a list of words); `module=` names a
@@ -377,12 +376,6 @@ class Cluster(Driving, Wishes, Callbacks):
                 active[index] = self._workers[slot.serving.id] if slot.serving else None
         return active
 
-    def size(self) -> int:
-        """How many slots are wanted: what `scale` was last told, or `workers`."""
-        self._owner.check()
-        slots = self._population.slots.values()
-        return sum(slot.wanted and not slot.surplus for slot in slots)
-
     def signal(self, worker: Worker, number: int) -> bool:
         """Send a signal to the worker's process. False if it is gone. Raises ValueError
         for a number that is no signal's."""
@@ -417,12 +410,6 @@ class Cluster(Driving, Wishes, Callbacks):
         if self._pump is not None:
             self._pump.unwatch(fd)
 
-    def _alive(self) -> _engine.Engine:
-        self._owner.check()
-        if self._engine is None:
-            raise RuntimeError("the cluster is not running")
-        return self._engine
-
     def _turn(self, timeout: float | None) -> bool:
         self._alive()
         sinks = [output for output in self._outputs if isinstance(output, Sink)]
@@ -434,11 +421,6 @@ class Cluster(Driving, Wishes, Callbacks):
             finally:
                 for sink in sinks:
                     sink.write_out()
-
-    def _work(self) -> None:
-        if self._pump is not None:
-            with self._owner.busy():
-                self._pump.work()
 
     def _happened(self, kind: int, key: int, value: int, text: bytes, now: float) -> None:
         known = key in self._workers and key in self._population.members

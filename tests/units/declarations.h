@@ -239,6 +239,15 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 int rc_lanes_resteer(struct rc_engine *engine);
 int rc_group_attach(struct rc_group *group, unsigned limit);
+#define RC_NOTE_MAX ...
+struct rc_stored {
+    uint64_t inode;
+    int fd;
+};
+int rc_stored_lanes(rc_engine *engine, struct rc_stored *out, size_t room);
+int rc_stored_note(const rc_engine *engine, uint64_t inode, char *text, size_t room);
+int rc_restore(rc_engine *engine, int fd, const char *note, char *text, size_t room);
+int rc_restored(rc_engine *engine);
 int rc_inherit(rc_engine *engine, int fd, int ours, char *text, size_t room);
 void rc_unix_unlink(struct rc_engine *engine, const struct rc_call *call, int at, const char *path,
                     struct rc_answer *answer);

@@ -3,12 +3,12 @@
 
 import socket
 
-from .test_facts import ANSWER, REQUEST, dial, receive, serve, server  # noqa: F401 - fixtures
+from .factscase import ANSWER, REQUEST, receive
 
 TIMES = 20
 
 
-def test_a_delayed_acknowledgement_owes_nothing(server, dial):  # noqa: F811
+def test_a_delayed_acknowledgement_owes_nothing(server, dial):
     client = dial(server)
     server.do("accept()")
     server.begin()
@@ -21,7 +21,7 @@ def test_a_delayed_acknowledgement_owes_nothing(server, dial):  # noqa: F811
         assert receive(client, len(ANSWER)) == ANSWER
 
 
-def test_a_long_answer_that_is_under_way_owes(server, dial):  # noqa: F811
+def test_a_long_answer_that_is_under_way_owes(server, dial):
     client = dial(server)
     client.send(REQUEST)
     server.do("accept(); taken[-1].recv(100); fill()")

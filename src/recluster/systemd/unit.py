@@ -82,7 +82,7 @@ class Unit:
         self.close = notifier.close
 
     def attend(
-        self, pump: Pump, engine: Engine, restored: set[int], reload: Callable[[], object]
+        self, pump: Pump, engine: Engine, restored: Mapping[int, str], reload: Callable[[], object]
     ) -> None:
         store = Store(engine, self._people, self._notifier, self._room, restored, reload)
         pump.attend(self)
