@@ -24,8 +24,8 @@ one: ## some tests under the sanitizers of `make dev`: TEST="tests/units/test_st
 build: ## build in place (editable install)
 	$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[test]'
 
-test: ## the whole suite
-	$(PYTHON) -m pytest
+test: ## the whole suite, all lists
+	$(PYTHON) -m pytest --whole
 
 lint: ## ruff, mypy --strict, clang-format
 	$(PYTHON) -m ruff check .

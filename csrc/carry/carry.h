@@ -98,6 +98,8 @@ struct rc_bytes {
     NUMBER(lost)                                                                                   \
     NUMBER(removed)                                                                                \
     NUMBER(shared)                                                                                 \
+    NUMBER(ours)                                                                                   \
+    NUMBER(rights)                                                                                 \
     NUMBER(backlog)                                                                                \
     NUMBER(directory)                                                                              \
     BYTES(asks)                                                                                    \

@@ -24,11 +24,16 @@ enum { ALONE_US = 100000, END_US = 2000000, GATHER_MS = 5 };
 
 /* ---- life ---------------------------------------------------------------------- */
 
+/* In the order in which they are told of what happens below them. */
+static const struct rc_part *const parts[] = {&rc_watch_part, &rc_handover_part, &rc_dispatch_part,
+                                              &rc_udp_part, NULL};
+
 int rc_engine_new(rc_engine **out, unsigned flags)
 {
     struct rc_engine *engine = calloc(1, sizeof *engine);
     if (!engine)
         return -ENOMEM;
+    engine->parts = parts;
     engine->flags = flags;
     engine->deadline_ms = -1;
     engine->owner = getpid();

@@ -44,7 +44,7 @@ enum {
 /* ---- the page ------------------------------------------------------------------------ */
 
 /* Workers may map it for reading only, which the seal sees to (Linux 5.1). */
-int rc_ring_open(rc_engine *engine)
+int rc_rings_open(struct rc_engine *engine)
 {
     if (engine->rings.page || engine->dispatch.on)
         return 0;
@@ -65,7 +65,7 @@ int rc_ring_open(rc_engine *engine)
     }
     engine->rings.page = page;
     engine->rings.memory = memory;
-    return rc_shim_open(engine);
+    return 0;
 }
 
 int rc_ring_opened(const rc_engine *engine)
@@ -215,7 +215,7 @@ void rc_ring_end(struct rc_engine *engine, struct rc_ring *ring)
         if (ring->given.fd >= 0 && has_kept(ring))
             rc_close(&ring->given.fd);
         caller->ring = NULL;
-        rc_caller_free(engine, caller);
+        caller->release(engine, caller);
     }
     if (ring->given.fd >= 0)
         rc_accepted_keep(ring->lane->group, &ring->given);
@@ -224,7 +224,7 @@ void rc_ring_end(struct rc_engine *engine, struct rc_ring *ring)
 }
 
 /* Nobody accepts from that lane any more. */
-void rc_rings_leave(struct rc_engine *engine, const struct rc_lane *lane)
+void rc_rings_leave(struct rc_engine *engine, struct rc_lane *lane)
 {
     for (struct rc_ring *ring = engine->rings.all, *next; ring; ring = next) {
         next = ring->next;

@@ -258,10 +258,18 @@ cdef class Engine:
         finally:
             PyMem_Free(found)
 
-    def restore(self, int fd):
+    def note(self, uint64_t inode):
+        """What `restore` has to be told of a lane that is kept; raises OSError for one that the
+        next master could make no use of."""
+        cdef char text[RC_NOTE_MAX]
+        _check(rc_stored_note(self._alive(), inode, text, sizeof(text)), "keep a lane")
+        return (<bytes>text).decode()
+
+    def restore(self, int fd, str note=""):
         """Take a lane of the master before. Returns its address."""
         cdef char text[128]
-        _check(rc_restore(self._alive(), fd, text, sizeof(text)), "restore a lane")
+        cdef bytes noted = note.encode()
+        _check(rc_restore(self._alive(), fd, noted, text, sizeof(text)), "restore a lane")
         return (<bytes>text).decode(errors="surrogateescape")
 
     def restored(self):
