@@ -97,7 +97,7 @@ int rc_unix_restore(struct rc_engine *engine, int fd, const struct rc_unix_note 
 {
     struct sockaddr_un bound;
     struct rc_unix_name name;
-    size_t length;
+    size_t length = 0;
     int error = name_of(fd, &name, &bound, &length);
     if (error)
         return error;
