@@ -38,8 +38,7 @@ int rc_engine_new(rc_engine **out, unsigned flags)
     engine->deadline_ms = -1;
     engine->owner = getpid();
     sigemptyset(&engine->handled);
-    engine->timer.fd = engine->sweep.fd = engine->guard.source.fd = -1;
-    engine->unix_timer.fd = -1;
+    engine->timer.fd = engine->sweep.fd = engine->guard.source.fd = engine->unix_timer.fd = -1;
     engine->alarm.source.fd = engine->shim.port.fd = engine->guard.line = engine->diag = -1;
     engine->dispatch.patience.fd = engine->dispatch.opens.source.fd = -1;
     engine->rings.memory = -1;
