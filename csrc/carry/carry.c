@@ -54,9 +54,6 @@ static const char *cannot(const struct rc_engine *engine)
 {
     if (engine->dispatch.on)
         return "the master accepts for its workers (balance by dispatch)";
-    for (const struct rc_group *group = engine->groups; group; group = group->next)
-        if (group->key.type != SOCK_STREAM)
-            return "this cluster has UDP addresses";
     return NULL;
 }
 
@@ -181,14 +178,19 @@ static void write_lane(struct rc_carry_text *text, const struct rc_lane *lane)
 static void write_group(struct rc_carry_text *text, const struct rc_group *group)
 {
     struct rc_carried record = {.kind = RC_CARRIED_GROUP};
+    int lanes, flows;
+    rc_udp_carry(group, &lanes, &flows);
     record.is.group = (struct rc_carried_group){
         .key = bytes(&group->key, sizeof group->key),
         .zero = bytes(&group->zero, sizeof group->zero),
         .zero_index = group->zero_index,
         .speaks = group->speaks,
         .blocks = group->blocks,
+        .flow_lanes = lanes,
+        .flows = flows,
         .unsure = group->unsure,
         .guests = bytes(group->guests, group->guest_count * sizeof *group->guests),
+        .asides = bytes(group->asides, group->aside_count * sizeof *group->asides),
     };
     rc_carry_write(text, &record);
     for (unsigned at = 0; at < group->count; at++)
@@ -240,7 +242,12 @@ void rc_carry_keep(rc_engine *engine, int on)
         keep(worker->channel_source.fd, on);
         keep(worker->door.fd, on);
     }
-    for (const struct rc_group *group = engine->groups; group; group = group->next)
+    for (const struct rc_group *group = engine->groups; group; group = group->next) {
+        int lanes, flows;
+        rc_udp_carry(group, &lanes, &flows);
+        keep(lanes, on);
+        keep(flows, on);
         for (unsigned at = 0; at < group->count; at++)
             keep(group->lanes[at]->source.fd, on);
+    }
 }

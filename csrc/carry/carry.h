@@ -68,8 +68,11 @@ struct rc_bytes {
     NUMBER(zero_index)                                                                             \
     NUMBER(speaks)                                                                                 \
     NUMBER(blocks)                                                                                 \
+    NUMBER(flow_lanes)                                                                             \
+    NUMBER(flows)                                                                                  \
     NUMBER(unsure)                                                                                 \
-    BYTES(guests)
+    BYTES(guests)                                                                                  \
+    BYTES(asides)
 #define RC_LANE_RECORD(NUMBER, BYTES)                                                              \
     NUMBER(fd)                                                                                     \
     NUMBER(worker)                                                                                 \

@@ -67,7 +67,8 @@ static const char *wrong_with(struct look *look, const struct rc_carried *record
         look->groups++;
         return group->key.length != sizeof(struct rc_key) ||
                        group->zero.length != sizeof(struct rc_key) ||
-                       !whole(&group->guests, sizeof(struct rc_guest), SIZE_MAX)
+                       !whole(&group->guests, sizeof(struct rc_guest), SIZE_MAX) ||
+                       !whole(&group->asides, sizeof(struct rc_aside), RC_ASIDES_MAX)
                    ? "addresses"
                    : NULL;
     }
@@ -221,6 +222,17 @@ static int take_group(struct taken *taken, const struct rc_carried_group *record
     group->speaks = (enum rc_speech)record->speaks;
     group->blocks = record->blocks;
     group->unsure = record->unsure;
+    memcpy(group->asides, record->asides.at, record->asides.length);
+    group->aside_count = (unsigned)(record->asides.length / sizeof *group->asides);
+    int error = close_on_exec(record->flow_lanes);
+    if (!error)
+        error = close_on_exec(record->flows);
+    if (error)
+        return error;
+    if (key.type == SOCK_DGRAM) {
+        rc_udp_resume(group, (int)record->flow_lanes, (int)record->flows);
+        rc_udp_look_soon(taken->engine);
+    }
     if (!record->guests.length)
         return 0;
     group->guests = malloc(record->guests.length);
@@ -287,7 +299,14 @@ static int take_lane(struct taken *taken, const struct rc_carried_lane *record)
         group->kernel = NULL; /* as in inherited.c: a program stays on it */
     rc_kernel_known(lane, (uint32_t)record->number, (uint64_t)record->counted);
     error = share(engine, lane, &record->others);
-    return error ? error : watch(engine, &lane->source, RC_SOURCE_LANE, record->fd, 0);
+    if (!error && group->key.type == SOCK_DGRAM) {
+        rc_udp_known(lane, (uint32_t)record->number);
+        error = close_on_exec(record->fd); /* not in the epoll set, as in udp.c */
+        lane->source.fd = (int)record->fd;
+    } else if (!error) {
+        error = watch(engine, &lane->source, RC_SOURCE_LANE, record->fd, 0);
+    }
+    return error;
 }
 
 static int take_unix(struct taken *taken, const struct rc_carried_unix *record)

@@ -105,6 +105,9 @@ void rc_kernel_moved(const struct rc_lane *to, struct rc_accepted *accepted);
 /* udpkernel.c */
 int rc_udp_steer(struct rc_group *group, const struct rc_choice *choices, unsigned count);
 void rc_udp_forget(struct rc_group *group, struct rc_lane *lane);
+void rc_udp_carry(const struct rc_group *group, int *lanes, int *flows);
+void rc_udp_resume(struct rc_group *group, int lanes, int flows);
+void rc_udp_known(struct rc_lane *lane, uint32_t number);
 void rc_udp_plan_close(const struct rc_udp_plan *plan);
 void rc_udp_plan_free(struct rc_group *group);
 

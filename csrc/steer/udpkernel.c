@@ -21,7 +21,7 @@
 
 struct rc_udp_plan {
     struct rc_flow_plan *shared;
-    int lanes, program; /* descriptors */
+    int lanes, flows, program; /* descriptors */
     bool attached;
     bool taken[RC_FLOW_LANES];
 };
@@ -29,9 +29,10 @@ struct rc_udp_plan {
 /* Closes only, so that a forked child may do it too. */
 void rc_udp_plan_close(const struct rc_udp_plan *plan)
 {
-    int lanes = plan->lanes, program = plan->program;
+    int lanes = plan->lanes, flows = plan->flows, program = plan->program;
     rc_bpf_unshare(plan->shared, sizeof *plan->shared);
     rc_close(&lanes);
+    rc_close(&flows);
     rc_close(&program);
 }
 
@@ -43,28 +44,32 @@ void rc_udp_plan_free(struct rc_group *group)
     group->flows = NULL;
 }
 
-static int plan_new(struct rc_udp_plan **out)
+/* Of maps that are there already, or (-1) of new ones. Takes them. */
+static int plan_new(struct rc_udp_plan **out, int lanes, int flows)
 {
     struct rc_udp_plan *plan = calloc(1, sizeof *plan);
     void *shared = NULL;
-    int flows = -1, map = -1, error = 0;
-    if (!plan)
+    int map = -1, error = 0;
+    if (!plan) {
+        rc_close(&lanes);
+        rc_close(&flows);
         return -ENOMEM;
+    }
     plan->program = -1;
     plan->taken[0] = true; /* nobody's */
-    error = plan->lanes = rc_bpf_sockarray(RC_FLOW_LANES);
-    if (error >= 0)
-        error = flows = rc_bpf_flows();
+    error = plan->lanes = lanes < 0 ? rc_bpf_sockarray(RC_FLOW_LANES) : lanes;
+    plan->flows = flows;
+    if (error >= 0 && flows < 0)
+        error = plan->flows = rc_bpf_flows();
     if (error >= 0)
         error = map = rc_bpf_shared(1, sizeof *plan->shared, &shared);
     plan->shared = shared;
     if (error >= 0) {
         const int maps[RC_MAPS] = {
-            [RC_MAP_LANES] = plan->lanes, [RC_MAP_PLAN] = map, [RC_MAP_FLOWS] = flows};
+            [RC_MAP_LANES] = plan->lanes, [RC_MAP_PLAN] = map, [RC_MAP_FLOWS] = plan->flows};
         error = plan->program = rc_bpf_load(RC_BPF_FLOWS, maps, 0, NULL, 0);
     }
-    rc_close(&flows); /* the program keeps them */
-    rc_close(&map);
+    rc_close(&map); /* the program keeps it */
     if (error < 0) {
         rc_udp_plan_close(plan);
         free(plan);
@@ -72,6 +77,31 @@ static int plan_new(struct rc_udp_plan **out)
     }
     *out = plan;
     return 0;
+}
+
+/* ---- for the master that takes this one's place (carry/) -------------------------------- */
+
+/* A socket can be in one such map only, so the next master has to have this one. */
+void rc_udp_carry(const struct rc_group *group, int *lanes, int *flows)
+{
+    *lanes = group->flows ? group->flows->lanes : -1;
+    *flows = group->flows ? group->flows->flows : -1;
+}
+
+/* Without the privilege, which was there, flows go by their buckets from now on. */
+void rc_udp_resume(struct rc_group *group, int lanes, int flows)
+{
+    if (lanes >= 0 && plan_new(&group->flows, lanes, flows) < 0)
+        group->flows_stay_ms = 0;
+}
+
+void rc_udp_known(struct rc_lane *lane, uint32_t number)
+{
+    struct rc_udp_plan *plan = lane->group->flows;
+    if (!plan || !number || number >= RC_FLOW_LANES)
+        return;
+    plan->taken[number] = true;
+    lane->number = number;
 }
 
 static int lane_enter(struct rc_udp_plan *plan, struct rc_lane *lane)
@@ -130,7 +160,7 @@ static int steer(struct rc_group *group, const struct rc_choice *choices, unsign
 {
     int error = group->flows_stay_ms ? 0 : -ENOTSUP;
     if (!error && !group->flows)
-        error = plan_new(&group->flows);
+        error = plan_new(&group->flows, -1, -1);
     for (unsigned at = 0; at < group->count && !error; at++)
         if (!group->lanes[at]->number)
             error = lane_enter(group->flows, group->lanes[at]);

@@ -1,11 +1,18 @@
-"""`recluster upgrade`: another version in the same process, and workers that do not notice."""
+"""`recluster upgrade`: another version in the same process, and workers that do not notice.
 
+UPGRADES=100 for so many in a row under load.
+"""
+
+import contextlib
 import importlib.util
 import json
 import os
 import re
+import resource
 import shutil
 import signal
+import socket
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -21,9 +28,22 @@ from clients import (
     read_answer,
     send_request,
 )
-from ctlcase import ask
+from ctlcase import FAST, ask
 from embedcase import BEGIN  # noqa: F401 - the fixture's
-from harness import GENEROUS, Pidfd, descendants, edit, free_port, kept, survivors, until
+from harness import (
+    GENEROUS,
+    Pidfd,
+    Running,
+    descendants,
+    edit,
+    free_port,
+    kept,
+    links,
+    survivors,
+    until,
+)
+from test_inherited import Activated, listening
+from test_store import Store
 from upgradecase import NEXT, Installed, asked, opened, refused, start, upgrade
 
 MANY = int(os.environ.get("UPGRADES", "20"))
@@ -162,10 +182,68 @@ def test_hooks_are_told_and_are_waited_for(apps, tmp_path):
         until(lambda: told.exists() and len(told.read_text().split()) == 2)
 
 
+def test_no_worker_gets_what_was_kept_open_across_the_exec(apps):
+    with start(apps, target=("--", sys.executable, "http_server.py", "0")) as running:
+        running.wait_each("ready", 2)
+        before = shared(running)
+        upgrade(running)
+        assert running.reload()["ok"]
+        assert shared(running) == before
+        assert b"RECLUSTER_SUCCEEDS" not in Path(f"/proc/{running.pids()[0]}/environ").read_bytes()
+
+
+def shared(running):
+    """What slot 0 and the master both have open: its listener, and what both were given."""
+    both = set(links(running.pids()[0])) & set(links(running.process.pid))
+    return Counter(re.sub(r"\[\d+\]", "", link) for link in both)
+
+
+def test_the_next_program_that_steers_is_right(apps):
+    """It is by the places that lanes have in the kernel, where there is no eBPF."""
+    with start(apps, "--balance", "reuseport", target=("asyncio_server.py", "0")) as running:
+        running.wait_each("ready", 2)
+        assert running.reload()["ok"]
+        running.wait_each("exit", 2, generation=1)
+        upgrade(running)
+        all_answer(running.port, set(running.pids().values()))
+        assert running.reload()["ok"]
+        all_answer(running.port, set(running.pids().values()))
+        running.wait_each("exit", 2, generation=2)
+        upgrade(running)
+        killed = running.pids()[1]
+        os.kill(killed, signal.SIGKILL)
+        running.wait_for("ready", slot=1, generation=3, where=lambda one: one["pid"] != killed)
+        all_answer(running.port, set(running.pids().values()))
+
+
+def test_limits_of_workers_are_as_they_were(apps):
+    """The master raises its own, and an exec keeps that."""
+
+    def limit(pid):
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        return next(line for line in lines if line.startswith("Max open files"))
+
+    def lower():
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, most))
+
+    with start(apps, preexec_fn=lower) as running:
+        running.wait_each("ready", 2)
+        before = limit(running.pids()[0])
+        assert limit(running.process.pid) != before
+        upgrade(running)
+        assert running.reload()["ok"]
+        assert limit(running.pids()[0]) == before
+
+
 # ---- servers and modes -------------------------------------------------------------------
 
 TURNS = ("--balance", "round_robin", "--balance-by")
 MODES = {
+    "many options": (
+        ("--ready-url", "http://127.0.0.1/", "--env", "A=b", "--max-rss", "1G", "--jitter", "0.5"),
+        ("http_server.py", "0"),
+    ),
     "reuseport": (("--balance", "reuseport"), ("asyncio_server.py", "0")),
     "shared": (("--balance", "shared"), ("asyncio_server.py", "0")),
     "source_ip": (("--balance", "source_ip"), ("asyncio_server.py", "0")),
@@ -259,6 +337,38 @@ def test_unix_listeners_go_on(apps, tmp_path, kind):
         assert running.end() == 0
 
 
+@pytest.mark.parametrize("kind", ["asyncio", "socketserver"])
+def test_udp_flows_stay_where_they_are(apps, kind):
+    port = free_port()
+    with start(apps, target=("udp_server.py", kind, port), workers=3) as running:
+        running.wait_each("ready", 3)
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(flow(port)) for _ in range(30)]
+            before = [told(client) for client in clients]
+            assert set(before) == set(running.pids().values())
+            for _ in range(2):
+                upgrade(running)
+                assert [told(client) for client in clients] == before
+            os.kill(running.pids()[0], signal.SIGKILL)
+            running.wait_for("ready", slot=0, where=lambda one: one["pid"] not in before)
+            assert {told(client) for client in clients} == set(running.pids().values())
+        assert running.reload()["ok"]
+        assert running.end() == 0
+
+
+def flow(port):
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.settimeout(GENEROUS)
+    made.connect(("127.0.0.1", port))
+    return made
+
+
+def told(client):
+    """The pid of who answers."""
+    client.send(b"who")
+    return json.loads(client.recv(999))["pid"]
+
+
 def test_an_address_that_no_worker_has_claimed_is_refused_still(apps):
     other = free_port()
     with start(apps, "--bind", f"127.0.0.1:{other}") as running:
@@ -273,7 +383,6 @@ def test_an_address_that_no_worker_has_claimed_is_refused_still(apps):
 @pytest.mark.parametrize(
     ("options", "target", "why"),
     [
-        ((), ("udp_server.py", "asyncio", "PORT"), "UDP"),
         (
             ("--balance", "round_robin", "--balance-by", "dispatch"),
             ("http_server.py", "0"),
@@ -356,7 +465,7 @@ def test_a_worker_that_binds_meanwhile_waits_for_its_answer(apps, installed, tmp
     (apps / "binds_later.py").write_text(
         "import http.server, sys, threading, http_server\n"
         "def later():\n"
-        f"    open({str(go)!r}).close()\n"
+        f"    open({str(go)!r}).read()\n"
         "    made = http.server.HTTPServer(('127.0.0.1', 0), http_server.Handler)\n"
         "    made.serve_forever()\n"
         "threading.Thread(target=later, daemon=True).start()\n"
@@ -382,8 +491,10 @@ def test_a_worker_that_binds_meanwhile_waits_for_its_answer(apps, installed, tmp
 
 
 def test_a_master_that_is_killed_afterwards_takes_its_workers_along(running):
+    workers = running.pids()
     for _ in range(2):
         upgrade(running)
+    assert running.pids() == workers
     family = [Pidfd(pid) for pid in descendants(running.process.pid)]
     assert len(family) == 3  # two workers, and one guard
     running.process.kill()
@@ -462,11 +573,11 @@ def test_it_waits_until_a_reload_is_over(apps):
     os.mkfifo(gate)
     with start(apps, workers=1) as running:
         running.wait_for("ready")
-        edit(apps / "http_server.py", 'VERSION = "1"', f"open({str(gate)!r}).close()")
+        edit(apps / "http_server.py", 'VERSION = "1"', f"open({str(gate)!r}).read()")
         running.signal(signal.SIGUSR2)
         end = opened(gate)
         with asked(running.process.pid) as answer:
-            assert not running.pidfd.is_dead(0.2) and running.count("upgraded") == 0
+            assert not running.pidfd.is_dead(1.0) and running.count("upgraded") == 0
             os.close(end)
             assert answer()["ok"]
         running.wait_for("upgraded")
@@ -489,7 +600,7 @@ def test_two_at_a_time_are_one(apps, installed, tmp_path):
         installed.change(
             "verbs/successor.py",
             "    print(READY)\n",
-            f"    open({str(fifo)!r}).close()\n    print(READY)\n",
+            f"    open({str(fifo)!r}).read()\n    print(READY)\n",
         )
         with asked(running.process.pid) as first:
             end = opened(fifo)
@@ -525,10 +636,16 @@ def test_the_verb_tells_of_both_versions(apps, running):
 
 
 def test_the_verb_tells_why_not(apps):
-    with start(apps, target=("udp_server.py", "asyncio", free_port())) as running:
+    with start(apps, *TURNS, "dispatch") as running:
         running.wait_each("ready", 2)
         code, out, err = ask(running.process.pid, "upgrade")
-        assert (code, out) == (1, []) and "UDP" in err[0]
+        assert (code, out) == (1, []) and "dispatch" in err[0]
+
+
+def test_dev_cannot(apps):
+    with Running("http_server.py", "0", verb=("dev",), cwd=apps) as running:
+        running.wait_for("ready")
+        assert "none of `recluster dev`" in refused(running)
 
 
 def test_an_embedded_cluster_says_that_it_cannot(program):
@@ -555,3 +672,43 @@ def test_an_embedded_cluster_says_that_it_cannot(program):
         """
     )
     assert "only a master of the command line" in said["error"]
+
+
+# ---- a service manager -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_a_socket_of_systemd_is_served_on(apps, reuse):
+    given = listening(reuse=reuse)
+    port = given.getsockname()[1]
+    with given, Activated([given], *FAST, "http_server.py", port, cwd=apps) as running:
+        running.wait_each("ready", 2)
+        workers = running.pids()
+        for _ in range(2):
+            upgrade(running)
+            assert get(port)["pid"] in running.pids().values() and running.pids() == workers
+        os.kill(workers[0], signal.SIGKILL)
+        running.wait_for("ready", slot=0, where=lambda one: one["pid"] != workers[0])
+        assert running.reload()["ok"]
+        get(port)
+        assert running.end() == 0
+        waiting = connect(port)  # it is systemd's, and open
+        waiting.close()
+
+
+def test_what_systemd_keeps_is_not_given_twice_and_it_is_up_still(apps, tmp_path):
+    with Store(str(tmp_path / "notify")) as store:
+        words = (*FAST, "http_server.py", "0")
+        with Running(*words, cwd=apps, env=store.env(FDSTORE="64")) as running:
+            running.wait_each("ready", 2)
+            store.holds(2)
+            before = len(store.seen)
+            upgrade(running)
+            assert running.reload()["ok"]
+            store.until(lambda message: "READY" in message)
+            running.wait_each("exit", 2, generation=1)
+            for _ in range(2):
+                store.has("FDSTOREREMOVE")
+            said = store.seen[before:]
+            assert len(store.fds) == sum("FDSTORE" in message for message in said) == 2
+            assert running.end() == 0

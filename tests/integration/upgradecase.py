@@ -43,7 +43,7 @@ class Installed:
         self.change(
             "master/succeeding.py",
             '    """Workers and lanes, which',
-            f'    open({str(fifo)!r}).close()\n    """Workers and lanes, which',
+            f'    open({str(fifo)!r}).read()\n    """Workers and lanes, which',
         )
 
 

@@ -192,7 +192,8 @@ def test_an_engine_reads_no_text_that_is_none(text):
 
 
 def test_an_engine_refuses_arrays_that_are_not_whole(text):
-    group = "group key=00 zero= zero_index=-1 speaks=0 blocks=0 unsure=0 guests=\n"
+    group = "group key=00 zero= zero_index=-1 speaks=0 blocks=0 flow_lanes=-1 flows=-1 unsure=0"
+    group += " guests= asides=\n"
     assert _engine.resumable(text + group) == "addresses"
     assert _engine.resumable(text + text) == "the format"
 
