@@ -41,7 +41,7 @@ int rc_engine_new(rc_engine **out, unsigned flags)
     engine->timer.fd = engine->sweep.fd = engine->guard.source.fd = engine->unix_timer.fd = -1;
     engine->alarm.source.fd = engine->shim.port.fd = engine->guard.line = engine->diag = -1;
     engine->dispatch.patience.fd = engine->dispatch.opens.source.fd = -1;
-    engine->rings.memory = -1;
+    engine->rings.memory = engine->rings.shown = -1;
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
     int error = engine->epoll < 0 ? -errno : 0;
     int timer = error ? -1 : timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);

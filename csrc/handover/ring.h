@@ -38,7 +38,7 @@ struct rc_ring {
 
 struct rc_rings {
     struct rc_ring_page *page; /* NULL: there are no bells here */
-    int memory;                /* its descriptor, which workers get */
+    int memory, shown;         /* its descriptor, and the one that workers get */
     struct rc_ring *all;
 };
 
@@ -49,6 +49,7 @@ int rc_ring_at(struct rc_engine *engine, struct rc_lane *lane);
 void rc_ring_withdraw(struct rc_engine *engine, struct rc_ring *ring);
 void rc_ring_end(struct rc_engine *engine, struct rc_ring *ring);
 int rc_rings_open(struct rc_engine *engine);
+int rc_rings_resume(struct rc_engine *engine, int memory, int shown);
 void rc_rings_leave(struct rc_engine *engine, struct rc_lane *lane);
 void rc_rings_of(struct rc_engine *engine, const struct rc_worker *dead);
 bool rc_ring_asked(struct rc_engine *engine, struct rc_shim_caller *caller,
