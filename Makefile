@@ -3,7 +3,7 @@ PYTHON ?= python3
 # handle_segv: a test kills a server so. verify_asan_link_order: the shim comes first.
 ASAN = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
        ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:handle_segv=0:verify_asan_link_order=0 UBSAN_OPTIONS=print_stacktrace=1
-SANITIZED ?= -m "not peer and not surface" --ignore tests/models --ignore tests/servers
+SANITIZED ?= -m "not peer and not surface and not whole" --ignore tests/models --ignore tests/servers
 C_FILES = $(filter-out csrc/bpf/balance.h,$(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h bench/*.c tests/units/*.c))
 
 help: ## this list
@@ -24,8 +24,8 @@ one: ## some tests under the sanitizers of `make dev`: TEST="tests/units/test_st
 build: ## build in place (editable install)
 	$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[test]'
 
-test: ## the whole suite
-	$(PYTHON) -m pytest
+test: ## the whole suite, all lists
+	$(PYTHON) -m pytest --whole
 
 lint: ## ruff, mypy --strict, clang-format
 	$(PYTHON) -m ruff check .
@@ -37,7 +37,7 @@ format: ## put everything into shape
 	$(PYTHON) -m ruff check --fix -q . ; $(PYTHON) -m ruff format -q .
 	clang-format -i $(C_FILES)
 
-sanitize: ## what runs C code, with the engine under ASan and UBSan (SANITIZED= for the whole suite)
+sanitize: ## what runs C code, with the engine under ASan and UBSan (SANITIZED=--whole for all)
 	rm -rf build # objects of another build would be taken for up to date
 	RECLUSTER_SANITIZE=1 $(PYTHON) -m pip install -q --disable-pip-version-check --force-reinstall --no-deps .
 	rm -rf build

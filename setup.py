@@ -53,7 +53,7 @@ setup(
         Extension(
             "recluster._engine",
             sources=["src/recluster/_engine.pyx", *C],
-            depends=[*HEADERS, "src/recluster/_engine.pxd"],
+            depends=[*HEADERS, "src/recluster/_engine.pxd", "src/recluster/_engine_free.pxi"],
             include_dirs=["csrc"],
             define_macros=[("Py_LIMITED_API", "0x030A0000")] if STABLE else [],
             py_limited_api=STABLE,

@@ -5,7 +5,8 @@ Connections per second, one request on each, of the same bare C worker (prefork.
   plain        one SO_REUSEPORT queue per worker, the kernel's hash chooses; no recluster
   plain again  a second such server: what differs from `plain` here is noise
   pass         a C parent that accepts and passes each connection on (SCM_RIGHTS), in turn
-  POLICY       under recluster --balance POLICY; POLICY:HOW also --balance-by HOW
+  POLICY       under recluster --balance POLICY; POLICY:HOW also --balance-by HOW, and
+               POLICY:alone --handover off: its accept is not looked at by the library
 
 all started before the first round and idle but for their turn; each round visits each, in
 another order. The generators (two processes of accept_load.c) and the workers fill the
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common import arguments, compiled, machine, spread
-from contestants import Contestant, bare, clustered, lone
+from contestants import ALONE, Contestant, bare, clustered, lone
 
 from recluster.bench import usage
 from recluster.bench.measure import Target
@@ -35,7 +36,8 @@ from recluster.bench.running import Unavailable
 from recluster.options.fields.balance import BALANCED_BY, BALANCES
 
 PLAIN = ("plain", "plain again")
-BOUNDS = ["reuseport/plain=0.98"]
+BOUNDS = ["reuseport/plain=0.98", "reuseport/reuseport:alone=0.98"]
+POLICIES = [*BALANCES, f"reuseport:{ALONE}"]
 
 
 @dataclass
@@ -98,9 +100,9 @@ def quartiles(values: list[float], digits: int) -> str:
 
 
 def policy(text: str) -> str:
-    """POLICY or POLICY:HOW"""
+    """POLICY, POLICY:HOW or POLICY:alone"""
     balance, _, how = text.partition(":")
-    if balance not in BALANCES or how not in ("", *BALANCED_BY):
+    if balance not in BALANCES or how not in ("", ALONE, *BALANCED_BY):
         raise ValueError(text)
     return text
 
@@ -148,7 +150,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.2, help="of load per turn")
     parser.add_argument("--at-once", type=int, default=16, help="connections per generator")
     parser.add_argument("--generators", type=int, default=2, help="processes")
-    parser.add_argument("--policies", nargs="+", default=list(BALANCES), type=policy)
+    parser.add_argument("--policies", nargs="+", default=POLICIES, type=policy)
     parser.add_argument(
         "--bound", nargs="+", type=bound, default=[bound(text) for text in BOUNDS],
         metavar="ROW/ROW=RATIO", help="least medians of the ratio of two rows",

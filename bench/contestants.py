@@ -45,6 +45,8 @@ http {{
 }}
 """
 
+ALONE = "alone"
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -145,9 +147,11 @@ def nginx(reuseport: bool) -> Callable[[int], contextlib.AbstractContextManager[
 def clustered(
     server: Server, policy: str
 ) -> Callable[[int], contextlib.AbstractContextManager[Target]]:
-    """recluster with that server under that policy; POLICY:HOW by --balance-by HOW."""
+    """recluster with that server under that policy; POLICY:HOW by --balance-by HOW, and
+    POLICY:alone without handover, so that no worker has the library."""
     balance, _, how = policy.partition(":")
-    words = (*(("--balance-by", how) if how else ()), *server.words)
+    said = ("--handover", "off") if how == ALONE else ("--balance-by", how) if how else ()
+    words = (*said, *server.words)
 
     @contextlib.contextmanager
     def start(workers: int) -> Iterator[Target]:

@@ -137,11 +137,21 @@ def servers(imports: str) -> list[Server]:
         Server(
             "granian",
             lambda port, count: python(
-                "-m", "granian", "--interface", "asgi", "--port", str(port),
-                "--workers", str(count), "--log-level", "error", "preload_asgi:app",
+                "-m", "granian", "--interface", "asgi", "--port", str(port), "--workers",
+                str(count), "--log-level", "error", "--respawn-failed-workers", "preload_asgi:app",
             ),
             signal.SIGHUP,
             "granian",
+        ),
+        Server(
+            "uWSGI --lazy-apps",
+            lambda port, count: [
+                str(Path(sys.executable).with_name("uwsgi")), "--http-socket",
+                f"127.0.0.1:{port}", "--master", "--need-app", "--lazy-apps", "--die-on-term",
+                "--processes", str(count), "--disable-logging", "--wsgi", "preload_wsgi:app",
+            ],
+            signal.SIGHUP,
+            "uwsgidecorators",
         ),
     ]  # fmt: skip
 
@@ -230,14 +240,15 @@ class Result:
     reload: float
     reload_cpu: float
     code: str
-    respawn: float
+    respawn: float | None  # seconds; None: it has ended
     memory: float
 
 
 def measure(server: Server, workers: int, imports: str, requests: int) -> Result:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        shutil.copy(BENCH / "apps" / "preload_asgi.py", directory)
+        for app in ("preload_asgi.py", "preload_wsgi.py"):
+            shutil.copy(BENCH / "apps" / app, directory)
         run = Run(server, workers, imports, directory)
         try:
             start = run.wait_up(workers)
@@ -255,7 +266,10 @@ def measure(server: Server, workers: int, imports: str, requests: int) -> Result
             memory = memory_of(run.process.pid)
             known = len(run.up())
             os.kill(run.up()[-1][0], signal.SIGKILL)
-            respawn = run.wait_up(known + 1)
+            try:
+                respawn: float | None = run.wait_up(known + 1)
+            except RuntimeError:  # granian takes it for a loop of crashes
+                respawn = None
         finally:
             run.end()
     code = "new" if versions == {"new"} else "*old*" if versions == {"old"} else "*mixed*"
@@ -289,7 +303,8 @@ def table(results: list[Result], one: float, options: argparse.Namespace) -> str
     for r in results:
         lines.append(
             f"| {r.name} | {r.start:.1f} / {r.start_cpu:.1f} | {r.reload:.1f} / {r.reload_cpu:.1f} "
-            f"| {r.code} | {r.respawn * 1000:.0f} | {r.memory:.0f} |"
+            f"| {r.code} | {'it ends' if r.respawn is None else f'{r.respawn * 1000:.0f}'} "
+            f"| {r.memory:.0f} |"
         )
     return "\n".join(lines)
 

@@ -15,9 +15,11 @@
 #include "base/alarm.h"
 #include "base/connections.h"
 #include "base/loop.h"
+#include "base/parts.h"
 #include "base/processes.h"
 #include "base/registry.h"
 #include "base/sockets.h"
+#include "base/sweep.h"
 #include "dispatch/dispatch.h"
 #include "door/doors.h"
 #include "drain/drain.h"
@@ -31,6 +33,7 @@
 #include "steer/steering.h"
 #include "udp/udp.h"
 #include "unix/unix.h"
+#include "watch/watch.h"
 
 #include <netinet/in.h>
 #include <signal.h>
@@ -118,6 +121,7 @@ struct rc_watch {
 enum { RC_TEXTS = 64, RC_TEXT_ROOM = 128 };
 
 struct rc_engine {
+    const struct rc_part *const *parts; /* NULL ends them */
     int epoll;
     unsigned flags;
     struct rc_source timer, sweep;

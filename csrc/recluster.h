@@ -140,15 +140,18 @@ int rc_allow_bind(rc_engine *engine, const char *host, unsigned port);
 int rc_inherit(rc_engine *engine, int fd, int ours, char *text, size_t room);
 
 /* Lanes that outlive the master, in the hands of somebody who keeps their descriptors: which
- * those are now; and in the next master, before the first worker, rc_restore for each (it takes
+ * those are now, and what is to be noted with each (RC_NOTE_MAX; -EXDEV: it cannot be kept after
+ * all); and in the next master, before the first worker, rc_restore for each (it takes
  * the descriptor on success) and rc_restored at the end. rc_forsaken, once all workers serve: lanes
  * that none of them has taken go, but for those in which somebody waits; how many do. */
+enum { RC_NOTE_MAX = 64 };
 struct rc_stored {
     uint64_t inode;
     int fd;
 };
 int rc_stored_lanes(rc_engine *engine, struct rc_stored *out, size_t room);
-int rc_restore(rc_engine *engine, int fd, char *text, size_t room);
+int rc_stored_note(const rc_engine *engine, uint64_t inode, char *text, size_t room);
+int rc_restore(rc_engine *engine, int fd, const char *note, char *text, size_t room);
 int rc_restored(rc_engine *engine);
 int rc_forsaken(rc_engine *engine);
 

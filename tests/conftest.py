@@ -4,10 +4,14 @@ They are what .ci/run repeats under seccomp profiles (`python tests/deny.py
 pidfd_getfd,bpf -- python -m pytest -m core`). Those of one Python server more are
 `peer`: to the engine's C code they are all the same, so its sanitizer run leaves them out, and
 those of the `surface`, where the C code does what it does in all others.
+
+`python -m pytest` alone runs the first of each list that an integration test goes through, and
+of the long ones none; the rest is `whole`. Who names files or tests, or says --whole, gets all.
 """
 
 import os
 import signal
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -37,14 +41,39 @@ SURFACE = {
 PEERS = ("aiohttp", "gunicorn", "granian", "grpcio", "hypercorn", "tornado", "wsgiref")
 
 
-def pytest_collection_modifyitems(items):
+LONG = {"test_256_slots_under_the_usual_limit", "test_many_reloads_leave_nothing"}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--whole", action="store_true", help="all lists, which is twice the time")
+
+
+def is_whole(item, seen):
+    """One more of a list, or long."""
+    first = seen.setdefault((item.path, item.function), item)
+    listed = item.path.parent.name == "integration" and first is not item
+    return listed or item.function.__name__ in LONG
+
+
+@pytest.hookimpl(tryfirst=True)  # -m comes after it
+def pytest_collection_modifyitems(config, items):
+    seen = {}
     for item in items:
+        if is_whole(item, seen):
+            item.add_marker(pytest.mark.whole)
         if item.path.name in CORE:
             item.add_marker(pytest.mark.core)
         if item.path.name in SURFACE:
             item.add_marker(pytest.mark.surface)
         if any(peer in item.name for peer in PEERS):
             item.add_marker(pytest.mark.peer)
+    named = config.invocation_params.args and any(
+        Path(one.partition("::")[0]).exists() for one in config.invocation_params.args
+    )
+    if not (named or config.option.whole or config.option.keyword or config.option.markexpr):
+        rest = [item for item in items if item.get_closest_marker("whole")]
+        items[:] = [item for item in items if not item.get_closest_marker("whole")]
+        config.hook.pytest_deselected(items=rest)
 
 
 # How long an example takes says how busy the machine is.

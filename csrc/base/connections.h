@@ -28,7 +28,8 @@ struct rc_flows {
 
 struct rc_flow_facts {
     uint8_t state;
-    uint32_t inode, unread, unsent;
+    uint32_t inode, unread;
+    uint32_t unacked, unsent;      /* bytes: all that are not acknowledged; of these, not sent */
     uint64_t received, sent;       /* bytes */
     uint32_t received_ms, sent_ms; /* since the last one; since the handshake if there is none */
 };

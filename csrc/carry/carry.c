@@ -6,8 +6,7 @@
  *
  * Not handed on, because it is made anew at no cost to anybody: the epoll set, timers, the order
  * of preference among lanes, programs (the one that is attached stays in force until its
- * successor takes its place in one step), and the page of bells, which a seal keeps from being
- * mapped for writing twice. Workers that know the old page are rung no bells.
+ * successor takes its place in one step).
  *
  * Invariant: what is written down is at rest. A call of a worker that comes meanwhile waits in
  * the kernel, as long as a descriptor of its door is open.
@@ -103,6 +102,8 @@ static void write_engine(struct rc_carry_text *text, const struct rc_engine *eng
         .limit = (int64_t)engine->limit_before.rlim_cur,
         .limit_most = (int64_t)engine->limit_before.rlim_max,
         .expects_paths = engine->expects_paths,
+        .bells = engine->rings.memory,
+        .bells_shown = engine->rings.shown,
         .bpf_lanes = maps.lanes,
         .bpf_marks = maps.marks,
         .bpf_tallies = maps.tallies,
@@ -134,6 +135,7 @@ static void write_worker(struct rc_carry_text *text, const struct rc_worker *wor
         .blind = worker->blind,
         .lies = worker->lies,
         .unlinks_seen = worker->unlinks_seen,
+        .receives = worker->receives,
         .accepted = (int64_t)worker->accepted,
         .passes = worker->passes,
         .passed = bytes(worker->passed, sizeof worker->passed),
@@ -232,8 +234,9 @@ void rc_carry_keep(rc_engine *engine, int on)
     struct rc_kernel_maps maps;
     rc_slice_short(engine, false);
     rc_kernel_carry(engine, &maps);
-    const int own[] = {engine->guard.line, engine->shim.port.fd, maps.lanes,
-                       maps.marks,         maps.tallies,         maps.link};
+    const int own[] = {
+        engine->guard.line, engine->shim.port.fd, engine->rings.memory, engine->rings.shown,
+        maps.lanes,         maps.marks,           maps.tallies,         maps.link};
     for (size_t at = 0; at < sizeof own / sizeof own[0]; at++)
         keep(own[at], on);
     rc_carry_unix_fds(engine, keep, on);

@@ -31,6 +31,8 @@ struct rc_bytes {
     NUMBER(limit)                                                                                  \
     NUMBER(limit_most)                                                                             \
     NUMBER(expects_paths)                                                                          \
+    NUMBER(bells)                                                                                  \
+    NUMBER(bells_shown)                                                                            \
     NUMBER(bpf_lanes)                                                                              \
     NUMBER(bpf_marks)                                                                              \
     NUMBER(bpf_tallies)                                                                            \
@@ -55,6 +57,7 @@ struct rc_bytes {
     NUMBER(blind)                                                                                  \
     NUMBER(lies)                                                                                   \
     NUMBER(unlinks_seen)                                                                           \
+    NUMBER(receives)                                                                               \
     NUMBER(accepted)                                                                               \
     NUMBER(passes)                                                                                 \
     BYTES(passed)                                                                                  \
@@ -101,6 +104,8 @@ struct rc_bytes {
     NUMBER(lost)                                                                                   \
     NUMBER(removed)                                                                                \
     NUMBER(shared)                                                                                 \
+    NUMBER(ours)                                                                                   \
+    NUMBER(rights)                                                                                 \
     NUMBER(backlog)                                                                                \
     NUMBER(directory)                                                                              \
     BYTES(asks)                                                                                    \

@@ -125,13 +125,16 @@ static int take_engine(struct taken *taken, const struct rc_carried_engine *reco
     engine->limit_before =
         (struct rlimit){.rlim_cur = (rlim_t)record->limit, .rlim_max = (rlim_t)record->limit_most};
     engine->expects_paths |= record->expects_paths != 0;
-    const int64_t fds[] = {record->line,      record->shim,        record->bpf_lanes,
-                           record->bpf_marks, record->bpf_tallies, record->bpf_link};
+    const int64_t fds[] = {record->line,        record->shim,      record->bells,
+                           record->bells_shown, record->bpf_lanes, record->bpf_marks,
+                           record->bpf_tallies, record->bpf_link};
     int error = 0;
     for (size_t at = 0; at < sizeof fds / sizeof fds[0] && !error; at++)
         error = close_on_exec(fds[at]);
     if (!error && record->shim >= 0)
         error = rc_shim_resume(engine, (int)record->shim, (uint64_t)record->token);
+    if (!error && record->bells >= 0)
+        error = rc_rings_resume(engine, (int)record->bells, (int)record->bells_shown);
     return error ? error : rc_kernel_resume(engine, &maps);
 }
 
@@ -164,6 +167,7 @@ static void note_worker(struct rc_worker *worker, const struct rc_carried_worker
     worker->blind = record->blind;
     worker->lies = (unsigned)record->lies;
     worker->unlinks_seen = record->unlinks_seen;
+    worker->receives = record->receives;
     worker->accepted = (uint64_t)record->accepted;
     worker->passes = (unsigned)record->passes;
     memcpy(worker->passed, record->passed.at, sizeof worker->passed);

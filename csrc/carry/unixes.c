@@ -47,6 +47,8 @@ static void write_one(struct rc_carry_text *text, const struct rc_unix_lane *lan
         .lost = lane->lost,
         .removed = lane->removed,
         .shared = lane->shared,
+        .ours = lane->ours,
+        .rights = (int64_t)lane->rights,
         .backlog = lane->backlog,
         .directory = lane->directory,
         .asks = {.at = (char *)asks, .length = asked * sizeof *asks},
@@ -143,6 +145,8 @@ int rc_carried_unix_take(struct rc_engine *engine, const struct rc_carried_unix 
     lane->lost = record->lost;
     lane->removed = record->removed;
     lane->shared = record->shared;
+    lane->ours = record->ours;
+    lane->rights = (uint64_t)record->rights;
     lane->backlog = (unsigned)record->backlog;
     lane->directory = (int)record->directory;
     return join(engine, lane, record);

@@ -2,16 +2,17 @@
  * least_connections, where the master chooses a worker for each connection.
  *
  * Words: a group's front is a lane of the master's own, which gets the new connections of
- * all workers that can be passed one. Such a worker has the end of a pair (pass.c) in place of
+ * all workers that can be passed one. Such a worker has the end of a pair (lane/pass.c) in place of
  * its listening socket; its lane gets nothing. Who cannot be passed one (a static
  * program, or one without our library) accepts from its lane, by chance and not in turn.
  *
- * Direction: receivers -> dispatch -> undelivered -> pass, opens.
+ * Direction: receivers -> dispatch -> undelivered -> opens.
  */
 #ifndef RECLUSTER_DISPATCH_H
 #define RECLUSTER_DISPATCH_H
 
 #include "base/loop.h"
+#include "base/parts.h"
 #include "lane/receiver.h"
 
 #include <netinet/in.h>
@@ -22,16 +23,6 @@ struct rc_engine;
 struct rc_group;
 struct rc_lane;
 struct rc_worker;
-
-/* A connection that the master holds for a moment: it was given to a worker that
- * did not take it. It goes to another one before any that waits in the kernel. */
-struct rc_accepted {
-    struct rc_accepted *next;
-    int fd;
-    socklen_t length;
-    struct sockaddr_in6 peer;
-    uint32_t number; /* of the lane that programs in the kernel count it for; 0: none */
-};
 
 /* How many connections of each worker are open, by what the kernel says when it
  * destroys one (opens.c). */
@@ -52,6 +43,8 @@ struct rc_dispatch {
     bool again;                /* more may wait than was handed out in this turn */
     struct rc_opens opens;
 };
+
+extern const struct rc_part rc_dispatch_part;
 
 /* receivers.c */
 int rc_dispatch_join(struct rc_engine *engine, struct rc_lane *lane, bool passes);
@@ -91,12 +84,6 @@ bool rc_dispatch_withdraw(struct rc_engine *engine, struct rc_lane *lane);
 void rc_dispatch_take_strays(struct rc_engine *engine, struct rc_lane *lane);
 void rc_accepted_keep(struct rc_group *group, const struct rc_accepted *accepted);
 void rc_accepted_free(struct rc_group *group);
-
-/* pass.c */
-int rc_pass_pair(const struct sockaddr_in6 *address, int *ours, int *theirs);
-int rc_pass_send(int ours, const struct rc_accepted *accepted);
-bool rc_pass_taken(int ours);
-int rc_pass_receive(int theirs, struct rc_accepted *out);
 
 /* opens.c */
 int rc_opens_open(struct rc_engine *engine);

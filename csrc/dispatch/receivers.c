@@ -209,3 +209,12 @@ int rc_balance_dispatch(rc_engine *engine)
         return -EBUSY;
     return rc_dispatch_open(engine, engine->policy == RC_BALANCE_LEAST_CONNECTIONS);
 }
+
+static void group_goes(struct rc_engine *engine, struct rc_group *group)
+{
+    (void)engine;
+    rc_accepted_free(group);
+}
+
+const struct rc_part rc_dispatch_part = {
+    .live_changed = rc_dispatch_resteer, .lane_goes = rc_dispatch_leave, .group_goes = group_goes};

@@ -19,15 +19,6 @@ void rc_notify_reply(struct rc_asked *asked, int door, uint64_t id, bool pass, i
     rc_asked_done(asked, id);
 }
 
-static void answer_notice(struct rc_engine *engine, const struct rc_worker *worker, uint64_t notice,
-                          bool pass, int result)
-{
-    if (worker->door.fd >= 0)
-        rc_notify_reply(engine->asked, worker->door.fd, notice, pass, result);
-    else
-        rc_asked_done(engine->asked, notice);
-}
-
 int rc_shim_reply(int socket, const struct rc_answer *answer, int replace)
 {
     struct rc_wire_reply reply = {
@@ -40,10 +31,28 @@ int rc_shim_reply(int socket, const struct rc_answer *answer, int replace)
     return rc_send_descriptor(socket, &reply, sizeof reply, replace);
 }
 
-static void answer_shim(struct rc_engine *engine, struct rc_shim_caller *caller, bool pass,
-                        int result)
+/* ---- later: a call whose answer had to wait ------------------------------------------- */
+
+static void answer_notice(struct rc_engine *engine, const struct rc_worker *worker,
+                          const struct rc_later *later, bool pass, int result)
+{
+    if (worker->door.fd >= 0)
+        rc_notify_reply(engine->asked, worker->door.fd, later->notice, pass, result);
+    else
+        rc_asked_done(engine->asked, later->notice);
+}
+
+struct rc_later rc_later_notice(uint64_t notice)
+{
+    return (struct rc_later){.answer = answer_notice, .notice = notice};
+}
+
+static void answer_shim(struct rc_engine *engine, const struct rc_worker *worker,
+                        const struct rc_later *later, bool pass, int result)
 {
     struct rc_answer answer = {.pass = pass, .result = result};
+    struct rc_shim_caller *caller = later->caller;
+    (void)worker;
     (void)rc_shim_reply(caller->source.fd, &answer, -1);
     if (rc_unix_has_turn(engine, caller))
         rc_caller_stays(engine, caller);
@@ -51,14 +60,7 @@ static void answer_shim(struct rc_engine *engine, struct rc_shim_caller *caller,
         rc_caller_free(engine, caller);
 }
 
-/* Of either door: a call whose answer had to wait. */
-void rc_later_answer(struct rc_engine *engine, const struct rc_worker *worker,
-                     struct rc_later *later, bool pass, int result)
+struct rc_later rc_later_shim(struct rc_shim_caller *caller)
 {
-    const struct rc_later once = *later;
-    *later = (struct rc_later){0};
-    if (once.caller)
-        answer_shim(engine, once.caller, pass, result);
-    else if (once.notice)
-        answer_notice(engine, worker, once.notice, pass, result);
+    return (struct rc_later){.answer = answer_shim, .caller = caller};
 }

@@ -127,7 +127,7 @@ void rc_lanes_bind(struct rc_engine *engine, const struct rc_call *call, struct 
     if (rc_inherited_bind(engine, call, &address, answer))
         return;
     if (protocol == IPPROTO_UDP) {
-        rc_udp_bind(engine, call, &address, answer);
+        rc_datagram_binds(engine, call, &address, answer);
         return;
     }
     if (rc_socket_name(call->fd, &bound) == 0 && bound.sin6_port) {

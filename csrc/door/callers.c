@@ -125,6 +125,7 @@ static int caller_new(struct rc_engine *engine, int fd, const struct ucred *peer
     }
     caller->pid = peer->pid;
     caller->binds = -1;
+    caller->release = rc_caller_free;
     caller->worker = worker ? worker->id : 0;
     caller->silent_until = now + SILENCE_US;
     caller->next = engine->callers;

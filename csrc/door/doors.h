@@ -38,7 +38,8 @@ struct rc_shim_caller {
     struct rc_source source;
     struct rc_shim_caller *next;
     pid_t pid;
-    uint32_t worker;      /* whose process it is; 0: it has left its worker's tree */
+    uint32_t worker; /* whose process it is; 0: it has left its worker's tree */
+    void (*release)(struct rc_engine *engine, struct rc_shim_caller *caller); /* rc_caller_free */
     int64_t silent_until; /* us; 0: it has asked */
     struct rc_ring *ring; /* what it was given by a bell, until it has acknowledged that */
     int binds;            /* the socket that it is told to bind itself, until it has; or -1 */
@@ -46,8 +47,11 @@ struct rc_shim_caller {
 
 /* A call that is answered in a later turn, and how. */
 struct rc_later {
+    /* How; NULL: nobody waits any more. Only once. */
+    void (*answer)(struct rc_engine *engine, const struct rc_worker *worker,
+                   const struct rc_later *later, bool pass, int result);
     uint64_t notice;               /* of the worker's door, or */
-    struct rc_shim_caller *caller; /* the shim that asked; neither: nobody waits any more */
+    struct rc_shim_caller *caller; /* the shim that asked */
 };
 
 struct rc_unix_lane;
@@ -148,8 +152,8 @@ struct seccomp_notif *rc_asked_place(struct rc_asked *asked);
 void rc_asked_done(struct rc_asked *asked, uint64_t id);
 void rc_asked_pass(const struct rc_asked *asked, int door);
 int rc_shim_reply(int socket, const struct rc_answer *answer, int replace);
-void rc_later_answer(struct rc_engine *engine, const struct rc_worker *worker,
-                     struct rc_later *later, bool pass, int result);
+struct rc_later rc_later_notice(uint64_t notice);
+struct rc_later rc_later_shim(struct rc_shim_caller *caller);
 
 /* callers.c */
 void rc_callers_alarm(struct rc_engine *engine);

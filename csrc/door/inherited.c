@@ -105,6 +105,8 @@ static int keep_unix(struct rc_engine *engine, int fd, bool ours)
     if (!rc_unix_name_of(&here, AT_FDCWD, path, bytes, &name))
         return -EINVAL;
     int error = keep(engine, &name, path, bytes, fd, &lane);
+    if (!error)
+        lane->ours = ours;
     if (!error && ours && path[0])
         keep_directory(lane, path);
     engine->expects_paths |= path[0] != '\0';

@@ -161,7 +161,7 @@ static void carry_out(struct rc_engine *engine, int door, uint64_t id, const str
 static void reply(struct rc_engine *engine, int door, uint64_t id, struct rc_answer *answer)
 {
     if (answer->later)
-        *answer->later = (struct rc_later){.notice = id};
+        *answer->later = rc_later_notice(id);
     else
         rc_notify_reply(engine->asked, door, id, answer->pass, answer->result);
     if (answer->owned)

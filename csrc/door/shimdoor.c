@@ -65,6 +65,13 @@ int rc_shim_resume(struct rc_engine *engine, int fd, uint64_t token)
     return rc_source_add(engine->epoll, &shim->port, RC_SOURCE_SHIM_PORT, fd, EPOLLIN);
 }
 
+/* Bells, of which their takers ask at our port. */
+int rc_ring_open(rc_engine *engine)
+{
+    int error = rc_rings_open(engine);
+    return error || !rc_ring_opened(engine) ? error : rc_shim_open(engine);
+}
+
 int rc_shim_address(const rc_engine *engine, uint32_t worker, char *out, size_t room)
 {
     int length = snprintf(out, room, "%s/%u/%llx", engine->shim.name, worker,
@@ -111,7 +118,7 @@ static void decide(struct rc_engine *engine, const struct rc_wire_request *reque
         answer->pass = false;
         answer->result = -ENOSYS;
     } else if (request->operation == RC_WIRE_CONNECTED) {
-        rc_udp_connects(engine, &call);
+        rc_datagram_connects(engine, &call);
     } else if (request->operation == RC_WIRE_BIND) {
         rc_lanes_bind(engine, &call, answer);
     } else {
@@ -151,7 +158,7 @@ void rc_shim_call(struct rc_engine *engine, struct rc_source *source)
             answer.result = -EMFILE;
         }
         if (answer.later) { /* its end can still be seen, and nothing else */
-            *answer.later = (struct rc_later){.caller = caller};
+            *answer.later = rc_later_shim(caller);
             (void)rc_source_arm(engine->epoll, source, 0);
             rc_close(&fd);
             return;

@@ -13,12 +13,13 @@
  *  - lanes beside one that systemd has made are not kept: it has that one itself, and would
  *    have to be told apart from them.
  */
-#include "internal.h"
+#include "unix/unixlane.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -47,7 +48,7 @@ int rc_stored_lanes(rc_engine *engine, struct rc_stored *out, size_t room)
                 out[count - 1] = (struct rc_stored){.inode = lane->inode, .fd = lane->source.fd};
         }
     }
-    return (int)count;
+    return rc_unix_stored(engine, out, room, (int)count);
 }
 
 /* ---- the next master -------------------------------------------------------------------- */
@@ -81,8 +82,7 @@ static int append(struct rc_engine *engine, const struct rc_key *key, int fd)
     return error;
 }
 
-/* Takes the descriptor on success; rc_restored when all are there. */
-int rc_restore(rc_engine *engine, int given, char *text, size_t room)
+static int restore_tcp(rc_engine *engine, int given, char *text, size_t room)
 {
     struct sockaddr_in6 address;
     struct rc_key key;
@@ -108,6 +108,53 @@ int rc_restore(rc_engine *engine, int given, char *text, size_t room)
     rc_key_text(&key, text, room);
     (void)close(given);
     return 0;
+}
+
+static int restore_unix(rc_engine *engine, int given, const struct rc_unix_note *note, char *text,
+                        size_t room)
+{
+    if (!rc_nobody(engine))
+        return -ENOMEM;
+    int fd = fcntl(given, F_DUPFD_CLOEXEC, 3);
+    int error = fd < 0 ? -errno : rc_unix_restore(engine, fd, note);
+    if (error) {
+        rc_close(&fd);
+        return error;
+    }
+    (void)snprintf(text, room, "%s", engine->unixes->text);
+    (void)close(given);
+    return 0;
+}
+
+/* What the master before had bound itself (--bind), and would remove at the end. */
+static int restore_ours(rc_engine *engine, int given, const struct rc_unix_node *node, char *text,
+                        size_t room)
+{
+    int error = rc_inherit(engine, given, true, text, room);
+    if (!error &&
+        (engine->unixes->node.device != node->device || engine->unixes->node.inode != node->inode))
+        rc_close(&engine->unixes->directory); /* the path is another's now */
+    return error;
+}
+
+/* What the next master needs to know of it, besides the descriptor. */
+int rc_stored_note(const rc_engine *engine, uint64_t inode, char *text, size_t room)
+{
+    return rc_unix_stored_note(engine, inode, text, room);
+}
+
+/* Takes the descriptor on success; rc_restored when all are there. */
+int rc_restore(rc_engine *engine, int given, const char *note, char *text, size_t room)
+{
+    struct rc_unix_note unix_note;
+    bool listens = rc_socket_get(given, SOL_SOCKET, SO_ACCEPTCONN) > 0;
+    if (listens && rc_socket_get(given, SOL_SOCKET, SO_DOMAIN) == AF_UNIX) {
+        if (!rc_unix_stored_read(note, &unix_note))
+            return -EINVAL;
+        return unix_note.rights ? restore_unix(engine, given, &unix_note, text, room)
+                                : restore_ours(engine, given, &unix_note.node, text, room);
+    }
+    return restore_tcp(engine, given, text, room);
 }
 
 /* ---- the order ------------------------------------------------------------------------ */

@@ -28,4 +28,7 @@ int rc_drain_flows(struct rc_engine *engine, struct rc_worker *worker, struct rc
 bool rc_key_covers(const struct rc_key *key, int fd);
 void rc_drain_free(struct rc_drain *drain);
 
+/* stop.c */
+int rc_server_open(struct rc_engine *engine, const struct rc_worker *worker, pid_t *server);
+
 #endif

@@ -29,6 +29,10 @@ enum { HANDSHAKES_PER_LOOK = 64 };
  * so a tie is believed to be answered, but not at once. */
 enum { TIE_MS = 1000 };
 
+/* What a client delays the acknowledgement of is less than two segments (tcp_ack_snd_check);
+ * where segments are long (loopback) an answer that is this long may go on. */
+enum { DELAYED_ACK = 4096 };
+
 /* SYN_RECV for TCP Fast Open, which hands out what is not open yet. */
 enum {
     OPEN_STATES = 1 << TCP_ESTABLISHED | 1 << TCP_SYN_RECV | 1 << TCP_FIN_WAIT1 |
@@ -268,7 +272,7 @@ static bool owes(const struct rc_flow_facts *facts)
                        facts->state != TCP_SYN_RECV;
     /* The kernel counts a FIN as a byte: received, and unread until read(2) has
      * said so. A client that closes an idle connection asks for nothing. */
-    if (facts->unread > client_done || facts->unsent > 0)
+    if (facts->unread > client_done || facts->unsent > 0 || facts->unacked > DELAYED_ACK)
         return true;
     if (server_done)
         return false;

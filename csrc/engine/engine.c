@@ -24,20 +24,24 @@ enum { ALONE_US = 100000, END_US = 2000000, GATHER_MS = 5 };
 
 /* ---- life ---------------------------------------------------------------------- */
 
+/* In the order in which they are told of what happens below them. */
+static const struct rc_part *const parts[] = {&rc_watch_part, &rc_handover_part, &rc_dispatch_part,
+                                              &rc_udp_part, NULL};
+
 int rc_engine_new(rc_engine **out, unsigned flags)
 {
     struct rc_engine *engine = calloc(1, sizeof *engine);
     if (!engine)
         return -ENOMEM;
+    engine->parts = parts;
     engine->flags = flags;
     engine->deadline_ms = -1;
     engine->owner = getpid();
     sigemptyset(&engine->handled);
-    engine->timer.fd = engine->sweep.fd = engine->guard.source.fd = -1;
-    engine->unix_timer.fd = -1;
+    engine->timer.fd = engine->sweep.fd = engine->guard.source.fd = engine->unix_timer.fd = -1;
     engine->alarm.source.fd = engine->shim.port.fd = engine->guard.line = engine->diag = -1;
     engine->dispatch.patience.fd = engine->dispatch.opens.source.fd = -1;
-    engine->rings.memory = -1;
+    engine->rings.memory = engine->rings.shown = -1;
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
     int error = engine->epoll < 0 ? -errno : 0;
     int timer = error ? -1 : timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);

@@ -400,7 +400,7 @@ void rc_handover_ended(struct rc_engine *engine, struct rc_worker *worker)
     next_alarm(engine, rc_now_us());
 }
 
-void rc_handover_leave(struct rc_engine *engine, const struct rc_group *group)
+void rc_handover_leave(struct rc_engine *engine, struct rc_group *group)
 {
     for (struct rc_kept *kept = engine->handover.all, *next; kept; kept = next) {
         next = kept->next;
@@ -424,3 +424,6 @@ void rc_handover_free(struct rc_engine *engine)
         free(kept);
     }
 }
+
+const struct rc_part rc_handover_part = {
+    .group_changed = rc_handout_run, .lane_goes = rc_rings_leave, .group_goes = rc_handover_leave};

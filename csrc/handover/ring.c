@@ -18,11 +18,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -37,35 +39,63 @@ enum {
 #define F_SEAL_SHRINK 0x0002
 #define F_SEAL_GROW 0x0004
 #endif
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010
-#endif
 
 /* ---- the page ------------------------------------------------------------------------ */
 
-/* Workers may map it for reading only, which the seal sees to (Linux 5.1). */
-int rc_ring_open(rc_engine *engine)
+static struct rc_ring_page *map(int memory)
+{
+    void *page =
+        mmap(NULL, sizeof(struct rc_ring_page), PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    return page == MAP_FAILED ? NULL : page;
+}
+
+/* What workers get was opened for reading, and its mode lets only its owner change that: who
+ * could do so could trace the master as well. F_SEAL_FUTURE_WRITE would keep the master that
+ * takes this one's place from writing, too. */
+static int show(int memory)
+{
+    char path[sizeof "/proc/self/fd/2147483647"];
+    if (fchmod(memory, S_IRUSR | S_IRGRP | S_IROTH) < 0)
+        return -errno;
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", memory);
+    int shown = open(path, O_RDONLY | O_CLOEXEC);
+    return shown < 0 ? -errno : shown;
+}
+
+int rc_rings_open(struct rc_engine *engine)
 {
     if (engine->rings.page || engine->dispatch.on)
         return 0;
     int memory = memfd_create("recluster-bells", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (memory < 0)
         return -errno;
-    void *page = MAP_FAILED;
-    if (ftruncate(memory, sizeof(struct rc_ring_page)) == 0)
-        page =
-            mmap(NULL, sizeof(struct rc_ring_page), PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
-    if (page == MAP_FAILED ||
-        fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE) < 0) {
-        int error = -errno;
-        if (page != MAP_FAILED)
-            (void)munmap(page, sizeof(struct rc_ring_page));
-        rc_close(&memory);
-        return error;
+    int error = ftruncate(memory, sizeof(struct rc_ring_page)) < 0 ||
+                        fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0
+                    ? -errno
+                    : 0;
+    int shown = error ? error : show(memory);
+    if (shown >= 0) {
+        error = rc_rings_resume(engine, memory, shown);
+        if (!error)
+            return 0;
+        rc_close(&shown);
     }
-    engine->rings.page = page;
+    rc_close(&memory);
+    return error ? error : shown;
+}
+
+/* The page of the master before, which its workers know; no bell was left in it. Takes both
+ * descriptors on success: the page's, and the one that workers get. */
+int rc_rings_resume(struct rc_engine *engine, int memory, int shown)
+{
+    if (engine->rings.page)
+        return -EBUSY;
+    engine->rings.page = map(memory);
+    if (!engine->rings.page)
+        return -errno;
     engine->rings.memory = memory;
-    return rc_shim_open(engine);
+    engine->rings.shown = shown;
+    return 0;
 }
 
 int rc_ring_opened(const rc_engine *engine)
@@ -215,7 +245,7 @@ void rc_ring_end(struct rc_engine *engine, struct rc_ring *ring)
         if (ring->given.fd >= 0 && has_kept(ring))
             rc_close(&ring->given.fd);
         caller->ring = NULL;
-        rc_caller_free(engine, caller);
+        caller->release(engine, caller);
     }
     if (ring->given.fd >= 0)
         rc_accepted_keep(ring->lane->group, &ring->given);
@@ -224,7 +254,7 @@ void rc_ring_end(struct rc_engine *engine, struct rc_ring *ring)
 }
 
 /* Nobody accepts from that lane any more. */
-void rc_rings_leave(struct rc_engine *engine, const struct rc_lane *lane)
+void rc_rings_leave(struct rc_engine *engine, struct rc_lane *lane)
 {
     for (struct rc_ring *ring = engine->rings.all, *next; ring; ring = next) {
         next = ring->next;
@@ -365,7 +395,7 @@ bool rc_ring_asked(struct rc_engine *engine, struct rc_shim_caller *caller,
     struct rc_worker *worker = worker_of(engine, caller, request);
     if (worker && engine->rings.page) {
         worker->receives = true;
-        (void)reply(caller, RC_BRINGS_NOTHING, NULL, engine->rings.memory);
+        (void)reply(caller, RC_BRINGS_NOTHING, NULL, engine->rings.shown);
         rc_handout_run_all(engine);
     }
     return false;
@@ -400,8 +430,10 @@ void rc_rings_close(const struct rc_engine *engine)
         if (ring->given.fd >= 0)
             (void)close(ring->given.fd);
     }
-    if (engine->rings.page)
+    if (engine->rings.page) {
         (void)close(engine->rings.memory);
+        (void)close(engine->rings.shown);
+    }
 }
 
 void rc_rings_free(struct rc_engine *engine)

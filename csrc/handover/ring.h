@@ -7,6 +7,7 @@
 #define RECLUSTER_RING_H
 
 #include "base/loop.h"
+#include "base/parts.h"
 #include "dispatch/dispatch.h"
 
 struct rc_engine;
@@ -37,7 +38,7 @@ struct rc_ring {
 
 struct rc_rings {
     struct rc_ring_page *page; /* NULL: there are no bells here */
-    int memory;                /* its descriptor, which workers get */
+    int memory, shown;         /* its descriptor, and the one that workers get */
     struct rc_ring *all;
 };
 
@@ -47,7 +48,9 @@ int rc_ring_question(struct rc_engine *engine, struct rc_lane *lane);
 int rc_ring_at(struct rc_engine *engine, struct rc_lane *lane);
 void rc_ring_withdraw(struct rc_engine *engine, struct rc_ring *ring);
 void rc_ring_end(struct rc_engine *engine, struct rc_ring *ring);
-void rc_rings_leave(struct rc_engine *engine, const struct rc_lane *lane);
+int rc_rings_open(struct rc_engine *engine);
+int rc_rings_resume(struct rc_engine *engine, int memory, int shown);
+void rc_rings_leave(struct rc_engine *engine, struct rc_lane *lane);
 void rc_rings_of(struct rc_engine *engine, const struct rc_worker *dead);
 bool rc_ring_asked(struct rc_engine *engine, struct rc_shim_caller *caller,
                    const struct rc_wire_request *request);

@@ -90,7 +90,7 @@ bool rc_lane_is_deaf(struct rc_engine *engine, struct rc_lane *lane)
         (void)rc_source_arm(engine->epoll, &lane->source, 0);
     (void)rc_group_steer(lane->group); /* else the next Live does it */
     rc_emit_key(engine, RC_EVENT_DEAF, lane->worker->id, lanes_left(lane), &lane->group->key);
-    rc_handout_run(engine, lane->group);
+    rc_group_changed(engine, lane->group);
     return true;
 }
 

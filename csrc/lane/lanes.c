@@ -26,8 +26,7 @@ int rc_lanes_resteer(struct rc_engine *engine)
     for (struct rc_group *group = engine->groups; group; group = group->next) {
         int error = rc_group_steer(group);
         first = first ? first : error;
-        rc_group_watch(engine, group);
-        rc_handout_run(engine, group);
+        rc_group_changed(engine, group);
     }
     return first;
 }
@@ -48,7 +47,7 @@ int rc_steer(rc_engine *engine, const struct rc_live *live, size_t count)
     for (struct rc_group *group = engine->groups; group; group = group->next)
         group->attached.length = 0;
     int error = rc_lanes_resteer(engine);
-    rc_dispatch_resteer(engine, count > 0);
+    rc_live_changed(engine, count > 0);
     return error;
 }
 
@@ -71,8 +70,7 @@ void rc_group_free_if_empty(struct rc_engine *engine, struct rc_group *group)
         link = &(*link)->next;
     *link = group->next;
     rc_table_remove_group(&engine->table, group);
-    rc_handover_leave(engine, group);
-    rc_accepted_free(group);
+    rc_group_goes(engine, group);
     rc_kernel_plan_free(&group->plan);
     rc_udp_plan_free(group);
     free(group->lanes);
@@ -108,8 +106,7 @@ void rc_lane_forget(struct rc_engine *engine, struct rc_lane *lane)
     struct rc_group *group = lane->group;
     struct rc_worker *worker = lane->worker;
     rc_proof_end(engine, lane);
-    rc_rings_leave(engine, lane);
-    rc_dispatch_leave(engine, lane);
+    rc_lane_goes(engine, lane);
     lane_take_out(engine, lane);
     rc_lane_unshare(lane);
     if (group->sink == lane)
@@ -153,7 +150,7 @@ int rc_lane_remove(struct rc_engine *engine, struct rc_lane *lane)
 void rc_lanes_shut(struct rc_engine *engine, struct rc_lane *lane)
 {
     rc_lane_shut_down(engine, lane);
-    rc_dispatch_leave(engine, lane);
+    rc_lane_goes(engine, lane);
     (void)rc_order_look(engine, lane->group);
     (void)rc_lane_remove(engine, lane); /* no memory: nobody is told by it any more */
 }

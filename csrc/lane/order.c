@@ -331,7 +331,7 @@ void rc_orders_sweep(struct rc_engine *engine, int64_t now)
     if (engine->fresh && now >= engine->order_at)
         rc_orders_settle(engine);
     else if (engine->fresh)
-        rc_lanes_wake_at(engine, engine->order_at);
+        rc_sweep_at(engine, engine->order_at);
 }
 
 /* Before a lane is appended. `steered`: connections are led to it at once. */

@@ -59,7 +59,7 @@ static void look_in(struct rc_engine *engine, struct rc_lane *lane, unsigned us)
     lane->proof.look_at = rc_now_us() + us;
     if (us >= 2 * GRAIN_US || us == least) /* many at a time */
         lane->proof.look_at += GRAIN_US - lane->proof.look_at % GRAIN_US;
-    rc_lanes_wake_at(engine, lane->proof.look_at);
+    rc_sweep_at(engine, lane->proof.look_at);
 }
 
 /* ---- for dispatch, and for who counts what waits --------------------------------- */
@@ -292,8 +292,8 @@ void rc_proof_sweep(struct rc_engine *engine, int64_t now)
             else if (lane->proof.look_at <= now && room)
                 look(engine, lane);
             else
-                rc_lanes_wake_at(engine,
-                                 lane->proof.look_at > now ? lane->proof.look_at : now + LOOK_US);
+                rc_sweep_at(engine,
+                            lane->proof.look_at > now ? lane->proof.look_at : now + LOOK_US);
         }
 }
 

@@ -1,5 +1,5 @@
 /* load.h - how busy the worker of a lane is, by its queue and by what the worker does.
- * Direction: congestion -> polling, activity, imbalance, slice; all -> pressure.
+ * Direction: polling, activity, imbalance -> pressure. Who looks, and when: watch/.
  */
 #ifndef RECLUSTER_LOAD_H
 #define RECLUSTER_LOAD_H
@@ -50,12 +50,6 @@ enum rc_activity {
 };
 
 enum { RC_STARVED_US = 75000 }; /* whose queue stands still for less may only lack a CPU */
-
-/* congestion.c */
-void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane);
-void rc_group_watch(struct rc_engine *engine, struct rc_group *group);
-void rc_lanes_sweep(struct rc_engine *engine);
-void rc_lanes_wake_at(struct rc_engine *engine, int64_t at);
 
 /* imbalance.c */
 int rc_imbalance_names(const char *path);

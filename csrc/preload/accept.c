@@ -1,7 +1,7 @@
 /* accept.c - accept(2) of a worker: the plain one, a bell's (ring.c), or what comes in dispatch.
  *
  * Owns accept, accept4 and, in dispatch, what a program asks about its listening socket: one end
- * of a pair lies in its place (csrc/dispatch/pass.c), over which the master passes connections.
+ * of a pair lies in its place (csrc/lane/pass.c), over which the master passes connections.
  * It is known by the name of its other end, which also says what the program listens
  * on: so forks, duplicates and exec need no memory of ours.
  *

@@ -70,7 +70,7 @@ struct rc_ring_page {
     uint16_t ports[RC_PAGE_PORTS]; /* host order; 0: free */
 };
 
-/* What the master passes to a worker in dispatch (csrc/dispatch/pass.c). The master's end of the
+/* What the master passes to a worker in dispatch (csrc/lane/pass.c). The master's end of the
  * pair has an abstract name: this, anything, a slash, the address in hexadecimal. */
 #define RC_PASS_NAME "recluster-pass/"
 #define RC_PASS_MAGIC 0x72637061u

@@ -98,9 +98,6 @@ bool rc_birth_under_way(const struct rc_engine *engine);
 int rc_output_child(const int *output);
 void rc_output_close(struct rc_worker *worker);
 
-/* stop.c */
-int rc_server_open(struct rc_engine *engine, const struct rc_worker *worker, pid_t *server);
-
 /* spawn.c */
 unsigned rc_spawn_traps(const struct rc_engine *engine, struct rc_worker *worker);
 void rc_child_begin(int channel, int traps, bool ours);

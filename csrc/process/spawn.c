@@ -1,4 +1,4 @@
-/* spawn.c - a worker's process: birth, signals, death.
+/* spawn.c - a worker's process: birth, messages, death.
  *
  * Owns: fork, what happens in the child before user code, pidfds, reaping.
  * Invariants:
@@ -326,33 +326,7 @@ pid_t rc_worker_exec(rc_engine *engine, uint32_t id, enum rc_door_kind door,
     return pid;
 }
 
-/* ---- signals and messages --------------------------------------------------------- */
-
-int rc_worker_signal(rc_engine *engine, uint32_t id, int number)
-{
-    struct rc_worker *worker = rc_find(engine, id);
-    if (!worker || worker->process.fd < 0)
-        return -ESRCH;
-    if (syscall(SYS_pidfd_send_signal, worker->process.fd, number, NULL, 0) < 0)
-        return -errno;
-    return 0;
-}
-
-int rc_worker_kill(rc_engine *engine, uint32_t id)
-{
-    struct rc_worker *worker = rc_find(engine, id);
-    if (!worker || worker->process.fd < 0)
-        return -ESRCH;
-    /* The leader is not reaped, so the group's number cannot have been given to another. (But
-     * where SIGCHLD is ignored the kernel reaps: what is left of the group is dealt with when
-     * the end is heard of.) */
-    int error = rc_worker_signal(engine, id, 0);
-    if (error)
-        return error;
-    if (kill(-worker->pid, SIGKILL) < 0 && errno != ESRCH)
-        return -errno;
-    return rc_worker_signal(engine, id, SIGKILL);
-}
+/* ---- messages --------------------------------------------------------- */
 
 int rc_worker_send(rc_engine *engine, uint32_t id, const char *line, size_t length)
 {

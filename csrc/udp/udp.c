@@ -160,3 +160,6 @@ void rc_udp_bind(struct rc_engine *engine, const struct rc_call *call,
     if (answer->result == 0)
         rc_emit_key(engine, RC_EVENT_LISTENING, call->worker->id, true, &key);
 }
+
+const struct rc_part rc_udp_part = {.datagram_binds = rc_udp_bind,
+                                    .datagram_connects = rc_udp_connects};

@@ -3,6 +3,8 @@
 #ifndef RECLUSTER_UDP_H
 #define RECLUSTER_UDP_H
 
+#include "base/parts.h"
+
 #include <stdbool.h>
 
 struct rc_answer;
@@ -11,6 +13,8 @@ struct rc_engine;
 struct rc_group;
 struct rc_key;
 struct sockaddr_in6;
+
+extern const struct rc_part rc_udp_part;
 
 /* udp.c */
 void rc_udp_bind(struct rc_engine *engine, const struct rc_call *call,

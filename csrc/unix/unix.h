@@ -41,6 +41,10 @@ void rc_unix_unlink(struct rc_engine *engine, const struct rc_call *call, int at
 /* unixfacts.c */
 int rc_unix_connections(const struct rc_engine *engine, const struct rc_worker *worker);
 
+/* unixstored.c */
+int rc_unix_stored(const struct rc_engine *engine, struct rc_stored *out, size_t room, int count);
+int rc_unix_stored_note(const struct rc_engine *engine, uint64_t inode, char *text, size_t room);
+
 /* unixproof.c; whether a worker accepts from what it shares with all generations */
 struct rc_shared_proof {
     int64_t look_at; /* us; 0: it is not to be found out */

@@ -111,6 +111,7 @@ static void decide_unlink(struct rc_engine *engine, const struct rc_call *call,
 void rc_unix_decide(struct rc_engine *engine, const struct rc_call *call, bool unlinks,
                     const struct rc_unix_name *name, struct rc_answer *answer)
 {
+    rc_unix_claim_stored(engine, call, name);
     if (unlinks)
         decide_unlink(engine, call, name, answer);
     else
@@ -171,6 +172,8 @@ void rc_unix_listened(struct rc_engine *engine, struct rc_unix_lane *lane, struc
 {
     if (rc_unix_join(lane, worker) < 0)
         return;
+    if (lane->who) /* stored: no longer nobody's */
+        rc_unix_part(lane, engine->unowned);
     bool proves = rc_unix_prove(engine, lane, worker);
     rc_emit_place(engine, RC_EVENT_LISTENING, worker->id, 1 + proves, lane->text);
     if (lane->lost && !proves)
@@ -243,10 +246,11 @@ bool rc_unix_listen(struct rc_engine *engine, const struct rc_call *call, struct
     return true;
 }
 
-/* The descriptor could not be put in place. */
+/* The descriptor could not be put in place. With its last member a lane would go, and what
+ * waits in it; this one has it until it ends, as one that died. */
 void rc_unix_refused(const struct rc_answer *answer)
 {
-    if (answer->joined)
+    if (answer->joined && answer->joined->count > 1)
         rc_unix_part(answer->joined, answer->joiner);
 }
 

@@ -1,7 +1,7 @@
-/* unixlane.h - what the files of AF_UNIX listeners share; also inherited.c and unclaimed.c,
- * which look into their lanes.
+/* unixlane.h - what the files of AF_UNIX listeners share; also inherited.c, stored.c and
+ * unclaimed.c, which look into their lanes.
  *
- * Direction: unixdoor -> unixturn -> unixlane -> unixname; unixdoor -> unixproof;
+ * Direction: unixdoor -> unixturn -> unixlane -> unixname; unixdoor -> unixproof, unixstored;
  * unix, unixproof -> unixfacts -> unixlane.
  */
 #ifndef RECLUSTER_UNIXLANE_H
@@ -36,6 +36,12 @@ struct rc_unix_node {
     ino_t inode; /* 0: not known */
 };
 
+/* What goes with a stored listener (unixstored.c). */
+struct rc_unix_note {
+    uint64_t rights;
+    struct rc_unix_node node;
+};
+
 enum rc_unix_leads { RC_LEADS_UNKNOWN, RC_LEADS_THERE, RC_LEADS_NOWHERE, RC_LEADS_ELSEWHERE };
 
 /* A bind that was answered without one: at its listen the lane takes the socket's
@@ -52,8 +58,10 @@ struct rc_unix_lane {
     struct rc_unix_lane *next; /* the newest first */
     char *name;
     size_t length;
-    char *who;      /* of who has bound it; NULL: it was there before, and is for all */
-    char text[128]; /* unix:PATH, as the first worker gave it */
+    char *who;       /* of who has bound it; NULL: it was there before, and is for all; "": it is
+                        stored, and not claimed yet (unixstored.c) */
+    uint64_t rights; /* stored: of who had bound it */
+    char text[128];  /* unix:PATH, as the first worker gave it */
     char given[RC_UNIX_PATH_MAX + 1];
     size_t given_length;
     int fd;                   /* our duplicate */
@@ -62,6 +70,7 @@ struct rc_unix_lane {
     bool bound;               /* else the bind is under way (unixturn.c) */
     bool lost;                /* its name leads elsewhere, or nowhere */
     bool removed;             /* at the end, by the first worker that wanted to */
+    bool ours;                /* the master has bound it (--bind) */
     bool shared;              /* a second worker has asked for it */
     unsigned backlog;         /* 0: nobody listens yet */
     int directory;            /* of a path that the master has bound itself (--bind), or -1 */
@@ -76,6 +85,7 @@ bool rc_unix_name_of(const struct rc_call *call, int at, const char *given, size
 bool rc_unix_is_path(const char *name);
 bool rc_unix_who(const struct rc_call *call, struct rc_unix_who *out);
 bool rc_unix_like_us(const char *who);
+uint64_t rc_unix_rights(const char *who);
 bool rc_unix_sees_as_we(const struct rc_call *call);
 bool rc_unix_is_private(const struct rc_worker *worker, const char *path);
 enum rc_unix_leads rc_unix_leads(const char *path, bool like_us, int socket,
@@ -101,6 +111,12 @@ int rc_unix_ask(struct rc_unix_lane *lane, struct rc_worker *worker, uint64_t in
 void rc_unix_unask(struct rc_unix_lane *lane, const struct rc_worker *worker);
 bool rc_unix_has_others(const struct rc_unix_lane *lane, const struct rc_worker *worker);
 unsigned rc_unix_count_own(const struct rc_engine *engine, const struct rc_worker *worker);
+
+/* unixstored.c */
+bool rc_unix_stored_read(const char *note, struct rc_unix_note *out);
+int rc_unix_restore(struct rc_engine *engine, int fd, const struct rc_unix_note *note);
+void rc_unix_claim_stored(struct rc_engine *engine, const struct rc_call *call,
+                          const struct rc_unix_name *name);
 
 /* unixproof.c */
 void rc_unix_tell_lost(struct rc_engine *engine, const struct rc_worker *worker);

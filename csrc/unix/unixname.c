@@ -131,6 +131,23 @@ static bool who_is(const char *process, char out[RC_UNIX_WHO_MAX])
     return length > 0;
 }
 
+/* Of his lines one number (FNV-1a), without those of what he sees; that has to be what the
+ * master sees. 0: it is not. */
+uint64_t rc_unix_rights(const char *who)
+{
+    char ours[RC_UNIX_WHO_MAX];
+    const char *theirs = strstr(who, "CapEff:"), *here = NULL;
+    uint64_t sum = 0xcbf29ce484222325u;
+    theirs = theirs ? strchr(theirs, '\n') : NULL;
+    if (theirs && who_is("thread-self", ours))
+        here = strchr(strstr(ours, "CapEff:"), '\n');
+    if (!here || strcmp(theirs, here) != 0)
+        return 0;
+    for (const char *at = who; at < theirs; at++)
+        sum = (sum ^ (unsigned char)*at) * 0x100000001b3u;
+    return sum ? sum : 1;
+}
+
 /* Whether the master may do just what he may, and sees the same files. */
 bool rc_unix_like_us(const char *who)
 {

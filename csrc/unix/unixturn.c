@@ -224,7 +224,10 @@ void rc_unix_retry(struct rc_engine *engine)
             rc_unix_must_wait(engine, wait->call.worker, &wait->name))
             continue;
         rc_unix_decide(engine, &wait->call, wait->unlinks, &wait->name, &answer);
-        rc_later_answer(engine, wait->call.worker, &wait->later, answer.pass, answer.result);
+        const struct rc_later later = wait->later;
+        wait->later = (struct rc_later){0};
+        if (later.answer)
+            later.answer(engine, wait->call.worker, &later, answer.pass, answer.result);
         wait_free(engine, wait);
     }
 }

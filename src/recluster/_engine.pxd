@@ -70,7 +70,10 @@ cdef extern from "recluster.h" nogil:
         uint64_t inode
         int fd
     int rc_stored_lanes(rc_engine *engine, rc_stored_t *out, size_t room)
-    int rc_restore(rc_engine *engine, int fd, char *text, size_t room)
+    enum:
+        RC_NOTE_MAX
+    int rc_stored_note(const rc_engine *engine, uint64_t inode, char *text, size_t room)
+    int rc_restore(rc_engine *engine, int fd, const char *note, char *text, size_t room)
     int rc_restored(rc_engine *engine)
     int rc_forsaken(rc_engine *engine)
     int rc_carry_hindrance(rc_engine *engine, const char **what)

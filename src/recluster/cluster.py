@@ -17,7 +17,6 @@ from .child.launch import Program
 from .control.control import Control, open_control
 from .control.names import name_of
 from .host.actions import SignalActions
-from .host.driving import Driving
 from .host.interrupts import Held
 from .host.owner import Owner
 from .host.signals import Signals
@@ -80,7 +79,7 @@ def _random() -> float:
     return int.from_bytes(os.urandom(4), "big") / 2**32
 
 
-class Cluster(Driving, Staff, Wishes, Callbacks):
+class Cluster(Staff, Wishes, Callbacks):
     """N copies of an unmodified server, supervised.
 
     `target` is a Python file or a command (a list of words); `module=` names a
@@ -411,12 +410,6 @@ class Cluster(Driving, Staff, Wishes, Callbacks):
         if self._pump is not None:
             self._pump.unwatch(fd)
 
-    def _alive(self) -> _engine.Engine:
-        self._owner.check()
-        if self._engine is None:
-            raise RuntimeError("the cluster is not running")
-        return self._engine
-
     def _turn(self, timeout: float | None) -> bool:
         self._alive()
         sinks = [output for output in self._outputs if isinstance(output, Sink)]
@@ -428,11 +421,6 @@ class Cluster(Driving, Staff, Wishes, Callbacks):
             finally:
                 for sink in sinks:
                     sink.write_out()
-
-    def _work(self) -> None:
-        if self._pump is not None:
-            with self._owner.busy():
-                self._pump.work()
 
     def _happened(self, kind: int, key: int, value: int, text: bytes, now: float) -> None:
         known = key in self._workers and key in self._population.members

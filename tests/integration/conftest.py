@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from ctlcase import hanging, path, running  # noqa: F401 - fixtures
 from embedcase import program  # noqa: F401 - fixture
+from keptcase import kind, server  # noqa: F401 - fixtures
 from preloadcase import where  # noqa: F401 - fixture
 
 APPS = Path(__file__).parent.parent / "apps"

@@ -282,6 +282,10 @@ class Running:
             self._take(json.loads(line))
         return bool(data)
 
+    def hears(self, timeout):
+        """Wait for the next event, whichever, for so long at most."""
+        return self._read(timeout)
+
     def _take(self, event):
         event["seen"] = time.monotonic()
         self.seen.append(event)

@@ -1,13 +1,16 @@
 """What `dev` and `ls` look like at 80 and at 60 columns (tests/golden; `top` has its own).
 
-RECLUSTER_GOLDEN=write makes the pictures anew.
+RECLUSTER_GOLDEN=write makes the pictures anew. They are what a real tmux shows, where there is one:
+each is compared with its capture too.
 """
 
 import fcntl
+import json
 import os
 import re
 import signal
 import struct
+import sys
 import termios
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import pytest
 from clients import get
 from harness import edit
 from test_dev import Dev
+from tmuxcase import OVER, Tmux, needs_tmux
 from verbcase import Masters
 
 from recluster.verbs.look import picture
@@ -23,6 +27,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 WRITES = os.environ.get("RECLUSTER_GOLDEN") == "write"
 CHANGES = [
     (r"^.*seccomp notification is refused.*\n", ""),
+    (r"^.*workers start in .*\n", ""),  # another run of pytest has moved pytest-current
     (r"^\d\d:\d\d:\d\d", "02:28:14"),
     (r"version \S+, pid \d+", "version 0.1.0, pid 4242"),
     (r"control \S+?/\d+\.sock", "control /run/recluster/4242.sock"),
@@ -42,8 +47,25 @@ def compare(name, lines):
 
 
 def wrapped(line, width):
-    """As a terminal does."""
-    return [line[at : at + width] for at in range(0, max(1, len(line)), width)]
+    """As a terminal does. What is blank at the end is not seen."""
+    return [line[at : at + width].rstrip() for at in range(0, max(1, len(line)), width)]
+
+
+def as_golden(text):
+    """One line for each that was written; what differs from run to run is put right."""
+    # It may watch before the worker is ready, or after.
+    watching = re.search(r"^.*watching.*\n", text, re.MULTILINE).group()
+    text = re.sub(r"(?<= ms\n)", watching, text.replace(watching, ""), count=1)
+    for found, put in CHANGES:
+        text = re.sub(found, put, text, flags=re.MULTILINE)
+    return text
+
+
+def shown_by_tmux(text, width):
+    """How it wraps that."""
+    program = "import sys; sys.stdout.write(sys.argv[1])"
+    with Tmux(sys.executable, "-c", program, text, width=width, height=60) as tmux:
+        return tmux.shows(lambda text: "(over" in text).replace(f"{OVER}\n", "")
 
 
 def resize(fd, width):
@@ -66,12 +88,35 @@ def test_dev(width, apps):
         assert get(running.port)["version"] == "2"
         assert running.end() == 0
         text = running.screen()
-    # It may watch before the worker is ready, or after.
-    watching = re.search(r"^.*watching.*\n", text, re.MULTILINE).group()
-    text = re.sub(r"(?<= ms\n)", watching, text.replace(watching, ""), count=1)
-    for found, put in CHANGES:
-        text = re.sub(found, put, text, flags=re.MULTILINE)
-    compare(f"dev-{width}.txt", [p for line in text.splitlines() for p in wrapped(line, width)])
+    lines = as_golden(text).splitlines()
+    compare(f"dev-{width}.txt", [part for line in lines for part in wrapped(line, width)])
+
+
+@needs_tmux
+@pytest.mark.parametrize("width", [80, 60])
+def test_dev_in_tmux(width, apps):
+    """It runs there, at that width. Its lines are captured whole and, with pids and times put
+    right, shown in another pane, which wraps them as it did."""
+    pytest.importorskip("watchfiles")
+    server = apps / "http_server.py"
+    words = (sys.executable, "-m", "recluster", "dev", "http_server.py", "0")
+    with Tmux(*words, width=width, height=60, cwd=apps) as tmux:
+
+        def until(pattern):
+            return re.search(pattern, tmux.shows(lambda text: re.search(pattern, text), "-J"))
+
+        until("ready after")
+        until("watching")
+        edit(server, 'VERSION = "1"', 'raise SystemExit("VERSION is missing")')
+        until("reload failed")
+        edit(server, 'raise SystemExit("VERSION is missing")', 'VERSION = "2"')
+        until("generation 3 serves after")
+        until(r"\(gen 1, pid \d+\): killed by SIGTERM")
+        assert get(int(until(r"listening on 127\.0\.0\.1:(\d+)")[1]))["version"] == "2"
+        os.kill(int(until(r"version \S+, pid (\d+)")[1]), signal.SIGTERM)
+        text = tmux.shows(lambda text: "(over" in text, "-J")
+    wanted = (GOLDEN / f"dev-{width}.txt").read_text()
+    assert shown_by_tmux(as_golden(text).replace(f"{OVER}\n", ""), width) == wanted
 
 
 ROWS = [
@@ -98,6 +143,17 @@ def test_ls(width):
     lines = picture(ROWS, width)
     assert all(len(line) <= width for line in lines), lines
     compare(f"ls-{width}.txt", lines)
+
+
+@needs_tmux
+@pytest.mark.parametrize("width", [80, 60])
+def test_ls_in_tmux(width):
+    program = "import json, os, sys; from recluster.verbs.look import picture; "
+    program += "print(*picture(json.loads(sys.argv[1]), os.get_terminal_size()[0]), sep='\\n')"
+    words = (sys.executable, "-c", program, json.dumps(ROWS))
+    with Tmux(*words, width=width) as tmux:
+        text = tmux.shows(lambda text: "(over" in text)
+    assert text == (GOLDEN / f"ls-{width}.txt").read_text() + f"{OVER}\n"
 
 
 def test_ls_in_a_pipe_leaves_nothing_out(apps, tmp_path):

@@ -52,6 +52,21 @@ def test_the_first_shows_it_to_the_others(where):
         assert cluster.end() == 0
 
 
+def test_where_no_mold_can_live_all_is_left_to_the_workers(where):
+    """One worker of three served for ever: the others waited for what ended at each fork."""
+    with (where / "code_of_it.py").open("a") as file:
+        file.write("end = lambda: 'WORKER_ID' in os.environ or os._exit(7)\n")
+        file.write("os.register_at_fork(before=end)\n")
+    with running(where, preload="auto") as cluster:
+        cluster.wait_each("ready", 3)
+        told = [line for line in cluster.log() if "all is left to the workers" in line]
+        assert len(told) == 1 and "exited with code 7, 3 times" in told[0]
+        edit(where / "code_of_it.py", 'VERSION = "1"', 'VERSION = "2"')
+        assert cluster.reload()["ok"]
+        assert {facts["version"] for facts in answers_of(cluster, 3)} == {"2"}
+        assert cluster.end() == 0
+
+
 def test_a_scout_that_fails(where):
     (where / "server.py").write_text(
         "import os\nif os.path.exists('once'): os.remove('once'); 1 / 0\n"

@@ -1,40 +1,12 @@
 """Lanes in the service manager's store: a master that was killed finds its queues again."""
 
-import os
 import signal
 import socket
 
 import pytest
 from clients import GENEROUS, Load, get, read_answer, send_request
-from harness import Running, edit, free_port, stop, survivors, until
-from servicemanager import Manager
-from test_inherited import Activated
-
-
-class Store(Manager):
-    """Keeps descriptors by name, as systemd does."""
-
-    def __init__(self, address):
-        super().__init__(address)
-        self.fds = {}
-
-    def receive(self, timeout=GENEROUS):
-        message = super().receive(timeout)
-        if "FDSTORE" in message:
-            (fd,) = message["fds"]
-            self.fds.setdefault(message["FDNAME"], fd)
-        if "FDSTOREREMOVE" in message:
-            self.fds.pop(message["FDNAME"])
-        return message
-
-    def holds(self, count):
-        while len(self.fds) != count:
-            self.receive()
-
-    def next_master(self, *args, cwd):
-        sockets = [socket.socket(fileno=os.dup(fd)) for fd in self.fds.values()]
-        env = self.env(FDSTORE="64", PYTHONFAULTHANDLER="1")
-        return Activated(sockets, *args, cwd=cwd, env=env, names=":".join(self.fds))
+from harness import Running, edit, free_port, stop, until
+from storecase import Store, killed, start
 
 
 @pytest.fixture
@@ -51,18 +23,6 @@ def queued(port, count):
         send_request(one)
         made.append(one)
     return made
-
-
-def killed(running):
-    """By SIGKILL, and everything below is gone."""
-    pidfds = list(running._pidfds)
-    running.process.kill()
-    running.wait()
-    assert not survivors(pidfds, GENEROUS)
-
-
-def start(store, *args, cwd):
-    return Running(*args, cwd=cwd, env=store.env(FDSTORE="64"))
 
 
 def permute(running, store):

@@ -162,18 +162,28 @@ def test_a_master_that_hangs_is_replaced(apps, manager):
     assert get(port)["version"] == "1"
 
 
-def test_a_killed_master_finds_its_queues_again(apps, manager):
+def connected(address):
+    made = socket.socket(socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX)
+    made.settimeout(GENEROUS)
+    made.connect(address)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["tcp", "path"])
+def test_a_killed_master_finds_its_queues_again(kind, apps, manager):
     port = free_port()
-    install(manager, apps, "-w", 2, "asyncio_server.py", port)
+    address = ("127.0.0.1", port) if kind == "tcp" else str(apps / "app.sock")
+    server, where = ("asyncio_server.py", port) if kind == "tcp" else ("unix_asyncio.py", address)
+    install(manager, apps, "-w", 2, server, where)
     manager.ctl("start", "web")
-    until(lambda: manager.show("NFileDescriptorStore") == "2")
+    kept = "2" if kind == "tcp" else "1"
+    until(lambda: manager.show("NFileDescriptorStore") == kept)
     pid = manager.master()
-    workers = [one for one in descendants(pid) if b"asyncio_server" in cmdline(one)]
-    for one in workers:
-        stop(one)
-    waiting = [socket.create_connection(("127.0.0.1", port), GENEROUS) for _ in range(8)]
+    for one in descendants(pid):
+        if server.encode() in cmdline(one):
+            stop(one)
+    waiting = [connected(address) for _ in range(8)]
     for one in waiting:
-        one.settimeout(GENEROUS)
         send_request(one)
     os.kill(pid, signal.SIGKILL)
     assert {read_answer(one)["version"] for one in waiting} == {"1"}

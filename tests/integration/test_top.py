@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from clients import answers
 from harness import GENEROUS, stop, until
 from terminal import Terminal
+from tmuxcase import OVER, Tmux, needs_tmux
 from verbcase import Masters
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -121,6 +123,24 @@ def test_the_picture(tmp_path, width):
         assert text == file.read_text()
         terminal.press("q")
         assert terminal.ends() == 0 and terminal.is_as_before()
+
+
+@needs_tmux
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_the_picture_is_tmux_s(tmp_path, width):
+    """The same that our own small terminal makes of it."""
+    path, wanted = tmp_path / "ctl.sock", (GOLDEN / f"top-{width}.txt").read_text()
+    words = (sys.executable, "-m", "recluster", "top", "--control", path)
+    with (
+        told(path, [status(100.0, 0.0), status(100.0, 2.0)]),
+        Tmux(*words, width=width, height=20) as tmux,
+    ):
+        tmux.shows(lambda text: "97.3" in text)
+        tmux.press("j")
+        tmux.shows(lambda text: text == wanted)
+        assert [line[:4].strip() for line in tmux.marked()] == ["1"]
+        tmux.press("q")
+        assert tmux.shows(lambda text: "(over" in text) == f"{OVER}\n"
 
 
 def marked(terminal):

@@ -5,18 +5,17 @@ UPGRADES=100 for so many in a row under load.
 
 import contextlib
 import importlib.util
-import json
 import os
 import re
 import resource
 import shutil
 import signal
-import socket
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from askers import Asking
 from clients import (
     Broken,
     KeepAlive,
@@ -39,7 +38,8 @@ from harness import (
     survivors,
     until,
 )
-from upgradecase import NEXT, Installed, asked, opened, start, upgrade
+from keptcase import KEEPS
+from upgradecase import NEXT, Installed, asked, flow, opened, start, told, upgrade
 
 MANY = int(os.environ.get("UPGRADES", "20"))
 
@@ -94,6 +94,31 @@ def test_a_kept_connection_goes_on(apps):
             before = connection.ask()
             upgrade(running)
             assert connection.ask()["pid"] == before["pid"]
+
+
+def test_workers_of_before_are_still_given_connections_of_others(apps):
+    """They know the page of bells of the master before; this one rings in the same."""
+    (apps / "keeps.py").write_text(KEEPS["asyncio"])
+    with start(apps, target=("keeps.py", "0")) as running:
+        running.wait_each("ready", 2)
+        with Asking(running.port, 4) as asking:  # that they speak HTTP/1 is seen in a reload
+            asking.all_have("1")
+            assert running.reload()["ok"]
+            for old in range(2):
+                running.wait_for("exit", slot=old)
+            assert asking.errors == []
+        for _ in range(2):
+            upgrade(running)
+        pids = running.pids()
+        with contextlib.ExitStack() as stack:
+            kept_by = [stack.enter_context(KeepAlive(running.port)) for _ in range(8)]
+            at_first = {one: one.ask()["pid"] for one in kept_by}
+            assert set(at_first.values()) == set(pids.values())
+            slots = running.status()["slots"]
+            assert all(one["receives"] for slot in slots for one in slot["workers"])
+            assert ask(running.process.pid, "drain", 0)[0] == 0
+            running.wait_for("exit", pid=pids[0])
+            assert {one.ask()["pid"] for one in kept_by} == {pids[1]}
 
 
 def test_afterwards_it_reloads_scales_respawns_and_ends(apps, running):
@@ -349,19 +374,6 @@ def test_udp_flows_stay_where_they_are(apps, kind):
             assert {told(client) for client in clients} == set(running.pids().values())
         assert running.reload()["ok"]
         assert running.end() == 0
-
-
-def flow(port):
-    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    made.settimeout(GENEROUS)
-    made.connect(("127.0.0.1", port))
-    return made
-
-
-def told(client):
-    """The pid of who answers."""
-    client.send(b"who")
-    return json.loads(client.recv(999))["pid"]
 
 
 def test_an_address_that_no_worker_has_claimed_is_refused_still(apps):

@@ -88,3 +88,16 @@ def opened(fifo):
             return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
 
     return until(look)
+
+
+def flow(port):
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.settimeout(GENEROUS)
+    made.connect(("127.0.0.1", port))
+    return made
+
+
+def told(client):
+    """The pid of who answers."""
+    client.send(b"who")
+    return json.loads(client.recv(999))["pid"]

@@ -1,7 +1,8 @@
 """Each row of docs/servers.md: it runs as written there, and is reloaded under load.
 
 What pip, apt or npm would have to bring first is installed by .ci/run; a row whose server
-is not here is skipped. NPM_PACKAGES is the `node_modules` that has those of Node.
+is not here is skipped. NPM_PACKAGES is the `node_modules` that has those of Node; with
+SERVERS_PRELOAD=auto those in Python run behind a mold.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "docs" / "servers.md"
 NPM = Path(os.environ.get("NPM_PACKAGES", HERE / "node_modules"))
 WORKERS = 2
+PRELOAD = os.environ.get("SERVERS_PRELOAD", "none")
 
 
 def test_the_page_has_the_table():
@@ -101,11 +103,13 @@ def words(server, apps):
 
 
 def test_it_runs_and_is_reloaded(server, apps):
+    if PRELOAD != "none" and server.words[0] == "--":
+        pytest.skip("not in Python")
     ask, env = ASK[server.speaks], {**server.env, "PWD": str(apps)}
     if server.before:
         subprocess.run(server.before, cwd=apps, env={**os.environ, **env}, check=True)
     port, typed = words(server, apps)
-    options = ("--workers", WORKERS, "--respawn", 0.1, "--timeout", 20)
+    options = ("--workers", WORKERS, "--respawn", 0.1, "--timeout", 20, "--preload", PRELOAD)
     with Running(*options, *typed, cwd=apps, env=env) as running:
         old = running.wait_each("ready", WORKERS, 60)
         everybody_answers(server, ask, int(port))

@@ -19,8 +19,11 @@ from pathlib import Path
 import cffi
 import pytest
 
+from .factscase import dial, idle, serve, server  # noqa: F401 - fixtures
 from .harness import Engine
 from .kernelcase import balanced, held, least, policy, robin  # noqa: F401 - fixtures
+from .udpcase import address, datagrams  # noqa: F401 - fixtures
+from .unixcase import folder, path, sockets  # noqa: F401 - fixtures
 
 HERE = Path(__file__).parent
 CSRC = HERE.parent.parent / "csrc"
@@ -45,13 +48,14 @@ int fault_disarm(void);
 const char *fault_last(void);
 int fault_bad_closes(void);
 void fault_hook(void (*function)(const char *));
+void fault_later(struct rc_engine *, const struct rc_worker *, const struct rc_later *, _Bool, int);
 """
 
 
 def read_sources():
     paths = [*CSRC.rglob("*.h"), *CSRC.glob("*/*.c")]
-    paths = [path for path in paths if path.suffix == ".h" or path.parent.name not in ALONE]
-    sources = {str(path.relative_to(CSRC)): path.read_bytes() for path in sorted(paths)}
+    paths = [file for file in paths if file.suffix == ".h" or file.parent.name not in ALONE]
+    sources = {str(file.relative_to(CSRC)): file.read_bytes() for file in sorted(paths)}
     sources["faults.c"] = (HERE / "faults.c").read_bytes()
     sources["declarations.h"] = (HERE / "declarations.h").read_bytes()
     return sources
@@ -63,23 +67,23 @@ def wrapped(text):
     return sorted({*by_macro, *by_hand})
 
 
-def build(sources, flags, folder):
+def build(sources, flags, place):
     for name, content in sources.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        file = place / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
     text = sources["faults.c"].decode()
     builder = cffi.FFI()
     builder.cdef(re.sub(r"/\*.*?\*/", "", sources["declarations.h"].decode(), flags=re.DOTALL))
     builder.set_source(
         NAME,
         PREAMBLE,
-        sources=[str(folder / name) for name in sources if name.endswith(".c")],
-        include_dirs=[str(folder)],
+        sources=[str(place / name) for name in sources if name.endswith(".c")],
+        include_dirs=[str(place)],
         extra_compile_args=flags,
         extra_link_args=[*flags[len(FLAGS) :], *(f"-Wl,--wrap={name}" for name in wrapped(text))],
     )
-    builder.compile(tmpdir=str(folder), target=f"{NAME}.so")
+    builder.compile(tmpdir=str(place), target=f"{NAME}.so")
 
 
 def built():

@@ -156,7 +156,10 @@ struct rc_call {
     socklen_t path_length;
     ...;
 };
-struct rc_later { uint64_t notice; ...; };
+struct rc_later {
+    void (*answer)(struct rc_engine *, const struct rc_worker *, const struct rc_later *, _Bool, int);
+    ...;
+};
 struct rc_answer {
     struct rc_later *later;
     bool pass;
@@ -236,6 +239,15 @@ void rc_lanes_listen(struct rc_engine *engine, const struct rc_call *call,
                      struct rc_answer *answer);
 int rc_lanes_resteer(struct rc_engine *engine);
 int rc_group_attach(struct rc_group *group, unsigned limit);
+#define RC_NOTE_MAX ...
+struct rc_stored {
+    uint64_t inode;
+    int fd;
+};
+int rc_stored_lanes(rc_engine *engine, struct rc_stored *out, size_t room);
+int rc_stored_note(const rc_engine *engine, uint64_t inode, char *text, size_t room);
+int rc_restore(rc_engine *engine, int fd, const char *note, char *text, size_t room);
+int rc_restored(rc_engine *engine);
 int rc_inherit(rc_engine *engine, int fd, int ours, char *text, size_t room);
 void rc_unix_unlink(struct rc_engine *engine, const struct rc_call *call, int at, const char *path,
                     struct rc_answer *answer);
@@ -266,6 +278,7 @@ void fault_arm(int n, int error, const char *name, long number, int sticky);
 int fault_disarm(void);
 const char *fault_last(void);
 int fault_answer(int *result);
+void fault_later(struct rc_engine *, const struct rc_worker *, const struct rc_later *, _Bool, int);
 int fault_bad_closes(void);
 void fault_hook(void (*function)(const char *));
 

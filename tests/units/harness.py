@@ -182,7 +182,7 @@ class Engine:
         self.ffi.memmove(self.ffi.addressof(call, "path"), path, len(path))
         function(self.struct, call, answer)
         if answer.later:
-            answer.later.notice = 1  # somebody waits
+            answer.later.answer = self.ffi.addressof(self.lib, "fault_later")
             answer.result = self._later()
             answer.__setattr__("pass", answer.result == 1)
             answer.result = min(answer.result, 0)

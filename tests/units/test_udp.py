@@ -1,10 +1,8 @@
 """Owns: what a bind of a UDP socket becomes, and which worker a flow goes to."""
 
-import contextlib
 import errno
 import os
 import random
-import select
 import socket
 import struct
 import subprocess
@@ -12,74 +10,16 @@ import subprocess
 import pytest
 from ports import free_port
 
-from .harness import Clock, needs_ipv6, ready
-
-REUSEADDR, REUSEPORT = socket.SO_REUSEADDR, socket.SO_REUSEPORT
-
-
-def datagram(family=socket.AF_INET, *options):
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.setblocking(False)
-    for option in options:
-        sock.setsockopt(socket.SOL_SOCKET, option, 1)
-    return sock
-
-
-@pytest.fixture
-def sockets():
-    with contextlib.ExitStack() as stack:
-        yield lambda *given: stack.enter_context(datagram(*given))
-
-
-@pytest.fixture
-def address():
-    return ("127.0.0.1", free_port())
-
-
-def group_of(engine, sockets, address, count, heir_of=0, first=1):
-    """That many workers with a lane each: {number: socket}."""
-    lanes = {}
-    for number in range(first, first + count):
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        sock = sockets(family)
-        worker = engine.worker(number, heir_of)
-        engine.place(number, slot=number)
-        assert engine.bind(worker, sock, address) == address
-        lanes[number] = sock
-    return lanes
-
-
-def drain(lanes):
-    """{text: number of the lane it came to} of all that waits."""
-    came = {}
-    for number, sock in lanes.items():
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                came[sock.recv(99)] = number
-    return came
-
-
-def ask(clients, lanes, address):
-    """Each client sends one datagram; which lane each came to."""
-    for number, client in enumerate(clients):
-        client.sendto(b"%d" % number, address)
-    clock, came = Clock(), {}
-    poll = select.poll()
-    for sock in lanes.values():
-        poll.register(sock, select.POLLIN)
-    while len(came) < len(clients):
-        poll.poll(clock.left_ms())
-        came.update(drain(lanes))
-    return [came[b"%d" % number] for number in range(len(clients))]
-
+from .harness import needs_ipv6, ready
+from .udpcase import REUSEADDR, REUSEPORT, ask, datagram, group_of
 
 # ---- bind ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ours", [(), (REUSEPORT,)])
 @pytest.mark.parametrize("theirs", [(), (REUSEPORT,), (REUSEADDR, REUSEPORT)])
-def test_a_foreign_owner_is_address_in_use(engine, sockets, ours, theirs):
-    foreign, sock = sockets(socket.AF_INET, *theirs), sockets(socket.AF_INET, *ours)
+def test_a_foreign_owner_is_address_in_use(engine, datagrams, ours, theirs):
+    foreign, sock = datagrams(socket.AF_INET, *theirs), datagrams(socket.AF_INET, *ours)
     foreign.bind(("127.0.0.1", 0))
     with pytest.raises(OSError) as caught:
         engine.bind(engine.worker(1), sock, foreign.getsockname())
@@ -88,18 +28,18 @@ def test_a_foreign_owner_is_address_in_use(engine, sockets, ours, theirs):
     assert engine.lanes() == []
 
 
-def test_a_second_engine_is_address_in_use(new_engine, sockets, address):
+def test_a_second_engine_is_address_in_use(new_engine, datagrams, address):
     first, second = new_engine(), new_engine()
-    group_of(first, sockets, address, 1)
+    group_of(first, datagrams, address, 1)
     with pytest.raises(OSError) as caught:
-        group_of(second, sockets, address, 1)
+        group_of(second, datagrams, address, 1)
     assert caught.value.errno == errno.EADDRINUSE
 
 
 @pytest.mark.parametrize("options", [(), (REUSEADDR,), (REUSEPORT,)])
-def test_a_client_s_bind_is_left_alone(engine, sockets, options, fds):
+def test_a_client_s_bind_is_left_alone(engine, datagrams, options, fds):
     worker, before = engine.worker(1), fds()
-    sock = sockets(socket.AF_INET, *options)
+    sock = datagrams(socket.AF_INET, *options)
     engine.bind(worker, sock, ("127.0.0.1", 0))
     assert bool(sock.getsockopt(socket.SOL_SOCKET, REUSEPORT)) == (REUSEPORT in options)
     assert engine.lanes() == []
@@ -107,16 +47,16 @@ def test_a_client_s_bind_is_left_alone(engine, sockets, options, fds):
 
 
 @pytest.mark.parametrize("host", ["224.0.0.251", "255.255.255.255"])
-def test_an_address_for_many_is_left_alone(engine, sockets, host):
-    sock = sockets(socket.AF_INET, REUSEADDR)
+def test_an_address_for_many_is_left_alone(engine, datagrams, host):
+    sock = datagrams(socket.AF_INET, REUSEADDR)
     assert engine.bind(engine.worker(1), sock, (host, free_port()))[0] == host
     assert engine.lanes() == []
 
 
-def test_tcp_and_udp_on_one_port_are_two_groups(engine, sockets):
+def test_tcp_and_udp_on_one_port_are_two_groups(engine, datagrams):
     lane = engine.lane(1)
     address = lane.getsockname()
-    sock = sockets()
+    sock = datagrams()
     worker = engine.lib.rc_find(engine.struct, 1)
     assert engine.bind(worker, sock, address) == address
     names = sorted(one[4] for one in engine.lanes())
@@ -124,14 +64,14 @@ def test_tcp_and_udp_on_one_port_are_two_groups(engine, sockets):
     lane.close()
 
 
-def test_multicast_comes_to_each_worker_that_joined(engine, sockets):
+def test_multicast_comes_to_each_worker_that_joined(engine, datagrams):
     port, group = free_port(host="0.0.0.0"), "239.255.77.1"
-    lanes = group_of(engine, sockets, ("0.0.0.0", port), 2)
+    lanes = group_of(engine, datagrams, ("0.0.0.0", port), 2)
     engine.steer(1, 2)
     member = struct.pack("4s4s", socket.inet_aton(group), socket.inet_aton("127.0.0.1"))
     for sock in lanes.values():
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
-    sender = sockets()
+    sender = datagrams()
     sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
     sender.sendto(b"all", (group, port))
     for sock in lanes.values():
@@ -144,31 +84,31 @@ def test_multicast_comes_to_each_worker_that_joined(engine, sockets):
 
 @needs_ipv6
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_flows_spread_and_stay(engine, sockets, host):
+def test_flows_spread_and_stay(engine, datagrams, host):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     address = (host, free_port(family, host))
-    lanes = group_of(engine, sockets, address, 4)
+    lanes = group_of(engine, datagrams, address, 4)
     engine.steer(1, 2, 3, 4)
-    clients = [sockets(family) for _ in range(200)]
+    clients = [datagrams(family) for _ in range(200)]
     first = ask(clients, lanes, address)
     assert min(first.count(number) for number in lanes) >= 20
     assert ask(clients, lanes, address) == first
 
 
-def test_an_ipv4_flow_stays_on_a_dual_stack_lane(engine, sockets):
+def test_an_ipv4_flow_stays_on_a_dual_stack_lane(engine, datagrams):
     port = free_port(socket.AF_INET6, "::")
-    lanes = group_of(engine, sockets, ("::", port), 4)
+    lanes = group_of(engine, datagrams, ("::", port), 4)
     engine.steer(1, 2, 3, 4)
-    clients = [sockets() for _ in range(100)]
+    clients = [datagrams() for _ in range(100)]
     first = ask(clients, lanes, ("127.0.0.1", port))
     assert len(set(first)) == 4
     assert ask(clients, lanes, ("127.0.0.1", port)) == first
 
 
-def test_only_the_flows_of_a_dead_worker_move_and_come_back(engine, sockets, address):
-    lanes = group_of(engine, sockets, address, 4)
+def test_only_the_flows_of_a_dead_worker_move_and_come_back(engine, datagrams, address):
+    lanes = group_of(engine, datagrams, address, 4)
     engine.steer(1, 2, 3, 4)
-    clients = [sockets() for _ in range(200)]
+    clients = [datagrams() for _ in range(200)]
     first = ask(clients, lanes, address)
     dead = engine.lib.rc_find(engine.struct, 2)
     dead.dead = True
@@ -177,7 +117,7 @@ def test_only_the_flows_of_a_dead_worker_move_and_come_back(engine, sockets, add
     assert all(now == was for was, now in zip(first, second, strict=True) if was != 2)
     assert 2 not in second
     # The successor takes the dead one's lane, and so its flows.
-    heir, sock = engine.worker(5, 2), sockets()
+    heir, sock = engine.worker(5, 2), datagrams()
     engine.place(5, slot=2)
     assert engine.bind(heir, sock, address) == address
     engine.steer(1, 3, 4, 5)
@@ -187,13 +127,13 @@ def test_only_the_flows_of_a_dead_worker_move_and_come_back(engine, sockets, add
     assert [2 if number == 5 else number for number in third] == first
 
 
-def test_a_datagram_in_a_dead_worker_s_queue_is_read_by_its_successor(engine, sockets, address):
-    group_of(engine, sockets, address, 1)
+def test_a_datagram_in_a_dead_worker_s_queue_is_read_by_its_successor(engine, datagrams, address):
+    group_of(engine, datagrams, address, 1)
     engine.steer(1)
-    sockets().sendto(b"kept", address)
+    datagrams().sendto(b"kept", address)
     engine.lib.rc_find(engine.struct, 1).dead = True
     engine.lib.rc_lanes_resteer(engine.struct)
-    sock = sockets()
+    sock = datagrams()
     engine.bind(engine.worker(2, 1), sock, address)
     assert ready(sock) and sock.recv(9) == b"kept"
     assert sock.getblocking() is False and os.get_inheritable(sock.fileno()) is False
@@ -202,12 +142,12 @@ def test_a_datagram_in_a_dead_worker_s_queue_is_read_by_its_successor(engine, so
     assert [one[0] for one in engine.lanes()] == [2]
 
 
-def test_a_reload_moves_all_flows_at_once(engine, sockets, address):
-    old = group_of(engine, sockets, address, 3)
+def test_a_reload_moves_all_flows_at_once(engine, datagrams, address):
+    old = group_of(engine, datagrams, address, 3)
     engine.steer(1, 2, 3)
-    clients = [sockets() for _ in range(60)]
+    clients = [datagrams() for _ in range(60)]
     ask(clients, old, address)
-    new = group_of(engine, sockets, address, 3, first=4)
+    new = group_of(engine, datagrams, address, 3, first=4)
     assert set(ask(clients, {**old, **new}, address)) <= {1, 2, 3}
     engine.steer(4, 5, 6)
     assert set(ask(clients, {**old, **new}, address)) == {4, 5, 6}
@@ -217,9 +157,9 @@ def test_a_reload_moves_all_flows_at_once(engine, sockets, address):
         assert set(ask(clients, new, address)) == {4, 5, 6}
 
 
-def test_removals_in_any_order_leave_no_flow_in_a_wrong_lane(engine, sockets, address):
-    lanes = group_of(engine, sockets, address, 8)
-    clients = [sockets() for _ in range(100)]
+def test_removals_in_any_order_leave_no_flow_in_a_wrong_lane(engine, datagrams, address):
+    lanes = group_of(engine, datagrams, address, 8)
+    clients = [datagrams() for _ in range(100)]
     numbers = list(lanes)
     random.Random(7).shuffle(numbers)
     while len(numbers) > 1:
@@ -231,7 +171,7 @@ def test_removals_in_any_order_leave_no_flow_in_a_wrong_lane(engine, sockets, ad
         assert set(ask(clients, lanes, address)) <= set(numbers)
 
 
-def test_a_port_closed_and_opened_again_leaves_one_lane(engine, sockets, address, fds):
+def test_a_port_closed_and_opened_again_leaves_one_lane(engine, datagrams, address, fds):
     worker, before = engine.worker(1), None
     # Somebody who holds nothing is the worker: this process has the master's duplicates.
     leader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True)
@@ -247,12 +187,12 @@ def test_a_port_closed_and_opened_again_leaves_one_lane(engine, sockets, address
     leader.communicate()
 
 
-def test_a_socket_connected_to_one_peer_gets_that_peer_only(engine, sockets, address):
-    lanes = group_of(engine, sockets, address, 1)
+def test_a_socket_connected_to_one_peer_gets_that_peer_only(engine, datagrams, address):
+    lanes = group_of(engine, datagrams, address, 1)
     engine.steer(1)
-    peer, others = sockets(), [sockets() for _ in range(40)]
+    peer, others = datagrams(), [datagrams() for _ in range(40)]
     peer.bind(("127.0.0.1", 0))
-    own = sockets(socket.AF_INET, REUSEPORT)
+    own = datagrams(socket.AF_INET, REUSEPORT)
     engine.bind(engine.lib.rc_find(engine.struct, 1), own, address)
     own.connect(peer.getsockname())
     engine.steer(1)
@@ -261,12 +201,12 @@ def test_a_socket_connected_to_one_peer_gets_that_peer_only(engine, sockets, add
     assert set(ask(others, lanes, address)) == {1}
 
 
-def test_no_duplicate_is_kept_of_a_socket_for_one_peer(engine, sockets, address, fds):
-    lanes = group_of(engine, sockets, address, 1)
+def test_no_duplicate_is_kept_of_a_socket_for_one_peer(engine, datagrams, address, fds):
+    lanes = group_of(engine, datagrams, address, 1)
     engine.steer(1)
-    peer, others = sockets(), [sockets() for _ in range(20)]
+    peer, others = datagrams(), [datagrams() for _ in range(20)]
     peer.bind(("127.0.0.1", 0))
-    own, before = sockets(socket.AF_INET, REUSEPORT), len(fds())
+    own, before = datagrams(socket.AF_INET, REUSEPORT), len(fds())
     engine.bind(engine.lib.rc_find(engine.struct, 1), own, address)
     assert len(fds()) == before
     both = {**lanes, "own": own}
@@ -279,18 +219,18 @@ def test_no_duplicate_is_kept_of_a_socket_for_one_peer(engine, sockets, address,
 
 @pytest.mark.parametrize("connected", [0, 1, 2, 3])
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_a_lane_behind_further_sockets_is_steered_to(engine, sockets, host, connected):
+def test_a_lane_behind_further_sockets_is_steered_to(engine, datagrams, host, connected):
     port = free_port()
     address, to = (host, port), ("127.0.0.1", port)
-    lanes = group_of(engine, sockets, address, 1)
-    peer, others = sockets(), [sockets() for _ in range(60)]
+    lanes = group_of(engine, datagrams, address, 1)
+    peer, others = datagrams(), [datagrams() for _ in range(60)]
     peer.bind(("127.0.0.1", 0))
-    further = [sockets(socket.AF_INET, REUSEPORT) for _ in range(3)]
+    further = [datagrams(socket.AF_INET, REUSEPORT) for _ in range(3)]
     for sock in further:
         engine.bind(engine.lib.rc_find(engine.struct, 1), sock, address)
     for sock in further[:connected]:
         sock.connect(peer.getsockname())
-    lanes |= group_of(engine, sockets, address, 1, first=2)
+    lanes |= group_of(engine, datagrams, address, 1, first=2)
     lanes |= {f"further {at}": sock for at, sock in enumerate(further)}
     assert len(engine.lanes()) == 5 - connected
     engine.steer(2)
@@ -299,144 +239,13 @@ def test_a_lane_behind_further_sockets_is_steered_to(engine, sockets, host, conn
     assert set(ask(others, lanes, to)) == {1, *(f"further {at}" for at in range(connected, 3))}
 
 
-def test_a_second_socket_without_an_option_is_refused_as_ever(engine, sockets, address):
-    group_of(engine, sockets, address, 1)
+def test_a_second_socket_without_an_option_is_refused_as_ever(engine, datagrams, address):
+    group_of(engine, datagrams, address, 1)
     with pytest.raises(OSError) as caught:
-        sock = sockets()
+        sock = datagrams()
         engine.bind(engine.lib.rc_find(engine.struct, 1), sock, address)
         sock.bind(address)  # it was let pass
     assert caught.value.errno == errno.EADDRINUSE
-
-
-# ---- with eBPF -------------------------------------------------------------------------
-
-LONG_MS = 600_000
-
-
-def bpf_number():
-    return {"x86_64": 321, "aarch64": 280}[os.uname().machine]
-
-
-@pytest.fixture
-def staying(engine, lib):
-    """An engine that lets flows stay; skips where it is not allowed to."""
-
-    def make(ms):
-        assert lib.rc_flows_stay(engine.pointer, ms) == 0
-        return engine
-
-    return make
-
-
-def by_kernel(engine):
-    """Whether the newest group is steered by eBPF; where it may be, it must."""
-    if engine.struct.groups.flows_stay_ms == 0:
-        pytest.skip("no eBPF here")
-    return True
-
-
-@needs_ipv6
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_old_flows_stay_with_who_retires_and_new_ones_do_not(staying, sockets, host):
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    engine, address = staying(LONG_MS), (host, free_port(family, host))
-    old = group_of(engine, sockets, address, 3)
-    engine.steer(1, 2, 3)
-    assert by_kernel(engine)
-    clients = [sockets(family) for _ in range(60)]
-    first = ask(clients, old, address)
-    assert set(first) == {1, 2, 3}
-    new = group_of(engine, sockets, address, 3, first=4)
-    everybody = {**old, **new}
-    assert ask(clients, everybody, address) == first
-    engine.steer(4, 5, 6)
-    assert ask(clients, everybody, address) == first
-    fresh = [sockets(family) for _ in range(60)]
-    assert set(ask(fresh, everybody, address)) == {4, 5, 6}
-    assert ask(clients, everybody, address) == first
-
-    engine.lib.rc_find(engine.struct, 2).dead = True
-    engine.lib.rc_lanes_resteer(engine.struct)
-    second = ask(clients, everybody, address)
-    assert all(now == was for was, now in zip(first, second, strict=True) if was != 2)
-    assert {now for was, now in zip(first, second, strict=True) if was == 2} <= {4, 5, 6}
-    for number in (1, 2, 3):
-        old[number].close()
-        engine.bury(number)
-    third = ask(clients, new, address)
-    assert set(third) == {4, 5, 6}
-    assert ask(clients, new, address) == third
-
-
-def test_old_flows_stay_no_longer_than_that(staying, sockets, address):
-    engine = staying(1)
-    old = group_of(engine, sockets, address, 2)
-    engine.steer(1, 2)
-    assert by_kernel(engine)
-    clients, clock = [sockets() for _ in range(20)], Clock()
-    ask(clients, old, address)
-    new = group_of(engine, sockets, address, 2, first=3)
-    engine.steer(3, 4)
-    while not set(ask(clients, {**old, **new}, address)) <= {3, 4}:
-        clock.left_ms()
-
-
-def test_flows_stay_where_they_are_when_workers_are_added(staying, sockets, address):
-    engine = staying(LONG_MS)
-    lanes = group_of(engine, sockets, address, 2)
-    engine.steer(1, 2)
-    assert by_kernel(engine)
-    clients = [sockets() for _ in range(40)]
-    first = ask(clients, lanes, address)
-    lanes |= group_of(engine, sockets, address, 3, first=3)
-    engine.steer(1, 2, 3, 4, 5)
-    assert ask(clients, lanes, address) == first
-    assert {3, 4, 5} <= set(ask([sockets() for _ in range(80)], lanes, address))
-
-
-def test_a_worker_that_was_never_live_keeps_nothing(staying, sockets, address):
-    engine = staying(LONG_MS)
-    lanes = group_of(engine, sockets, address, 3)
-    engine.steer(1, 2)
-    assert by_kernel(engine)
-    assert set(ask([sockets() for _ in range(60)], lanes, address)) == {1, 2}
-
-
-def test_without_the_privilege_flows_move_at_once(staying, sockets, address, fault, fds):
-    engine = staying(LONG_MS)
-    fault.arm(1, errno.EPERM, "syscall", bpf_number(), sticky=True)
-    old = group_of(engine, sockets, address, 3)
-    engine.steer(1, 2, 3)
-    fault.disarm()
-    clients = [sockets() for _ in range(60)]
-    ask(clients, old, address)
-    new = group_of(engine, sockets, address, 3, first=4)
-    engine.steer(4, 5, 6)
-    assert set(ask(clients, {**old, **new}, address)) == {4, 5, 6}
-    assert not any("bpf" in str(one) for one in fds().values())
-
-
-@pytest.mark.parametrize("n", range(1, 7))
-def test_where_one_step_fails_the_classic_program_steers(staying, sockets, address, fault, n):
-    engine = staying(LONG_MS)
-    fault.arm(n, errno.ENOMEM, "syscall", bpf_number())
-    lanes = group_of(engine, sockets, address, 3)
-    engine.steer(1, 2, 3)
-    fault.disarm()
-    assert set(ask([sockets() for _ in range(60)], lanes, address)) == {1, 2, 3}
-
-
-def test_an_engine_leaves_no_program_behind(new_engine, lib, sockets, address, fds):
-    before = fds()
-    engine = new_engine()
-    assert lib.rc_flows_stay(engine.pointer, LONG_MS) == 0
-    lanes = group_of(engine, sockets, address, 3)
-    engine.steer(1, 2, 3)
-    for number, sock in lanes.items():
-        sock.close()
-        engine.bury(number)
-    engine.free()
-    assert fds() == before
 
 
 # ---- the program ---------------------------------------------------------------------
@@ -472,12 +281,12 @@ CALLS = ("fcntl", "calloc", "realloc", "setsockopt", "bind", "getsockname")
 
 @pytest.mark.parametrize("name", CALLS)
 def test_whatever_fails_the_bind_says_so_and_nothing_is_left(
-    engine, sockets, address, fault, fds, name
+    engine, datagrams, address, fault, fds, name
 ):
-    lanes = group_of(engine, sockets, address, 1)
+    lanes = group_of(engine, datagrams, address, 1)
     worker = engine.worker(2)
     for n in range(1, 20):
-        sock, before = sockets(), fds()
+        sock, before = datagrams(), fds()
         fault.arm(n, errno.ENOMEM, name)
         try:
             engine.bind(worker, sock, address)
@@ -494,28 +303,28 @@ def test_whatever_fails_the_bind_says_so_and_nothing_is_left(
         raise AssertionError(f"{name} never ended to fail")
     engine.steer(1, 2)
     lanes[2] = sock
-    assert set(ask([sockets() for _ in range(60)], lanes, address)) == {1, 2}
+    assert set(ask([datagrams() for _ in range(60)], lanes, address)) == {1, 2}
 
 
-def test_a_successor_may_join_what_its_predecessor_joined(engine, sockets):
+def test_a_successor_may_join_what_its_predecessor_joined(engine, datagrams):
     port = free_port(host="0.0.0.0")
     member = struct.pack("4s4s", socket.inet_aton("239.255.77.2"), socket.inet_aton("127.0.0.1"))
-    old = group_of(engine, sockets, ("0.0.0.0", port), 1)[1]
+    old = group_of(engine, datagrams, ("0.0.0.0", port), 1)[1]
     old.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
     kill = engine.lib.rc_find(engine.struct, 1)
     kill.dead = True
-    new = sockets()
+    new = datagrams()
     engine.bind(engine.worker(2, 1), new, ("0.0.0.0", port))
     assert os.fstat(new.fileno()).st_ino == os.fstat(old.fileno()).st_ino
     new.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
 
 
-def test_no_flow_moves_while_lanes_of_the_old_generation_go(engine, sockets, address):
-    old = group_of(engine, sockets, address, 3)
+def test_no_flow_moves_while_lanes_of_the_old_generation_go(engine, datagrams, address):
+    old = group_of(engine, datagrams, address, 3)
     engine.steer(1, 2, 3)
-    new = group_of(engine, sockets, address, 3, first=4)
+    new = group_of(engine, datagrams, address, 3, first=4)
     engine.steer(4, 5, 6)
-    clients = [sockets() for _ in range(60)]
+    clients = [datagrams() for _ in range(60)]
     first = ask(clients, new, address)
     for number, sock in old.items():
         sock.close()
@@ -524,7 +333,7 @@ def test_no_flow_moves_while_lanes_of_the_old_generation_go(engine, sockets, add
         assert engine.lib.rc_worker_release(engine.pointer, number) == 0
         assert ask(clients, new, address) == first
     # Their places are the next generation's, and so they do not pile up.
-    third = group_of(engine, sockets, address, 3, first=7)
+    third = group_of(engine, datagrams, address, 3, first=7)
     assert engine.struct.groups.count == 6
     engine.steer(7, 8, 9)
     assert set(ask(clients, {**new, **third}, address)) == {7, 8, 9}

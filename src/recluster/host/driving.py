@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .._engine import Engine
     from ..master.containment import Containment
     from ..master.publisher import Publisher
+    from ..master.pump import Pump
     from ..output.eventlog import EventLog
     from .owner import Owner
 
@@ -32,6 +33,7 @@ class Driving:
     exit_code: int | None
     _engine: Engine | None
     _owner: Owner
+    _pump: Pump | None
     _publisher: Publisher
     _eventlog: EventLog
     _signals: Signals | None
@@ -52,7 +54,18 @@ class Driving:
         def _turn(self, timeout: float | None) -> bool: ...
         def _fall_silent(self) -> None: ...
         def _take_signals(self, reaps: bool) -> None: ...
-        def _alive(self) -> Engine: ...
+
+    def _alive(self) -> Engine:
+        """Raises RuntimeError where it does not run, or is another's (host/owner.py)."""
+        self._owner.check()
+        if self._engine is None:
+            raise RuntimeError("the cluster is not running")
+        return self._engine
+
+    def _work(self) -> None:
+        if self._pump is not None:
+            with self._owner.busy():
+                self._pump.work()
 
     def run(self) -> int:
         """`start` with signals, supervise, return the exit code at the end.

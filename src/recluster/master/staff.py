@@ -41,12 +41,6 @@ class Staff:
                 active[index] = self._workers[slot.serving.id] if slot.serving else None
         return active
 
-    def size(self) -> int:
-        """How many slots are wanted: what `scale` was last told, or `workers`."""
-        self._owner.check()
-        slots = self._population.slots.values()
-        return sum(slot.wanted and not slot.surplus for slot in slots)
-
     def signal(self, worker: Worker, number: int) -> bool:
         """Send a signal to the worker's process. False if it is gone. Raises ValueError
         for a number that is no signal's."""

@@ -10,29 +10,25 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..base.levels import ERROR
+from ..host.driving import Driving
 from ..options.checks import OptionError, canary_part, weights_of
 from .handle import ReloadHandle
 
 if TYPE_CHECKING:
-    from .. import _engine
     from ..metrics.measuring import Measuring
     from ..options import Options
-    from ..output.eventlog import EventLog
     from ..output.sink import Output
     from ..population.recovery import Recovering
     from .links import Links
-    from .publisher import Publisher
     from .revision import Revision
     from .settings import Read
 
 
-class Wishes:
+class Wishes(Driving):
     """What a Cluster is made of, here its parts by name only."""
 
     options: Options
     _population: Recovering
-    _publisher: Publisher
-    _eventlog: EventLog
     _links: Links
     _revision: Revision
     _outputs: list[Output]
@@ -43,17 +39,11 @@ class Wishes:
         """Where --metrics is answered, once it runs: with port 0, at which one."""
         return self._measuring.address
 
-    def _alive(self) -> _engine.Engine:
-        raise NotImplementedError
-
-    def _work(self) -> None:
-        raise NotImplementedError
-
     def size(self) -> int:
-        raise NotImplementedError
-
-    def _drive(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        raise NotImplementedError
+        """How many slots are wanted: what `scale` was last told, or `workers`."""
+        self._owner.check()
+        slots = self._population.slots.values()
+        return sum(slot.wanted and not slot.surplus for slot in slots)
 
     def reload(
         self,

@@ -27,8 +27,9 @@ def ends_with(code: int) -> None:
 
 
 def open_writers() -> list[io.IOBase]:
-    """Text before the buffer that it writes to. Of what is frozen nothing is found."""
-    found: list[io.IOBase] = [one for one in gc.get_objects() if isinstance(one, WRITERS)]
+    """Text before the buffer that it writes to. Of what is frozen nothing is found. By its type:
+    `isinstance` asks for `__class__`, and some objects answer that with code of their own."""
+    found: list[io.IOBase] = [one for one in gc.get_objects() if issubclass(type(one), WRITERS)]
     found.sort(key=lambda one: not isinstance(one, io.TextIOWrapper))
     return found
 

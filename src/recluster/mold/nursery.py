@@ -34,6 +34,7 @@ from .target import can_be, mold_environ, run_of
 FIRST = 1 << 31  # workers count from 1
 RUN = os.path.join(os.path.dirname(__file__), "run.py")
 COMMAND = "recluster.mold"
+BARREN_MOST = 3  # molds that die of what they have imported, before nothing is
 NO_DOOR = -1  # of the worker's own: the library is it
 FROM_MASTER = "-"  # a mold's plan
 ENDINGS = (commands.Leave, commands.Abort, commands.Kill)
@@ -111,6 +112,7 @@ class Nursery:
         self._pids: dict[int, int] = {}
         self._unplanned: list[int] = []  # molds that wait for what an older one knows
         self._asked: set[int] = set()  # those older ones
+        self._barren = 0  # molds in a row that died without a word, and bore nobody
 
     def expect(self, command: Spawn, now: float) -> None:
         """Its channel is there. It is born when there is a mold; until then its pid is 0."""
@@ -173,6 +175,7 @@ class Nursery:
             with contextlib.suppress(ValueError):  # a module's own words
                 self._hear(mold, json_of(text), now)
         elif kind == _engine.EXIT:
+            self._died(mold, how_it_ended(value))
             self._molds.ended(mold, how_it_ended(value))
             self._pids.pop(mold, None)
             self._heard_from(mold)
@@ -180,13 +183,22 @@ class Nursery:
             self._engine.release(mold)
         self._obey(now)
 
+    def _died(self, mold: int, how: str) -> None:
+        """What was nobody's wish keeps nobody from being started: without `auto` they were."""
+        one = self._molds.all[mold]
+        self._barren += not one.ending and not self._molds.scouting
+        if self._auto and self._barren == BARREN_MOST:
+            self._auto, self._plan = False, Plan([], [])
+            self._say(f"preload: the mold {how}, {BARREN_MOST} times: all is left to the workers")
+
     def _hear(self, mold: int, said: Any, now: float) -> None:
         if not isinstance(said, dict) or said.get("cmd") != COMMAND:
             return
         if "failed" in said:
             self._molds.failed(mold, str(said["failed"]))
         elif "notes" in said:
-            self._plan.steps = merged(self._plan.steps, said["notes"])
+            if self._auto:
+                self._plan.steps = merged(self._plan.steps, said["notes"])
             if self._molds.scouting:
                 self._molds.scouted()
             self._heard_from(mold)
@@ -214,6 +226,7 @@ class Nursery:
             self._molds.unborn(worker, error.strerror or str(error))
             return
         self._molds.born(worker)
+        self._barren = 0
         del self._spawns[worker]
         self._workers[worker].pid = pid
 

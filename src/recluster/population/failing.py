@@ -22,6 +22,12 @@ class Failing(Background):
         super().__init__(options, random)
         self._told_failing = 0  # the generation
 
+    def failed(self, worker: int, error: str, nothing: bool = False) -> None:
+        """The worker told why it is about to end; `nothing`: there is nothing to run."""
+        self.members[worker].error = error
+        if nothing:
+            self._nothing = error
+
     def _died_serving(self, slot: Slot, member: Member, why: str, now: float) -> None:
         """It was the serving one, and did not take leave."""
         since = member.served_at

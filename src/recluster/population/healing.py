@@ -72,6 +72,14 @@ class Healing(Slots):
         if slot.healing is None:
             slot.spawn_at = at
 
+    def _spawn_due(self, now: float) -> None:
+        """Whose time has come."""
+        for slot in list(self.slots.values()):
+            if slot.spawn_at is not None and slot.spawn_at <= now:
+                slot.spawn_at = None
+                if not slot.serving or self._leaves(slot.serving):
+                    self._respawn(slot, now)
+
     def _respawn(self, slot: Slot, now: float) -> None:
         reload = self.reloading
         if reload is None:

@@ -195,12 +195,6 @@ class Population(Readiness):
         """It has said something on its channel, so it hears what it is told there."""
         self.members[worker].spoken = True
 
-    def failed(self, worker: int, error: str, nothing: bool = False) -> None:
-        """The worker told why it is about to end; `nothing`: there is nothing to run."""
-        self.members[worker].error = error
-        if nothing:
-            self._nothing = error
-
     def left(self, worker: int, at: float | None) -> None:
         """It was sent the stop signal then, and not when that was asked for; 0: when all was
         answered, so how soon it has ended says nothing."""
@@ -460,11 +454,7 @@ class Population(Readiness):
                 member.deadline = None
                 self._overdue(member, now)
         self.about = 0
-        for slot in list(self.slots.values()):
-            if slot.spawn_at is not None and slot.spawn_at <= now:
-                slot.spawn_at = None
-                if not slot.serving or self._leaves(slot.serving):
-                    self._respawn(slot, now)
+        self._spawn_due(now)
         self._advance(now)
 
     # ---- inside ----------------------------------------------------------------

@@ -70,7 +70,8 @@ class Sizing(Addresses):
             slot.serving.leaving = True
             if not slot.coming():
                 slot.spawn_at = now
-        self.tick(now)
+        self._spawn_due(now)
+        self._advance(now)
         return None
 
     def drain(self, index: int, now: float) -> str | None:
@@ -158,6 +159,3 @@ class Sizing(Addresses):
             self.reloading.batch.discard(slot.index)
         self._retire(leaving, now)
         self._settle_chain(slot)
-
-    def tick(self, now: float) -> None:
-        raise NotImplementedError

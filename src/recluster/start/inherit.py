@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from .. import _engine
 from ..options.checks import split_address
-from ..systemd.store import inode_of
+from ..systemd.store import note_of
 from .doors import ClusterError
 
 FIRST = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
@@ -36,11 +36,11 @@ def activated(environ: Mapping[str, str]) -> list[tuple[int, str]]:
 @dataclass
 class Given:
     """What was handed over: `offered`, where it listens; `unneeded`, the variables that are not
-    for the workers; `restored`, inodes of lanes of a master before."""
+    for the workers; `restored`, lanes of a master before: the name in the store by the inode."""
 
     offered: set[str] = field(default_factory=set)
     unneeded: tuple[str, ...] = ()
-    restored: set[int] = field(default_factory=set)
+    restored: dict[int, str] = field(default_factory=dict)
 
 
 def _bound(address: str, owner: Owner) -> socket.socket:
@@ -64,16 +64,15 @@ def _bound(address: str, owner: Owner) -> socket.socket:
     return made
 
 
-def _restore(engine: _engine.Engine, fd: int, say: Callable[[str], None]) -> tuple[str, int]:
-    """Where a lane of the master before listens, and its inode; ("", 0) for one that cannot be
-    had: it is closed, for nobody else has a use for it."""
-    inode = os.fstat(fd).st_ino
+def _restore(engine: _engine.Engine, fd: int, note: str, say: Callable[[str], None]) -> str:
+    """Where a lane of the master before listens; "" for one that cannot be had: it is closed, for
+    nobody else has a use for it."""
     try:
-        return engine.restore(fd), inode
+        return engine.restore(fd, note)
     except OSError as error:
         os.close(fd)
         say(f"a listener of the master before is given up: {error.strerror}")
-        return "", 0
+        return ""
 
 
 def _take(engine: _engine.Engine, fd: int, say: Callable[[str], None]) -> str:
@@ -94,6 +93,8 @@ def _bind(engine: _engine.Engine, address: str, there: set[str], owner: Owner) -
         if text in there:  # the master before had it, and its workers' lanes are here
             engine.allow_bind(host, port)
             return text
+    if kind == "unix" and f"unix:{host}" in there:
+        return f"unix:{host}"  # it was kept, and is for all as it was
     made = _bound(address, owner)
     try:
         text = engine.inherit(made.fileno(), True)
@@ -113,17 +114,19 @@ def give(
 ) -> Given:
     """Hand all of them over. Raises ClusterError for an address that cannot be bound."""
     given, there = Given(), activated(environ)
-    before: set[str] = set()
+    where: list[str] = []
     for fd, name in there:
-        if inode_of(name) is not None:
-            where, inode = _restore(engine, fd, say)
-            before |= {where} - {""}
-            given.restored |= {inode} - {0}
-    if given.restored:
+        note = note_of(name)
+        if note is not None:
+            given.restored[os.fstat(fd).st_ino] = name  # if it is given up, the store drops it
+            where.append(_restore(engine, fd, note, say))
+    before = {*where} - {""}
+    if before:
         engine.restored()
-        say(f"{len(given.restored)} listeners of the master before: {', '.join(sorted(before))}")
+        count = sum(map(bool, where))
+        say(f"{count} listeners of the master before: {', '.join(sorted(before))}")
     given.offered |= before
-    given.offered |= {_take(engine, fd, say) for fd, name in there if inode_of(name) is None} - {""}
+    given.offered |= {_take(engine, fd, say) for fd, name in there if note_of(name) is None} - {""}
     if given.offered or given.restored:
         given.unneeded = VARIABLES
     for address in addresses:

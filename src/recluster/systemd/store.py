@@ -22,12 +22,12 @@ def room(environ: Mapping[str, str]) -> int:
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
-def name_of(inode: int) -> str:
-    return f"{PREFIX}{inode}"
+def name_of(inode: int, note: str) -> str:
+    return f"{PREFIX}{inode}-{note}" if note else f"{PREFIX}{inode}"
 
 
 class Store:
-    """`restored`: inodes of what was found there at the start."""
+    """`restored`: what was found there at the start, the name of each by its inode."""
 
     def __init__(
         self,
@@ -35,14 +35,15 @@ class Store:
         population: Population,
         notifier: Notifier,
         most: int,
-        restored: set[int],
+        restored: Mapping[int, str],
         reload: Callable[[], object],
     ) -> None:
         self._engine = engine
         self._people = population
         self._notifier = notifier
         self._most = most
-        self.kept = set(restored)
+        self.kept = dict(restored)
+        self._useless: set[int] = set()  # which the next master could not take
         self._left = bool(restored)  # some of them may have nobody
         self._reload = reload
         self._reloads = RELOADS_MOST
@@ -61,20 +62,30 @@ class Store:
                 self._reloads -= 1
                 self._reload()
         now = {} if self._people.ended is not None else dict(self._engine.kept())
-        for inode in self.kept - now.keys():
-            self.kept.discard(inode)
-            self._notifier.send(["FDSTOREREMOVE=1", f"FDNAME={name_of(inode)}"])
+        for inode in self.kept.keys() - now.keys():
+            self._notifier.send(["FDSTOREREMOVE=1", f"FDNAME={self.kept.pop(inode)}"])
+        self._useless &= now.keys()
         for inode, fd in now.items():
             if inode not in self.kept and len(self.kept) < self._most:
-                self.kept.add(inode)
-                self._notifier.send(["FDSTORE=1", f"FDNAME={name_of(inode)}"], fd)
+                self._keep(inode, fd)
+
+    def _keep(self, inode: int, fd: int) -> None:
+        if inode in self._useless:
+            return
+        try:
+            name = name_of(inode, self._engine.note(inode))
+        except OSError:
+            self._useless.add(inode)
+            return
+        self.kept[inode] = name
+        self._notifier.send(["FDSTORE=1", f"FDNAME={name}"], fd)
 
     def _is_complete(self) -> bool:
         slots = [slot for slot in self._people.slots.values() if slot.wanted]
         return not self._people.reloading and bool(slots) and all(slot.serving for slot in slots)
 
 
-def inode_of(name: str) -> int | None:
-    """What a name of ours is about."""
-    digits = name.removeprefix(PREFIX)
-    return int(digits) if name.startswith(PREFIX) and digits.isdecimal() else None
+def note_of(name: str) -> str | None:
+    """What was noted with a descriptor of ours; None: it is not ours."""
+    digits, _, note = name.removeprefix(PREFIX).partition("-")
+    return note if name.startswith(PREFIX) and digits.isdecimal() else None

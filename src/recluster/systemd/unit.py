@@ -83,22 +83,22 @@ class Unit:
         self.close = notifier.close
 
     def attend(
-        self, pump: Pump, engine: Engine, restored: set[int], reload: Callable[[], object]
+        self, pump: Pump, engine: Engine, restored: Mapping[int, str], reload: Callable[[], object]
     ) -> None:
         store = Store(engine, self._people, self._notifier, self._room, restored, reload)
         self._store = store
         pump.attend(self)
         pump.attend(store)
 
-    def carried(self) -> list[int]:
-        """For the master that takes this one's place: which lanes are kept."""
-        return sorted(self._store.kept) if self._store else []
+    def carried(self) -> list[tuple[int, str]]:
+        """For the master that takes this one's place: which lanes are kept, by which names."""
+        return sorted(self._store.kept.items()) if self._store else []
 
-    def resume(self, before: list[int]) -> None:
+    def resume(self, before: list[tuple[int, str]]) -> None:
         """In that one: it is up, as it was told."""
         self._is_up, self._reloads = True, self._people.reloads
         if self._store:
-            self._store.kept = set(before)
+            self._store.kept = dict(before)
 
     # ---- a clock of the pump's ------------------------------------------------------
 

@@ -1,4 +1,4 @@
-/* stop.c - who of a worker gets the stop signal, and whether it has read its channel.
+/* stop.c - signals to workers: who of one gets the stop signal, and whether it heard it coming.
  *
  * Owns the question which process of a worker is its server. What recluster has started
  * may be a shell, `npm start`, `go run`: it holds no lane, and a signal would end it, or
@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -85,6 +86,32 @@ int rc_server_open(struct rc_engine *engine, const struct rc_worker *worker, pid
     if (server_of(engine, worker) != *server)
         rc_close(&pidfd);
     return pidfd < 0 ? -ESRCH : pidfd;
+}
+
+int rc_worker_signal(rc_engine *engine, uint32_t id, int number)
+{
+    struct rc_worker *worker = rc_find(engine, id);
+    if (!worker || worker->process.fd < 0)
+        return -ESRCH;
+    if (syscall(SYS_pidfd_send_signal, worker->process.fd, number, NULL, 0) < 0)
+        return -errno;
+    return 0;
+}
+
+int rc_worker_kill(rc_engine *engine, uint32_t id)
+{
+    struct rc_worker *worker = rc_find(engine, id);
+    if (!worker || worker->process.fd < 0)
+        return -ESRCH;
+    /* The leader is not reaped, so the group's number cannot have been given to another. (But
+     * where SIGCHLD is ignored the kernel reaps: what is left of the group is dealt with when
+     * the end is heard of.) */
+    int error = rc_worker_signal(engine, id, 0);
+    if (error)
+        return error;
+    if (kill(-worker->pid, SIGKILL) < 0 && errno != ESRCH)
+        return -errno;
+    return rc_worker_signal(engine, id, SIGKILL);
 }
 
 int rc_worker_stop(rc_engine *engine, uint32_t id, int number)

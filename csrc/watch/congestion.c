@@ -19,8 +19,6 @@
 #include "internal.h"
 
 #include <sys/epoll.h>
-#include <sys/timerfd.h>
-#include <unistd.h>
 
 enum {
     STILL_US = 5000,         /* a queue that does not shrink for this long stands still */
@@ -38,32 +36,13 @@ enum {
     STEER_US = 10,          /* the cost of a program, by the lane (72 us for 128) */
 };
 
-/* ---- the timer --------------------------------------------------------------------- */
-
-static void set_timer(struct rc_engine *engine)
-{
-    int64_t at = engine->sweep_at;
-    struct itimerspec when = {
-        .it_value = {.tv_sec = at / 1000000, .tv_nsec = at % 1000000 * 1000 + 1}};
-    if (timerfd_settime(engine->sweep.fd, TFD_TIMER_ABSTIME, &when, NULL) < 0)
-        engine->sweep_at = 0;
-}
-
-/* In a sweep there are many, so the timer is set at its end. */
-void rc_lanes_wake_at(struct rc_engine *engine, int64_t at)
-{
-    if (engine->sweep_at && engine->sweep_at <= at)
-        return;
-    engine->sweep_at = at;
-    if (!engine->sweeping)
-        set_timer(engine);
-}
+/* ---- the next look ----------------------------------------------------------------- */
 
 static void look_in(struct rc_engine *engine, struct rc_lane *lane, int64_t now, unsigned us)
 {
     lane->pressure.interval = us;
     lane->pressure.look_at = now + us;
-    rc_lanes_wake_at(engine, lane->pressure.look_at);
+    rc_sweep_at(engine, lane->pressure.look_at);
 }
 
 /* After a change of pressure; at most so often that programs do not cost more
@@ -74,7 +53,7 @@ static void steer_if_stale(struct rc_engine *engine, struct rc_group *group, int
     if (!group->stale)
         return;
     if (now < least) {
-        rc_lanes_wake_at(engine, least);
+        rc_sweep_at(engine, least);
         return;
     }
     group->steered_at = now;
@@ -120,7 +99,7 @@ static void crowd_begin(struct rc_engine *engine, int64_t now)
     if (engine->imbalance_at)
         return;
     engine->imbalance_at = now + CROWD_US;
-    rc_lanes_wake_at(engine, engine->imbalance_at);
+    rc_sweep_at(engine, engine->imbalance_at);
 }
 
 static void keep_crowd(struct rc_engine *engine, int64_t now)
@@ -136,7 +115,7 @@ static void keep_crowd(struct rc_engine *engine, int64_t now)
         }
     }
     if (engine->imbalance_at)
-        rc_lanes_wake_at(engine, engine->imbalance_at);
+        rc_sweep_at(engine, engine->imbalance_at);
 }
 
 /* ---- a look at a queue ------------------------------------------------------------------ */
@@ -229,7 +208,7 @@ void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane)
     set_work(engine, lane, true, now); /* in a moment; the next look tells whether still */
     if (engine->polling.look_at > now + TAKING_SAMPLE_US)
         engine->polling.look_at = now + TAKING_SAMPLE_US;
-    rc_lanes_wake_at(engine, engine->polling.look_at);
+    rc_sweep_at(engine, engine->polling.look_at);
     steer_if_stale(engine, lane->group, now);
 }
 
@@ -285,17 +264,14 @@ static void keep_vigil(struct rc_engine *engine, int64_t now)
                 engine->polling.look_at = now + TAKING_SAMPLE_US;
         }
     if (on)
-        rc_lanes_wake_at(engine, engine->polling.look_at);
+        rc_sweep_at(engine, engine->polling.look_at);
 }
 
 void rc_lanes_sweep(struct rc_engine *engine)
 {
-    uint64_t times;
-    if (read(engine->sweep.fd, &times, sizeof times) != sizeof times)
+    if (!rc_sweep_begin(engine))
         return;
     int64_t now = rc_now_us();
-    engine->sweep_at = 0;
-    engine->sweeping = true;
     engine->swept = 0;
     for (const struct rc_group *group = engine->groups; group; group = group->next)
         engine->swept += group->count;
@@ -305,7 +281,7 @@ void rc_lanes_sweep(struct rc_engine *engine)
             if (lane->pressure.look_at && lane->pressure.look_at <= now)
                 look(engine, lane, now);
             else if (lane->pressure.look_at)
-                rc_lanes_wake_at(engine, lane->pressure.look_at);
+                rc_sweep_at(engine, lane->pressure.look_at);
         }
     rc_orders_sweep(engine, now);
     rc_proof_sweep(engine, now);
@@ -315,12 +291,10 @@ void rc_lanes_sweep(struct rc_engine *engine)
         steer_if_stale(engine, group, now);
     rc_slice_short(engine,
                    engine->handover.hastes || engine->imbalance_at || rc_polling_on(engine, now));
-    engine->sweeping = false;
-    if (engine->sweep_at)
-        set_timer(engine);
+    rc_sweep_end(engine);
 }
 
-/* ---- for lanes.c -------------------------------------------------------------------------- */
+/* ---- for lanes -------------------------------------------------------------------------- */
 
 /* After who is live has changed: lanes of live workers are watched, and only
  * they. */
@@ -341,3 +315,5 @@ void rc_group_watch(struct rc_engine *engine, struct rc_group *group)
         }
     }
 }
+
+const struct rc_part rc_watch_part = {.group_changed = rc_group_watch};
