@@ -41,7 +41,27 @@ SURFACE = {
 PEERS = ("aiohttp", "gunicorn", "granian", "grpcio", "hypercorn", "tornado", "wsgiref")
 
 
-LONG = {"test_256_slots_under_the_usual_limit", "test_many_reloads_leave_nothing"}
+LONG = {  # ten seconds and more, mostly of waiting
+    f"test_{name}"
+    for name in (
+        "256_slots_under_the_usual_limit",
+        "a_connection_in_use_is_not_closed_under_a_request",
+        "a_group_without_a_worker_is_noticed",
+        "a_hang_is_counted",
+        "a_slow_answer_is_waited_for",
+        "event_loops_of_retired_workers_are_calm",
+        "listening_is_not_ready",
+        "many_in_a_row_under_load_lose_nothing",
+        "many_reloads_leave_nothing",
+        "metrics_in_a_program_of_ones_own",
+        "no_address_is_lost_to_a_signal",
+        "ready_timeout_is_one_workers_own",
+        "the_master_leaves_the_mode_alone",
+        "uvicorn_is_replaced_first_while_it_still_answers",
+        "who_is_at_work_for_long_before_it_accepts_is_not_taken_for_idle",
+        "workers_differ_where_they_must",
+    )
+}
 
 
 def pytest_addoption(parser):

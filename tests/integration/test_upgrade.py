@@ -482,7 +482,7 @@ def test_a_master_that_is_killed_afterwards_takes_its_workers_along(running):
     for _ in range(2):
         upgrade(running)
     assert running.pids() == workers
+    until(lambda: len(descendants(running.process.pid)) == 3)  # two workers, and one guard
     family = [Pidfd(pid) for pid in descendants(running.process.pid)]
-    assert len(family) == 3  # two workers, and one guard
     running.process.kill()
     assert survivors(family, 1.0 + GENEROUS / 10) == []

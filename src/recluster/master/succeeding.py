@@ -46,6 +46,7 @@ def go_on(cluster: Cluster, left: Heritage) -> None:
         cluster._unit.resume(left["stored"])
     cluster._work()  # lanes are steered to by this master's program from here on
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    cluster._alive().reap()  # the trial: a SIGCHLD of before is lost where its action is set anew
     done = events.Upgraded(left["version"], __version__, time.monotonic() - left["began"])
     cluster._publisher.tell(done)
     if cluster._control:
