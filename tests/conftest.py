@@ -41,23 +41,31 @@ SURFACE = {
 PEERS = ("aiohttp", "gunicorn", "granian", "grpcio", "hypercorn", "tornado", "wsgiref")
 
 
-LONG = {  # ten seconds and more, mostly of waiting
+LONG = {  # seven seconds and more, mostly of waiting
     f"test_{name}"
     for name in (
         "256_slots_under_the_usual_limit",
         "a_connection_in_use_is_not_closed_under_a_request",
         "a_group_without_a_worker_is_noticed",
         "a_hang_is_counted",
+        "a_server_of_ones_own_says_nothing_of_its_worker",
         "a_slow_answer_is_waited_for",
+        "a_stream_keeps_all_of_them",
         "event_loops_of_retired_workers_are_calm",
+        "event_loops_of_what_a_worker_leaves_behind_are_calm",
+        "events_that_nobody_reads_are_counted",
+        "lanes_of_serving_workers_go",
         "listening_is_not_ready",
         "many_in_a_row_under_load_lose_nothing",
         "many_reloads_leave_nothing",
         "metrics_in_a_program_of_ones_own",
         "no_address_is_lost_to_a_signal",
+        "quick_run_of_a_built_in_server",
         "ready_timeout_is_one_workers_own",
+        "round_robin_is_exact",
         "the_master_leaves_the_mode_alone",
         "uvicorn_is_replaced_first_while_it_still_answers",
+        "who_would_gain_by_it_is_told_once",
         "who_is_at_work_for_long_before_it_accepts_is_not_taken_for_idle",
         "workers_differ_where_they_must",
     )
