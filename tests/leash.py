@@ -19,7 +19,10 @@ def hold(process):
     """`process`, which must not outlive this one. Call it in the thread that runs the tests."""
     if not _keeper or _keeper[0][0] != os.getpid():
         keeper = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, start_new_session=True
+            # Without site: an agent that a test has put there would count it.
+            [sys.executable, "-I", "-S", __file__],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
         keeper.wait()
         _keeper[:] = [(os.getpid(), keeper)]
