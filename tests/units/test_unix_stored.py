@@ -32,6 +32,7 @@ def kept(new_engine, ffi, sockets, path):
     engine.steer(1)
     ((fd, note),) = stored(engine, ffi)
     engine.lib.rc_engine_abandon(engine.pointer)
+    engine.pointer = ffi.NULL  # its descriptors' numbers are others' from here on
     sock.close()
     with connect(path):
         yield fd, note
