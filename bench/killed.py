@@ -34,7 +34,7 @@ SERVERS = {
 
 
 class Clients:
-    """`slowest`: ms, by phase; `cut`: accepted, and no answer; `failed`: anything else."""
+    """`took`: ms of each request, by phase; `cut`: accepted, no answer; `failed`: all else."""
 
     def __init__(self, port: int, count: int) -> None:
         self.phase, self.port = "steady", port

@@ -49,9 +49,10 @@ static struct rc_ring_page *map(int memory)
     return page == MAP_FAILED ? NULL : page;
 }
 
-/* What workers get was opened for reading, and its mode lets only its owner change that: who
- * could do so could trace the master as well. F_SEAL_FUTURE_WRITE would keep the master that
- * takes this one's place from writing, too. */
+/* What workers get was opened for reading, and its mode lets only its owner change that: one of
+ * the master's own user, who could kill it as well. What such a one writes there costs others a
+ * question, which the master answers, or a bell that is taken for a client. A seal
+ * (F_SEAL_FUTURE_WRITE) would keep the master that takes this one's place from writing, too. */
 static int show(int memory)
 {
     char path[sizeof "/proc/self/fd/2147483647"];

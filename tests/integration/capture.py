@@ -4,6 +4,7 @@ Needs CAP_NET_RAW. The kernel shows each packet of loopback twice, as it leaves 
 one is enough.
 """
 
+import ctypes
 import socket
 import struct
 import threading
@@ -32,8 +33,6 @@ class Capture:
     """While it is entered. `wrong`: ends that came before an answer; `requests`: of clients."""
 
     def __init__(self, port):
-        import ctypes
-
         self._port, self._stop = port, threading.Event()
         text = filter_of(port)
         self._text = ctypes.create_string_buffer(text)

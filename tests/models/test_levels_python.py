@@ -20,9 +20,6 @@ ITSELF = "recluster"  # `__init__` has the version, and imports on demand: below
 DEFINES = ("events", "options", "options/fields")
 PURE = {"__future__", "collections", "dataclasses", "enum", "math", "typing"}
 
-KNOWN_UPWARD: set[tuple[str, str]] = set()
-"""(module, package above it). It may only shrink."""
-
 
 def files():
     return [path for path in sorted(SOURCE.rglob("*.py")) if "apps" not in path.parts]
@@ -109,17 +106,13 @@ def test_the_arrows_are_seen():
 
 
 def test_no_arrow_goes_up():
-    assert sorted(UPWARD - KNOWN_UPWARD) == []
-
-
-def test_what_is_known_to_go_up_still_does():
-    assert sorted(KNOWN_UPWARD - UPWARD) == [], "mended: take it out of KNOWN_UPWARD"
+    assert sorted(UPWARD) == []
 
 
 def test_no_cycle_between_packages():
     needs = {}
     for module, target in ARROWS:
-        if room(module) != room(target) and (module, room(target)) not in KNOWN_UPWARD:
+        if room(module) != room(target):
             needs.setdefault(room(module), set()).add(room(target))
     assert list(TopologicalSorter(needs).static_order())  # raises CycleError, which names them
 
