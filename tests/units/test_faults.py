@@ -13,7 +13,7 @@ import socket
 
 import pytest
 
-from .harness import Engine, packed, ready, spread, stream
+from .harness import Engine, check, packed, ready, spread, stream
 
 FAULTS = [errno.EMFILE, errno.ENOMEM]
 MOST = 60  # wrapped calls a case may make; more is a loop without end
@@ -309,3 +309,13 @@ def test_the_tests_count_what_they_say():
     assert packed(socket.AF_INET, ("127.0.0.1", 258))[2:8] == b"\1\2\x7f\0\0\1"
     assert len(packed(socket.AF_INET6, ("::1", 1))) == 28
     assert not ready(0, 0, 0)
+
+
+@pytest.mark.parametrize("error", FAULTS)
+def test_ring_open(ffi, lib, trials, error):
+    """The page of bells, and the port at which workers ask for it; -EIO: too few random bytes."""
+    for trial in trials(error, least=3):
+        with Engine(ffi, lib) as engine:
+            result = trial.attempt(lib.rc_ring_open, engine.pointer)
+            assert result in {*trial.errors, -errno.EIO}, trial.fault.last
+            check(lib.rc_ring_open(engine.pointer))
