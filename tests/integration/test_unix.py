@@ -147,7 +147,8 @@ def test_serves_reloads_and_survives(server, path, apps):
             failures = load.failures()
             assert all(type(a.error).__name__ == "Broken" and a.began < dead for a in failures)
         assert running.end() == 0
-        assert "Traceback" not in running.stderr()
+        # A server that cuts what it has accepted may say so with a traceback of its own.
+        assert not server.stops or "Traceback" not in running.stderr()
     assert names(path) == (["app.socket", "apps"] if server.leaves else ["apps"])
 
 
