@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from ..base.levels import INFO
-
-if TYPE_CHECKING:
-    from ..population.view import Worker
-
+from .view import Worker
 
 INTERNAL = {"internal": True}  # a field that only the log is told by
 
