@@ -14,9 +14,9 @@ from .. import _engine
 from ..base.levels import ERROR
 from ..events.view import Worker
 from ..output.eventlog import EventLog
-from ..population import commands
+from ..population import commands, population, recovery
 from ..population.lifecycle import ENDED
-from ..population.recovery import Recovering
+from ..population.state import Population
 
 FINAL = (_engine.EXIT, _engine.GONE)  # no process is left that could be ended
 TRIES = 3  # for a worker whose end cannot be handled, before it is forgotten
@@ -38,7 +38,7 @@ class Containment:
     def __init__(
         self,
         engine: _engine.Engine,
-        population: Recovering,
+        population: Population,
         workers: dict[int, Worker],
         eventlog: EventLog,
     ) -> None:
@@ -61,9 +61,9 @@ class Containment:
         people = self._population
         with contextlib.suppress(Exception):  # it may not have got as far as there
             if kind == _engine.EXIT and people.members[key].state not in ENDED:
-                people.exited(key, value, now)
+                population.exited(people, key, value, now)
             elif kind == _engine.GONE and people.members[key].state in ENDED:
-                people.gone(key, now)
+                population.gone(people, key, now)
         member = people.members.get(key)
         if member is not None and member.state not in ENDED:
             self._forget(key, now)
@@ -74,7 +74,7 @@ class Containment:
         if isinstance(command, commands.Spawn):
             self._unborn(key, error, now)
         elif isinstance(command, commands.Live):
-            self._population.steering_failed(now)
+            population.steering_failed(self._population, now)
         elif isinstance(command, commands.CloseLanes):
             with contextlib.suppress(OSError):
                 self._engine.close_lanes()
@@ -126,15 +126,15 @@ class Containment:
         with contextlib.suppress(OSError):
             self._engine.release(key)
         if key in self._population.members:
-            self._population.spawn_failed(key, _described(error), now)
+            population.spawn_failed(self._population, key, _described(error), now)
         self._workers.pop(key, None)
 
     def _forget(self, key: int, now: float) -> None:
         self._tries.pop(key, None)
-        self._population.forget(key, now)
+        recovery.forget(self._population, key, now)
 
     def _repair(self, now: float) -> None:
         try:
-            self._population.repair(now)
+            recovery.repair(self._population, now)
         except Exception as error:
             self._tell(error, 0, " in its repair")

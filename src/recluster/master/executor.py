@@ -18,9 +18,9 @@ from ..host.signals import catches, is_node
 from ..metrics.memory import memory_of
 from ..options import Options
 from ..output.eventlog import EventLog
-from ..population import commands
+from ..population import addresses, commands, population, recycling
 from ..population.draining import Facts
-from ..population.population import Population
+from ..population.state import Population
 from .questions import Asking
 
 
@@ -53,9 +53,9 @@ class Executor:
             self._eventlog.over("steer")
         except OSError as error:
             self._eventlog.once("steer", f"cannot steer: {error.strerror}; retrying")
-            self._population.steering_failed(now)
+            population.steering_failed(self._population, now)
         with contextlib.suppress(OSError):  # a sandbox without sock_diag
-            self._population.shared(self._engine.shared())
+            addresses.shared(self._population, self._engine.shared())
         for key in list(self._unreleased):
             self._release(key, now)
 
@@ -100,7 +100,7 @@ class Executor:
         self._engine.strays(command.worker, signal.SIGKILL if command.kill else signal.SIGTERM)
 
     def _inspect(self, command: commands.Inspect, now: float) -> None:
-        self._population.inspected(command.worker, self._facts(command.worker), now)
+        population.inspected(self._population, command.worker, self._facts(command.worker), now)
 
     def _measure(self, command: commands.Measure, now: float) -> None:
         worker = self._workers.get(command.worker)
@@ -111,7 +111,7 @@ class Executor:
         accepted = None
         with contextlib.suppress(OSError):  # it is released
             _, accepted, _ = self._engine.counts(command.worker)
-        self._population.measured(command.worker, memory, accepted, now)
+        recycling.measured(self._population, command.worker, memory, accepted, now)
 
     def _let_go(self, command: commands.Release, now: float) -> None:
         self._release(command.worker, now)
@@ -127,13 +127,13 @@ class Executor:
 
     def _audit(self, command: commands.Audit, now: float) -> None:
         with contextlib.suppress(OSError):  # it has ended, or may not be looked at
-            self._population.unseen(command.worker, self._engine.unseen(command.worker))
+            addresses.unseen(self._population, command.worker, self._engine.unseen(command.worker))
 
     def _hold(self, command: commands.Hold, now: float) -> None:
         try:
             self._engine.hold(bytes_of(command.address), command.on)
         except OSError:
-            self._population.steering_failed(now)
+            population.steering_failed(self._population, now)
 
     def _refuse(self, command: commands.Refuse, now: float) -> None:
         with contextlib.suppress(OSError):  # a worker has just claimed it
@@ -149,7 +149,7 @@ class Executor:
             pass
         except OSError:
             self._unreleased.add(key)
-            self._population.steering_failed(now)
+            population.steering_failed(self._population, now)
             return
         self._workers.pop(key, None)
 

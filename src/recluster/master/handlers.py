@@ -17,7 +17,8 @@ from ..base.text import json_of, text_of
 from ..events.view import Worker
 from ..options import Options
 from ..output.eventlog import EventLog
-from ..population.population import Population
+from ..population import addresses, background, failing, healing, population, readiness
+from ..population.state import Population
 from ..start.doors import OtherDoor
 
 Emit = Callable[[str, int, dict[str, Any]], None]
@@ -54,7 +55,7 @@ class Handlers:
 
     def _door(self, key: int, error: int, text: bytes, now: float) -> None:
         if error == 0:
-            self._population.online(key, now)
+            population.online(self._population, key, now)
         else:
             self._eventlog.line(
                 f"its door did not open: {os.strerror(error)}", ERROR, self._workers[key]
@@ -64,14 +65,14 @@ class Handlers:
         """What it binds cannot be seen. One that is not ready has perhaps no other address,
         and is started again with the other door; of a ready one it may be a helper (sudo)."""
         worker, what = self._workers[key], "has rights that the master may not look into"
-        if self._population.is_booting(key) and self._other_door.open():
+        if healing.is_booting(self._population, key) and self._other_door.open():
             self._eventlog.line(
                 f"{what} (CAP_SYS_PTRACE is missing); workers get the preload library instead, "
                 "and it is started again",
                 WARNING,
                 worker,
             )
-            self._population.start_again(key, now)
+            healing.start_again(self._population, key, now)
         else:
             self._eventlog.once(
                 f"blind {key}",
@@ -82,7 +83,7 @@ class Handlers:
 
     def _listening(self, key: int, value: int, text: bytes, now: float) -> None:
         first, *more = text_of(text).split("\0")
-        self._population.listening(key, first, now, proving=value == 2, more=more)
+        population.listening(self._population, key, first, now, proving=value == 2, more=more)
         how = self._engine.balance_how()
         if how:
             line, level = f"new connections: {self._options.balance} by {how}", INFO
@@ -102,10 +103,10 @@ class Handlers:
             self._eventlog.once(
                 "unproven", f"{why}: to listen is enough", worker=self._workers[key]
             )
-        self._population.accepting(key, now)
+        readiness.accepting(self._population, key, now)
 
     def _deaf(self, key: int, left: int, text: bytes, now: float) -> None:
-        self._population.deaf(key, text_of(text), bool(left), now)
+        addresses.deaf(self._population, key, text_of(text), bool(left), now)
 
     def _garbled(self, key: int, limit: int, text: bytes, now: float) -> None:
         self._eventlog.once(
@@ -115,10 +116,10 @@ class Handlers:
         )
 
     def _hung(self, key: int, queued: int, text: bytes, now: float) -> None:
-        self._population.hung(key, queued, now)
+        population.hung(self._population, key, queued, now)
 
     def _takes(self, key: int, value: int, text: bytes, now: float) -> None:
-        self._population.takes(key, now)
+        population.takes(self._population, key, now)
 
     def _in_the_way(self, key: int, value: int, text: bytes, now: float) -> None:
         wanted, _, given = text_of(text).partition(" ")
@@ -131,14 +132,14 @@ class Handlers:
 
     def _exit(self, key: int, status: int, text: bytes, now: float) -> None:
         people = self._population
-        left = people.may_have_gone(key, status, now) and self._engine.strays(key) > 0
-        people.left(key, self._engine.left_at(key))
+        left = background.may_have_gone(people, key, status, now) and self._engine.strays(key) > 0
+        population.left(people, key, self._engine.left_at(key))
         if self._engine.queued(key) and not self._engine.hands_out(key):
-            people.leaves_waiting(key)
-        people.exited(key, status, now, left)
+            population.leaves_waiting(people, key)
+        population.exited(people, key, status, now, left)
 
     def _gone(self, key: int, value: int, text: bytes, now: float) -> None:
-        self._population.gone(key, now)
+        population.gone(self._population, key, now)
 
     def _message(self, key: int, value: int, line: bytes, now: float) -> None:
         try:
@@ -152,16 +153,16 @@ class Handlers:
             return
         command = message.get("cmd") if isinstance(message, dict) else None
         if command == "ready":
-            self._population.said_ready(key, now)
+            readiness.said_ready(self._population, key, now)
         elif command == "disconnect":
-            self._population.said_disconnect(key, now)
+            population.said_disconnect(self._population, key, now)
         elif command == "recluster.error":
             nothing = message.get("nothing") is True
-            self._population.failed(key, str(message.get("error"))[:ERROR_MOST], nothing)
+            failing.failed(self._population, key, str(message.get("error"))[:ERROR_MOST], nothing)
             return
         elif isinstance(command, str) and command.startswith("NODE_"):
             return  # Node's own, about handles
-        self._population.spoke(key)
+        population.spoke(self._population, key)
         if command == "recluster.hello":
             return
         self._messages(key, message)

@@ -19,7 +19,7 @@ from ..metrics.tally import Tally
 from ..output.eventlog import EventLog
 from ..population import commands
 from ..population.lifecycle import ENDED
-from ..population.population import Population
+from ..population.state import Population
 from .emitter import Emitter
 
 Finished = Callable[[ReloadHandle], object]

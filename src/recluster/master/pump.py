@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .. import _engine
-from ..population import commands
-from ..population.population import Population
+from ..population import commands, population, slots
+from ..population.state import Population
 from .containment import Containment
 
 PUT_OFF_MOST = 8
@@ -95,7 +95,7 @@ class Pump:
 
     def _tick(self, now: float) -> None:
         try:
-            self._population.tick(now)
+            population.tick(self._population, now)
             self._not_before = 0.0
             for attendant in self._attendants:
                 attendant.tick(now)
@@ -145,7 +145,7 @@ class Pump:
         self._working = True
         worked = False
         try:
-            while batch := self._population.take():
+            while batch := slots.take(self._population):
                 worked = True
                 for command in batch:
                     self._do(command, time.monotonic())
@@ -163,7 +163,7 @@ class Pump:
         if self._population.ended is not None:
             self._ended(self._population.ended)
         elif not self._stopped:
-            times = [self._population.deadline()]
+            times = [population.deadline(self._population)]
             times += [attendant.deadline() for attendant in self._attendants]
             at = min((one for one in times if one is not None), default=None)
             self._engine.deadline(None if at is None else max(at, self._not_before))

@@ -17,7 +17,8 @@ from ..base.watcher import Watcher
 from ..options import Options
 from ..options.checks import ReadyUrl
 from ..output.eventlog import EventLog
-from ..population.population import Population
+from ..population import readiness
+from ..population.state import Population
 from .answers import judged
 
 Answered = Callable[[int, "str | None"], None]
@@ -136,7 +137,7 @@ def prepare(
         return None
 
     def answered(key: int, refusal: str | None) -> None:
-        population.answered(key, refusal, time.monotonic())
+        readiness.answered(population, key, refusal, time.monotonic())
         work()
 
     def unasked(key: int) -> None:

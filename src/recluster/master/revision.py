@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from ..host.handle import ReloadHandle
 from ..options.checks import OptionError
-from ..population.population import Population
+from ..population import sizing
+from ..population.state import Population
 from .settings import Read, Settings
 
 
@@ -53,7 +54,7 @@ class Revision:
         if told:
             self._line(f"configuration: {'; '.join(told)}")
         self.settings.take(now)
-        self._population.revised()
+        sizing.revised(self._population)
 
     def begun(self, now: Read | None, number: int, workers: int) -> None:
         """It has a number. `workers`: what was wanted before. Slots that are new come with
@@ -71,11 +72,11 @@ class Revision:
         if both is None:
             return
         good, tried = both
-        self._population.revised()
+        sizing.revised(self._population)
         if good.workers != tried.workers:
             self._change(tried.workers if handle.ok else self._before)
         if handle.ok and good.weights != tried.weights:
-            self._population.weigh({**dict.fromkeys(good.weights, 1.0), **tried.weights})
+            sizing.weigh(self._population, {**dict.fromkeys(good.weights, 1.0), **tried.weights})
 
     def _change(self, workers: int) -> None:
         if workers == self._population.size:

@@ -19,6 +19,7 @@ from ..host.terminal import Terminal
 from ..mold.hint import Hint
 from ..mold.nursery import nursery_for
 from ..options.variables import strangers
+from ..population import population
 from ..start import balancing
 from ..start.doors import ClusterError, OtherDoor, choose
 from ..start.identity import assume
@@ -58,7 +59,7 @@ def start(core: Supervisor, *, signals: bool, subreaper: bool) -> None:
     if core.heritage:
         succeeding.go_on(core, core.heritage)
     else:
-        core.population.start(time.monotonic())
+        population.start(core.population, time.monotonic())
     core.work()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from ..base.levels import ERROR
 from ..host.handle import ReloadHandle
 from ..options.checks import OptionError, canary_part, weights_of, worker_count
+from ..population import closing, reloading, sizing
 from .settings import Read
 from .staff import Staff
 
@@ -59,14 +60,14 @@ class Wishes(Staff):
         handle = ReloadHandle(core.drive, self._decide)
         workers = core.options.workers
         if why:
-            handle.number = core.population.refuse(why, time.monotonic())
+            handle.number = reloading.refuse(core.population, why, time.monotonic())
         else:
             core.revision.begin(now)
-            handle.number = core.population.reload(time.monotonic(), part)
-            reloading = core.population.reloading
-            handle.generation = reloading.generation if reloading else 0
-            if reloading:
-                core.eventlog.reloads(reloading.generation, core.population.size)
+            handle.number = reloading.reload(core.population, time.monotonic(), part)
+            begun = core.population.reloading
+            handle.generation = begun.generation if begun else 0
+            if begun:
+                core.eventlog.reloads(begun.generation, core.population.size)
 
         core.publisher.expect(handle, core.revision.over, *filter(None, [callback]))
         if not why:
@@ -90,7 +91,7 @@ class Wishes(Staff):
         core = self._core
         if core.running() is not None:
             core.eventlog.closes(core.population)
-            core.population.shutdown(time.monotonic(), again=again)
+            closing.shutdown(core.population, time.monotonic(), again=again)
             core.work()
 
     def terminate(self, callback: Callable[[], object] | None = None) -> None:
@@ -101,7 +102,7 @@ class Wishes(Staff):
         if callback is not None:
             core.on_end.append(callback)
         if engine is not None:
-            core.population.terminate(time.monotonic())
+            closing.terminate(core.population, time.monotonic())
             core.work()
         elif callback is not None:
             core.on_end.clear()
@@ -132,8 +133,8 @@ class Wishes(Staff):
 
     def _decide(self, what: str, handle: ReloadHandle | None) -> None:
         self._core.alive()
-        decide = getattr(self._core.population, what)
-        why = decide(time.monotonic(), handle.number if handle else None)
+        decide = getattr(reloading, what)
+        why = decide(self._core.population, time.monotonic(), handle.number if handle else None)
         if why:
             raise RuntimeError(why)
         self._core.work()
@@ -149,7 +150,7 @@ class Wishes(Staff):
         except ValueError as error:
             raise OptionError(f"weights: {weights!r} {error}") from None
         self._core.alive()
-        why = self._core.population.weigh(wanted)
+        why = sizing.weigh(self._core.population, wanted)
         if why:
             raise OptionError(f"weights: {why}")
         self._core.work()
@@ -169,8 +170,7 @@ class Wishes(Staff):
 
     def _wish(self, what: str, slot: int) -> None:
         self._core.alive()
-        ask: Callable[[int, float], str | None] = getattr(self._core.population, what)
-        why = ask(slot, time.monotonic())
+        why = getattr(sizing, what)(self._core.population, slot, time.monotonic())
         if why:
             raise OptionError(f"{what}: slot {slot}: {why}")
         self._core.work()

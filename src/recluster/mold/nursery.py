@@ -24,9 +24,9 @@ from ..events.view import Worker
 from ..options import Options
 from ..options.checks import AUTO_MODULES as AUTO
 from ..output.eventlog import EventLog
-from ..population import commands
+from ..population import commands, population
 from ..population.commands import Spawn
-from ..population.population import Population
+from ..population.state import Population
 from .plan import Plan, merged
 from .policy import Ask, Command, End, Fail, Make, Molds
 from .target import can_be, mold_environ, run_of
@@ -134,7 +134,7 @@ class Nursery:
     def noticed(self, notice: commands.Notice, now: float) -> None:
         """What the population tells everybody."""
         if notice.name == "reload":
-            self._molds.keep(self._population.generations())
+            self._molds.keep(population.generations(self._population))
         elif notice.name == "exit":
             self._molds.lost(notice.worker)
         elif notice.name == "ready" and self._molds.scouting:
@@ -318,5 +318,5 @@ class Nursery:
         del self._spawns[worker]
         with contextlib.suppress(OSError):
             self._engine.release(worker)
-        self._population.unborn(worker, why, now)
+        population.unborn(self._population, worker, why, now)
         self._workers.pop(worker, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from .._engine import Engine
-from ..population.population import Population
+from ..population.state import Population
 from .sdnotify import Notifier
 
 RELOADS_MOST = 3  # for the sake of what is left

@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from .._engine import Engine
 from ..base.text import one_line
 from ..options import Options
+from ..population.closing import WAITING_EVERY
 from ..population.lifecycle import ENDED
-from ..population.population import WAITING_EVERY, Population
+from ..population.state import Population
 from .sdnotify import Notifier
 from .store import Store, room
 
