@@ -62,7 +62,7 @@ BROKEN = {
     "does not even begin": ("__init__.py", '"""', 'raise OSError("half installed")\n"""'),
     "has a syntax error": ("master/wishes.py", "class Wishes", "class class Wishes"),
     "knows another form": ("master/heritage.py", "FORMAT = 1", "FORMAT = 2"),
-    "has a part more": ("master/heritage.py", '        "began",', '        "began", "more",'),
+    "has a part more": ("master/heritage.py", '"began", "o', '"began", "more", "o'),
     "knows more of workers": (
         "population/members.py",
         "    relief: int = 0",

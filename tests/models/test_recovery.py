@@ -53,7 +53,7 @@ class World:
         )
         self._do, self.people.do = self.people.do, self.do
         self.ended = None
-        self.pump._ended = self.end
+        self.pump.ended = self.end
         population.start(self.people, self.now)
         self.pump.work()
 

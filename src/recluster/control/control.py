@@ -13,8 +13,8 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..base.listener import Listener, taken
-from ..base.socketfile import Refused, inode_of, listen_at, make_directory
+from ..base.listener import Listener, sent, taken
+from ..base.socketfile import Refused, inode_of, listen_at, make_directory, remove_ours
 from ..base.text import json_of
 from ..host.asked import Asked
 from ..host.handle import ReloadHandle
@@ -131,7 +131,7 @@ class Control:
                 failed=self._failed,
             )
         except BaseException:
-            self._remove_file()
+            remove_ours(self.path, self._inode)
             raise
 
     # ---- for the master that takes this one's place ------------------------------------
@@ -183,14 +183,8 @@ class Control:
             return
         if self.name:
             self.name.give_back()
-        self._remove_file()
+        remove_ours(self.path, self._inode)
         self.listener.close()
-
-    def _remove_file(self) -> None:
-        """The inode stays taken while we listen, so one that equals ours is ours."""
-        with contextlib.suppress(OSError):
-            if inode_of(self.path) == self._inode:
-                os.unlink(self.path)
 
     def _failed(self, client: Client, error: Exception) -> None:
         what = f"an error inside the master: {type(error).__name__}: {error}"
@@ -205,10 +199,8 @@ class Control:
     def _ready(self, client: Client) -> None:
         if client.state == ASKING:
             self._read(client)
-        elif client.state == TOLD:
+        elif client.state == TOLD or (client.state == FOLLOWING and client.answer):
             self._write(client)
-        elif client.state == FOLLOWING and client.answer:
-            self._write_on(client)
         else:  # it has hung up
             self._drop(client)
 
@@ -264,16 +256,12 @@ class Control:
 
     def _write(self, client: Client) -> None:
         try:
-            sent = client.connection.send(client.answer, socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            sent = 0
+            client.answer = sent(client.connection, client.answer)
         except OSError:
             return self._drop(client)
-        client.answer = client.answer[sent:]
-        if client.answer and self.listener.has(client):
-            self.listener.wait(client, select.EPOLLOUT)
-        else:
-            self._drop(client)
+        if self.listener.has(client) and (client.answer or client.state == FOLLOWING):
+            return self.listener.wait(client, select.EPOLLOUT if client.answer else 0)
+        return self._drop(client)
 
     # ---- what is asked ---------------------------------------------------------------
 
@@ -352,7 +340,7 @@ class Control:
         client.state = FOLLOWING
         client.answer = f"{lines}\n".encode()
         recent.follow(client, wanted.slot, lambda line: self._tell_on(client, line))
-        return self._write_on(client)
+        return self._write(client)
 
     def _tell_on(self, client: Client, line: str) -> None:
         """To who follows: what it does not read in time is counted, and told."""
@@ -365,19 +353,7 @@ class Control:
         waits = bool(client.answer)
         client.answer += line.encode() + b"\n"
         if not waits:
-            self.listener.contained(client, self._write_on)
-
-    def _write_on(self, client: Client) -> None:
-        """As `_write`, of one that stays."""
-        try:
-            sent = client.connection.send(client.answer, socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return self._drop(client)
-        client.answer = client.answer[sent:]
-        self.listener.wait(client, select.EPOLLOUT if client.answer else 0)
-        return None
+            self.listener.contained(client, self._write)
 
     def _stop(self, client: Client, request: Mapping[str, Any]) -> None:
         """The answer first. Who waits gets none: at the end the connection is closed."""

@@ -22,24 +22,10 @@ from .supervisor import Supervisor
 MARK = "RECLUSTER_SUCCEEDS"
 """In the environment of a new master, until it has read it: the descriptor with the text."""
 FORMAT = 1
-PARTS = frozenset(
-    (
-        "version",
-        "began",
-        "options",
-        "door",
-        "balance",
-        "unneeded",
-        "engine",
-        "population",
-        "pids",
-        "tally",
-        "control",
-        "metrics",
-        "pipes",
-        "stored",
-    )
-)
+PARTS = frozenset((
+    "version", "began", "options", "door", "balance", "unneeded", "engine", "population", "pids",
+    "tally", "control", "metrics", "pipes", "stored",
+))  # fmt: skip
 Heritage = Mapping[str, Any]
 
 

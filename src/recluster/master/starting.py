@@ -18,6 +18,7 @@ from ..host.signals import Signals
 from ..host.terminal import Terminal
 from ..mold.hint import Hint
 from ..mold.nursery import nursery_for
+from ..mold.target import can_be
 from ..options.variables import strangers
 from ..population import population
 from ..start import balancing
@@ -155,7 +156,8 @@ def _parts(core: Supervisor, subreaper: bool) -> None:
         door=door,
         terminal=core.keeps_terminal,
     )
-    core.hint = Hint(program, options, workers, eventlog)
+    gains = options.workers > 1 and "preload" not in options.given and can_be(program)
+    core.hint = Hint(workers, eventlog, gains)
     core.executor = Executor(engine, population, workers, options, eventlog, asking)
     core.handlers = Handlers(
         engine,

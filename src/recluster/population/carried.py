@@ -21,20 +21,9 @@ from .members import Member, Slot
 from .state import Population
 
 VALUES = (
-    "generation",
-    "last_reload",
-    "proven",
-    "nothing",
-    "last_id",
-    "last_generation",
-    "reloads",
-    "failures",
-    "dies_of_stop",
-    "longest_boot",
-    "told_failing",
-    "daemons",
-    "suspects",
-)
+    "generation", "last_reload", "proven", "nothing", "last_id", "last_generation", "reloads",
+    "failures", "dies_of_stop", "longest_boot", "told_failing", "daemons", "suspects",
+)  # fmt: skip
 SETS = ("rejected", "offered", "unclaimed")
 SLOT_VALUES = ("index", "wanted", "drained", "early", "restarts", "last_error")
 MEMBER_SETS = frozenset({"addresses", "closed", "unseen"})

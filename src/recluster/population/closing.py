@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .. import events
 from ..base.states import State
+from . import slots
 from .background import end_strays
 from .commands import CloseLanes, Inspect, Leave
 from .cutover import (
@@ -16,13 +17,6 @@ from .cutover import (
     tell_reload,
 )
 from .lifecycle import ENDED, Event
-from .slots import (
-    drop_coming,
-    finish_if_empty,
-    pass_on,
-    retire,
-    settle_chain,
-)
 from .state import Population
 
 GONE_GRACE = 5.0  # at the end: how long strays of a dead worker are waited for
@@ -67,21 +61,21 @@ def close(people: Population, now: float, code: int) -> None:
     people.do(CloseLanes())
     for slot in people.slots.values():
         slot.wanted, slot.spawn_at = False, None
-        drop_coming(people, slot, now)
+        slots.drop_coming(people, slot, now)
         if slot.serving:
             leaving.append(slot.serving)
         slot.serving = None
     urge(people)
-    retire(people, leaving, now)
+    slots.retire(people, leaving, now)
     limit_shutdown(people, now)
     for slot in people.slots.values():
-        settle_chain(people, slot)
+        slots.settle_chain(people, slot)
     for member in people.members.values():
         if member.state is State.DEAD:
             member.deadline = now + GONE_GRACE
             if member.strays:
                 end_strays(people, member, now, kill=True)
-    finish_if_empty(people)
+    slots.finish_if_empty(people)
 
 
 def limit_shutdown(people: Population, now: float) -> None:
@@ -122,5 +116,5 @@ def terminate(people: Population, now: float) -> None:
     if not people.closing:
         close(people, now, 0)
     for member in list(people.members.values()):
-        pass_on(people, member, Event.KILL, now)
-    finish_if_empty(people)
+        slots.pass_on(people, member, Event.KILL, now)
+    slots.finish_if_empty(people)

@@ -8,21 +8,11 @@ from __future__ import annotations
 
 from .. import events
 from ..base.states import State
+from . import slots
 from .commands import GiveUp
 from .healing import believed_until, heal, keep_one, switched
 from .lifecycle import RETIRED, Event
 from .members import Member, Reload, Slot
-from .slots import (
-    drop_coming,
-    expected,
-    finish_if_empty,
-    fits,
-    pass_on,
-    retire,
-    settle_chain,
-    spawn,
-    take_over,
-)
 from .state import Population
 
 HINT = (
@@ -42,10 +32,10 @@ def proceed(people: Population, now: float) -> None:
             pass
     else:
         for slot in people.wanted():
-            if slot.incoming and fits(people, slot.incoming, now):
-                take_over(people, [slot], now)
+            if slot.incoming and slots.fits(people, slot.incoming, now):
+                slots.take_over(people, [slot], now)
     if people.killing:
-        finish_if_empty(people)
+        slots.finish_if_empty(people)
 
 
 def next_batch(people: Population, reload: Reload, now: float) -> None:
@@ -73,17 +63,17 @@ def _boot_more(people: Population, reload: Reload, now: float) -> None:
             break
         reload.unborn.remove(index)
         if wanted:
-            spawn(people, slot, reload.generation, now)
+            slots.spawn(people, slot, reload.generation, now)
             booting += 1
 
 
 def _cut_over_if_complete(people: Population, reload: Reload, now: float) -> bool:
     """True if a batch was switched and another begun."""
-    slots = [people.slots[index] for index in sorted(reload.batch)]
-    for slot in slots:
-        if slot.incoming is None or not fits(people, slot.incoming, now):
+    batch = [people.slots[index] for index in sorted(reload.batch)]
+    for slot in batch:
+        if slot.incoming is None or not slots.fits(people, slot.incoming, now):
             return False
-    for slot in slots:
+    for slot in batch:
         assert slot.incoming is not None
         switched(reload, slot, slot.incoming, now)
     reload.cut_over_at = now
@@ -94,7 +84,7 @@ def _cut_over_if_complete(people: Population, reload: Reload, now: float) -> boo
         people.reloading = None
         if reload.canary:
             people.baking = reload  # from the first `Live` on
-    take_over(people, slots, now, keep=bool(bake or reload.canary), going=going)
+    slots.take_over(people, batch, now, keep=bool(bake or reload.canary), going=going)
     if not last:
         next_batch(people, reload, now)
         return True
@@ -123,7 +113,7 @@ def baked(people: Population, now: float) -> None:
     old = [slot.previous for slot in people.slots.values() if slot.previous]
     for slot in people.slots.values():
         slot.previous = None
-    retire(people, old, now)
+    slots.retire(people, old, now)
     _succeeded(people, reload, now)
 
 
@@ -136,18 +126,18 @@ def roll_back(people: Population, why: str, now: float) -> None:
     for slot in people.wanted():
         if slot.previous is None:
             continue  # it has died meanwhile: better the new one than none
-        drop_coming(people, slot, now)
+        slots.drop_coming(people, slot, now)
         if slot.serving:
             failed.append(slot.serving)
-        pass_on(people, slot.previous, Event.PROMOTE, now)
+        slots.pass_on(people, slot.previous, Event.PROMOTE, now)
         people.generation = slot.previous.generation
         slot.serving, slot.previous, slot.spawn_at = slot.previous, None, None
     for member in [one for one in people.members.values() if one.generation in people.rejected]:
         people.do(GiveUp(member.id))
-    retire(people, failed, now)
+    slots.retire(people, failed, now)
     for slot in people.wanted():
         if slot.serving:
-            settle_chain(people, slot)
+            slots.settle_chain(people, slot)
     served = now - reload.cut_over_at
     why = f"{why}: rolled back after {served:.1f} s: the new code served meanwhile"
     tell_reload(people, reload, False, why, now, changed=True)
@@ -165,7 +155,7 @@ def abandon_reload(people: Population, why: str, now: float) -> None:
         if slot.serving is None:
             keep_one(people, slot, now)
         else:
-            drop_coming(people, slot, now)
+            slots.drop_coming(people, slot, now)
         goes_on = slot.incoming is not None
         kept += [slot.index] if goes_on else []
         reload.verdicts.setdefault(
@@ -239,7 +229,7 @@ def hint_of(people: Population, status: int, member: Member) -> str | None:
 
 def overdue_verdict(people: Population, member: Member) -> str:
     within = f"within {people.options.ready_timeout:g} s"
-    wanted = expected(people, member) | member.closed
+    wanted = slots.expected(people, member) | member.closed
     missing = sorted(wanted - member.addresses)
     if missing and len(missing) == len(wanted):
         return f"never listened on {', '.join(missing)} {within}"

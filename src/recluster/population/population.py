@@ -20,20 +20,12 @@ from dataclasses import replace
 from .. import events
 from ..base.states import State
 from ..base.wording import signal_name
+from . import cutover, slots
 from .addresses import attends
 from .advancing import advance
 from .background import end_strays, has_gone, listens_late, lost
 from .closing import GONE_GRACE, WAITING_EVERY, close, shutdown, tell_what_is_waited_for, urge
 from .commands import Audit, EndStrays, FindDeaf, Inspect, Leave, Move
-from .cutover import (
-    abandon_reload,
-    baked,
-    boot_verdict,
-    hint_of,
-    note_end,
-    overdue_verdict,
-    roll_back,
-)
 from .draining import Facts, finished, may_move, move_again, settled
 from .failing import died_serving
 from .healing import believed_until, bequeath, replace_leaving, spawn_due
@@ -43,18 +35,6 @@ from .members import Member
 from .readiness import ask_again, ready
 from .recycling import wear_at
 from .sizing import resize
-from .slots import (
-    HURRY_GRACE,
-    LOOK_EVERY,
-    boot_failed,
-    cancel,
-    finish_if_empty,
-    fits,
-    pass_on,
-    plan_spawn,
-    release,
-    relieve,
-)
 from .state import Population
 
 RELIEF_TRIES = 3
@@ -155,7 +135,7 @@ def exited(people: Population, worker: int, status: int, now: float, left: bool 
     slot = people.slots[member.slot]
     before = member.state
     _learn(people, member, status, now)
-    pass_on(people, member, Event.EXIT, now)
+    slots.pass_on(people, member, Event.EXIT, now)
     member.look_at = None
     member.deadline = now + GONE_GRACE if people.closing else None
     exit = events.Exit(
@@ -164,7 +144,7 @@ def exited(people: Population, worker: int, status: int, now: float, left: bool 
         was=before,
         lived=now - member.born,
         error=member.error,
-        hint=hint_of(people, status, member) if before is State.STARTING else None,
+        hint=cutover.hint_of(people, status, member) if before is State.STARTING else None,
         overdue=member.overdue,
         asked=before in RETIRED and not member.overdue,
     )
@@ -173,19 +153,19 @@ def exited(people: Population, worker: int, status: int, now: float, left: bool 
         slot.incoming = None
         reload = people.reloading
         if reload and slot.index in reload.batch:
-            why = boot_verdict(status, member, now)
-            if hint := hint_of(people, status, member):
+            why = cutover.boot_verdict(status, member, now)
+            if hint := cutover.hint_of(people, status, member):
                 why += f"; {hint}"
             reload.verdicts[slot.index] = why
         else:
             if member.addresses:  # else it has no lane that wants an heir
                 slot.chain.append(member)
-            boot_failed(people, slot, member, now)
+            slots.boot_failed(people, slot, member, now)
     elif slot.healing is member:
         slot.healing = None
         if member.addresses:
             slot.chain.append(member)
-        boot_failed(people, slot, member, now)
+        slots.boot_failed(people, slot, member, now)
     elif served and background:
         lost(people, slot, member, now)
     elif served:
@@ -193,7 +173,7 @@ def exited(people: Population, worker: int, status: int, now: float, left: bool 
         slot.chain.append(member)
         bequeath(people, slot, member)
         member.leaving = member.leaving or status == 0
-        plan_spawn(people, slot, member, now)
+        slots.plan_spawn(people, slot, member, now)
     elif slot.previous is member:
         slot.previous = None
     rolled_back = None
@@ -206,19 +186,19 @@ def exited(people: Population, worker: int, status: int, now: float, left: bool 
             State.ABORTED,
         )
     ):
-        rolled_back = boot_verdict(status, member, now, "")
+        rolled_back = cutover.boot_verdict(status, member, now, "")
     if slot.spawn_at is not None and why is None:
         exit = replace(exit, next_try=max(0.0, slot.spawn_at - now))
     people.tell(exit, worker)
     if background:
         end_strays(people, member, now)
-    note_end(people, slot, member, status, State.STARTING if background else before, now)
+    cutover.note_end(people, slot, member, status, State.STARTING if background else before, now)
     if why is not None:
-        abandon_reload(people, f"worker {slot.index} {why}", now)
+        cutover.abandon_reload(people, f"worker {slot.index} {why}", now)
     if rolled_back is not None:
-        roll_back(people, f"worker {slot.index} {rolled_back}", now)
+        cutover.roll_back(people, f"worker {slot.index} {rolled_back}", now)
     if served and not background:
-        died_serving(people, slot, member, boot_verdict(status, member, now, ""), now)
+        died_serving(people, slot, member, cutover.boot_verdict(status, member, now, ""), now)
     _give_up_if_hopeless(people, now)
     advance(people, now)
 
@@ -239,7 +219,7 @@ def cancelled(people: Population, worker: int) -> bool:
     if people.members[worker].state is State.STARTING:
         return False
     del people.members[worker]
-    finish_if_empty(people)
+    slots.finish_if_empty(people)
     return True
 
 
@@ -255,15 +235,15 @@ def spawn_failed(people: Population, worker: int, error: str, now: float) -> Non
     slot.last_error = (now, f"could not be spawned: {error}")
     reload = people.reloading
     if reload and slot.index in reload.batch and member.generation == reload.generation:
-        abandon_reload(people, f"worker {slot.index} could not be spawned: {error}", now)
+        cutover.abandon_reload(people, f"worker {slot.index} could not be spawned: {error}", now)
     elif member.relief:
         heir = people.members.get(member.heir_of)
         if heir:
-            heir.look_at = now + max(people.options.respawn, LOOK_EVERY)
+            heir.look_at = now + max(people.options.respawn, slots.LOOK_EVERY)
     elif slot.wanted:
-        boot_failed(people, slot, member, now)
+        slots.boot_failed(people, slot, member, now)
         _give_up_if_hopeless(people, now)
-    finish_if_empty(people)
+    slots.finish_if_empty(people)
 
 
 def unborn(people: Population, worker: int, why: str, now: float) -> None:
@@ -287,7 +267,7 @@ def generations(people: Population) -> set[int]:
 def gone(people: Population, worker: int, now: float) -> None:
     """Nothing of the worker runs any more."""
     member = people.members[worker]
-    pass_on(people, member, Event.GONE, now)
+    slots.pass_on(people, member, Event.GONE, now)
     member.deadline = None
     if member.strays:  # the preload door does not tell when the last of them ends
         people.do(EndStrays(worker, kill=True))
@@ -306,41 +286,41 @@ def inspected(people: Population, worker: int, facts: Facts, now: float) -> None
         if facts.owing <= 0:
             people.do(Leave(member.id))
     if member.state is State.SETTLING and facts.queued and _given_up(people, member, now):
-        member.deadline = min(member.deadline or now, now + HURRY_GRACE)
-        pass_on(people, member, Event.HURRY, now)
+        member.deadline = min(member.deadline or now, now + slots.HURRY_GRACE)
+        slots.pass_on(people, member, Event.HURRY, now)
     elif member.state is State.SETTLING:
         tried = member.relief >= RELIEF_TRIES
         if facts.stranded and not facts.handed and not tried and not _relief_comes(people, member):
-            relieve(people, member, facts.stranded, now)
+            slots.relieve(people, member, facts.stranded, now)
         if facts.queued:  # what it takes now, it has to answer; but not beyond its time
             until = min(now + people.options.drain_settle, member.deadline or math.inf)
             member.settle_until = max(member.settle_until, until)
         if settled(member, facts, now):
-            pass_on(people, member, Event.SETTLED, now)
+            slots.pass_on(people, member, Event.SETTLED, now)
         else:
-            member.look_at = now + LOOK_EVERY
+            member.look_at = now + slots.LOOK_EVERY
     elif member.state is State.DRAINING:
         member.told = facts.told
         if member.told or finished(member, facts, people.options, people.dies_of_stop, now):
-            pass_on(people, member, Event.FINISHED, now)
+            slots.pass_on(people, member, Event.FINISHED, now)
             return
         quiet = may_move(member, facts, people.options, people.dies_of_stop, now)
         if quiet is not None:
             member.move_at = move_again(member, now)
             member.moves += 1
             people.do(Move(worker, quiet))
-        member.look_at = now + LOOK_EVERY
+        member.look_at = now + slots.LOOK_EVERY
     elif member.state is State.GONE:
         if facts.handed and not people.killing:
-            member.look_at = now + LOOK_EVERY
+            member.look_at = now + slots.LOOK_EVERY
         elif facts.queued and not people.killing and _relief_comes(people, member):
             pass  # begun while it lived, deaf; inspected again at its end
         elif facts.queued and not people.killing and member.relief < RELIEF_TRIES:
-            relieve(people, member, facts.queued, now)
+            slots.relieve(people, member, facts.queued, now)
         else:
             if facts.queued:
                 people.tell(events.Dropped(facts.queued), member.id)
-            release(people, member)
+            slots.release(people, member)
             heir = people.members.get(member.heir_of)
             if heir and heir.state is State.GONE and heir not in people.slots[heir.slot].chain:
                 people.do(Inspect(heir.id))
@@ -391,12 +371,12 @@ def tick(people: Population, now: float) -> None:
         urge(people)
         for member in people.members.values():  # it was left to itself long enough
             if member.state is State.DRAINING and (member.spoken or not member.listened):
-                pass_on(people, member, Event.FINISHED, now)
+                slots.pass_on(people, member, Event.FINISHED, now)
     if people.waiting_at is not None and people.waiting_at <= now:
         people.waiting_at = now + WAITING_EVERY
         tell_what_is_waited_for(people, now)
     if people.baking and people.baking.bake_until is not None and people.baking.bake_until <= now:
-        baked(people, now)
+        cutover.baked(people, now)
     for member in list(people.members.values()):
         people.about = member.id
         ask_again(people, member, now)
@@ -414,21 +394,21 @@ def tick(people: Population, now: float) -> None:
 # ---- inside ----------------------------------------------------------------
 def _overdue(people: Population, member: Member, now: float) -> None:
     slot = people.slots[member.slot]
-    if fits(people, member, now):
+    if slots.fits(people, member, now):
         return  # it was in time, and waits for its siblings without limit
     if member.state in (State.STARTING, State.READY):
         member.overdue = True
-        why = overdue_verdict(people, member)
+        why = cutover.overdue_verdict(people, member)
         people.do(Audit(member.id))
         people.tell(events.Overdue(why), member.id)
-        cancel(people, member, now, Event.OVERDUE)
+        slots.cancel(people, member, now, Event.OVERDUE)
         if people.reloading and slot.incoming is member:
             people.reloading.verdicts[slot.index] = why
-            abandon_reload(people, f"worker {slot.index} {why}", now)
+            cutover.abandon_reload(people, f"worker {slot.index} {why}", now)
     elif member.state is State.SERVING:
         why = f"hung for {people.options.hang_timeout:g} s; ended"
         people.tell(events.Overdue(why), member.id)
-        pass_on(people, member, Event.HANG, now)
+        slots.pass_on(people, member, Event.HANG, now)
     elif member.state is State.DEAD and not people.closing:
         end_strays(people, member, now, kill=True)
     elif member.state is State.DEAD:
@@ -437,7 +417,7 @@ def _overdue(people: Population, member: Member, now: float) -> None:
         gone(people, member.id, now)
     else:
         people.tell(events.Overdue(f"still {member.state.value}; killed"), member.id)
-        pass_on(people, member, Event.OVERDUE, now)
+        slots.pass_on(people, member, Event.OVERDUE, now)
 
 
 def _give_up_if_hopeless(people: Population, now: float) -> None:

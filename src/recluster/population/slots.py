@@ -7,20 +7,7 @@ from __future__ import annotations
 
 from .. import events
 from ..base.states import State
-from .commands import (
-    Abort,
-    Command,
-    Disconnect,
-    Ended,
-    GiveUp,
-    Inspect,
-    Kill,
-    Leave,
-    Live,
-    Release,
-    Retired,
-    Spawn,
-)
+from . import commands as c
 from .lifecycle import ENDED, Act, Event, step
 from .live import live, placed, weigh
 from .members import Member, Slot
@@ -34,14 +21,14 @@ APART = 0.05  # seconds between two of a generation that settle
 HURRY_GRACE = 10.0  # between stop signal and SIGKILL when too many generations drain
 
 
-def take(people: Population) -> list[Command]:
+def take(people: Population) -> list[c.Command]:
     """The commands since the last call, in the order to carry them out."""
     commands, people.commands = people.commands, []
     change = _change(people)
     return commands if change is None else placed(commands, change)
 
 
-def _change(people: Population) -> Live | None:
+def _change(people: Population) -> c.Live | None:
     """What is live, if that is another than what is in force."""
     canary = bool(people.baking and people.baking.canary)
     when, reloads = people.options.ready_when, people.reloading is not None
@@ -51,7 +38,7 @@ def _change(people: Population) -> Live | None:
         return None
     people.refused = False
     people.live, people.live_weights = found, weights
-    return Live(people.live, weights)
+    return c.Live(people.live, weights)
 
 
 def pass_on(people: Population, member: Member, event: Event, now: float) -> None:
@@ -60,20 +47,20 @@ def pass_on(people: Population, member: Member, event: Event, now: float) -> Non
         member.look_at = now + LOOK_EVERY
     elif act is Act.DRAIN:
         member.draining_since = now
-        people.do(Disconnect(member.id))
-        people.do(Inspect(member.id))
+        people.do(c.Disconnect(member.id))
+        people.do(c.Inspect(member.id))
     elif act is Act.LEAVE:
         member.look_at = None
         if not people.killing and not member.told:
             member.left_at = now
-            people.do(Leave(member.id))
+            people.do(c.Leave(member.id))
     elif act is Act.ABORT:
         member.deadline = now + ABORT_GRACE
-        people.do(GiveUp(member.id))
-        people.do(Abort(member.id))
+        people.do(c.GiveUp(member.id))
+        people.do(c.Abort(member.id))
     elif act is Act.KILL:
         member.deadline = member.look_at = None
-        people.do(Kill(member.id))
+        people.do(c.Kill(member.id))
 
 
 def spawn(people: Population, slot: Slot, generation: int, now: float) -> None:
@@ -101,7 +88,7 @@ def new_member(
         member.lasts = 1 - people.options.jitter * people.random()
     # A relief worker takes what is left in one lane, and nothing that is new.
     party = generation if people.options.balance == "shared" and not relief else 0
-    people.do(Spawn(member.id, slot.index, generation, heir_of, party))
+    people.do(c.Spawn(member.id, slot.index, generation, heir_of, party))
     people.members[member.id] = member
     return member
 
@@ -119,7 +106,7 @@ def retire(people: Population, members: list[Member], now: float) -> None:
     # clients of those that serve feel it when many do.
     apart = 0.0 if people.closing or not members else min(APART, settle / len(members))
     if members:
-        people.do(Retired(tuple(member.id for member in members)))
+        people.do(c.Retired(tuple(member.id for member in members)))
     for order, member in enumerate(members):
         member.hung_since = None
         member.retired_at = now
@@ -152,7 +139,7 @@ def take_over(
     keep: bool = False,
     going: tuple[Slot, ...] = (),
 ) -> None:
-    """The incoming workers are live from one `Live` command on; the old ones
+    """The incoming workers are live from one `c.Live` command on; the old ones
     retire, or are kept (a canary's live, others ready). Slots that are `going`
     end with it."""
     old = []
@@ -226,7 +213,7 @@ def settle_chain(people: Population, slot: Slot) -> None:
     chain, slot.chain = slot.chain, []
     for member in chain:
         if member.state is State.GONE:
-            people.do(Inspect(member.id))
+            people.do(c.Inspect(member.id))
 
 
 def plan_spawn(people: Population, slot: Slot, ended: Member, now: float) -> None:
@@ -265,13 +252,13 @@ def release_heirs_of(people: Population, member: Member) -> None:
     heir = people.members.get(member.heir_of)
     while heir is not None and heir.state is State.GONE:
         following = people.members.get(heir.heir_of)
-        people.do(Release(heir.id))
+        people.do(c.Release(heir.id))
         del people.members[heir.id]
         heir = following
 
 
 def release(people: Population, member: Member) -> None:
-    people.do(Release(member.id))
+    people.do(c.Release(member.id))
     del people.members[member.id]
     finish_if_empty(people)
 
@@ -286,7 +273,7 @@ def finish_if_empty(people: Population) -> None:
         left = bool(people.members)
     if not left:
         people.ended = people.code
-        people.do(Ended(people.code))
+        people.do(c.Ended(people.code))
 
 
 def _respawn_at(people: Population, slot: Slot, at: float) -> None:
