@@ -79,6 +79,10 @@ struct rc_unix_lane {
     unsigned count, room;
 };
 
+/* unixwalk.c */
+int rc_walk_there(const char *path);
+int rc_walk_folder(const char *path);
+
 /* unixname.c */
 bool rc_unix_name_of(const struct rc_call *call, int at, const char *given, size_t length,
                      struct rc_unix_name *out);
