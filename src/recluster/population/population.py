@@ -21,7 +21,7 @@ from .. import events
 from ..base.states import State
 from ..base.wording import signal_name
 from .commands import Audit, CloseLanes, EndStrays, FindDeaf, Inspect, Leave, Move
-from .draining import Facts, finished, may_move, move_again, settled
+from .draining import Facts, finished, may_get_more, may_move, move_again, settled
 from .lifecycle import ENDED, RETIRED, Event
 from .members import Member
 from .readiness import Readiness
@@ -369,7 +369,9 @@ class Population(Readiness):
             if settled(member, facts, now):
                 self._event(member, Event.SETTLED, now)
             else:
-                member.look_at = now + LOOK_EVERY
+                soon = now + LOOK_EVERY
+                more = may_get_more(facts)
+                member.look_at = soon if more else max(soon, member.settle_until)
         elif member.state is State.DRAINING:
             member.told = facts.told
             if member.told or finished(member, facts, self.options, self._dies_of_stop, now):
