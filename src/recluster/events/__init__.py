@@ -44,43 +44,6 @@ from .workers import (
     Unseen,
 )
 
-EVENTS: tuple[type[Event], ...] = (
-    Online,
-    Listening,
-    Ready,
-    Hung,
-    Takes,
-    Deaf,
-    Unseen,
-    Shared,
-    Failing,
-    Message,
-    Disconnect,
-    Exit,
-    Hold,
-    Unclaimed,
-    Canary,
-    Waiting,
-    Reload,
-    Recycle,
-    Upgraded,
-    End,
-)
-"""Those that callbacks get."""
-
-LOGGED: tuple[type[Event], ...] = (
-    Overdue,
-    Relief,
-    Dropped,
-    SpawnFailed,
-    RestartTogether,
-    Baking,
-    Hurried,
-    NothingToRun,
-    GaveUp,
-)
-"""Those that only the log tells of."""
-
 EventName = Literal[
     "online",
     "listening",
@@ -103,9 +66,16 @@ EventName = Literal[
     "upgraded",
     "end",
 ]
-"""Their names, as type checkers know them."""
+"""The names of those that callbacks get, as type checkers know them."""
 
 NAMES: tuple[EventName, ...] = get_args(EventName)
+
+EVERY = {one.name: one for one in Event.__subclasses__()}
+EVENTS = tuple(EVERY[name] for name in NAMES)
+"""Those that callbacks get."""
+
+LOGGED = tuple(one for one in EVERY.values() if not one.public)
+"""Those that only the log tells of."""
 
 
 def table() -> str:
