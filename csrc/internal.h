@@ -19,7 +19,6 @@
 #include "base/processes.h"
 #include "base/registry.h"
 #include "base/sockets.h"
-#include "base/sweep.h"
 #include "dispatch/dispatch.h"
 #include "door/doors.h"
 #include "drain/drain.h"

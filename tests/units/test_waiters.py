@@ -106,7 +106,7 @@ def test_a_kernel_that_does_not_tell_is_known_from_a_thread_that_has_ended(lib, 
     """gVisor has no /proc/PID/syscall."""
     look = run("sock.accept()")
     settles(look, lib.RC_WAITS_THERE)
-    # The list of children is opened by fopen too, and is the first.
+    # Which of the files that are opened it is, is not said.
     for n in range(1, 5):
         seen = []
 
@@ -115,7 +115,7 @@ def test_a_kernel_that_does_not_tell_is_known_from_a_thread_that_has_ended(lib, 
             if name == b"access" and not there:
                 fault.arm(1, errno.ENOENT, "access")
 
-        fault.arm(n, errno.ENOENT, "fopen")
+        fault.arm(n, errno.ENOENT, "open")
         with fault.before_each_call(calls):
             result = look()
         fault.disarm()
