@@ -17,6 +17,7 @@ enum rc_alarm_kind {
     RC_ALARM_RINGS,
     RC_ALARM_KEPT,
     RC_ALARM_UNIX_PROOFS,
+    RC_ALARM_UNIX,
     RC_ALARMS
 };
 
