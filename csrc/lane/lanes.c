@@ -140,6 +140,11 @@ int rc_lane_remove(struct rc_engine *engine, struct rc_lane *lane)
         (void)rc_group_choose(group);
         return error;
     }
+    if (group->key.type == SOCK_DGRAM) {
+        struct sockaddr_in6 itself;
+        rc_reachable(&group->key, &itself);
+        rc_udp_retire(lane->source.fd, &itself);
+    }
     (void)shutdown(lane->source.fd, SHUT_RDWR);
     rc_lane_forget(engine, lane);
     return 0;

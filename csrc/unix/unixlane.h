@@ -79,6 +79,10 @@ struct rc_unix_lane {
     unsigned count, room;
 };
 
+/* unixwalk.c */
+int rc_walk_there(const char *path);
+int rc_walk_folder(const char *path);
+
 /* unixname.c */
 size_t rc_unix_name_length(const struct sockaddr_un *address, socklen_t length);
 size_t rc_unix_name_at(int fd, struct sockaddr_un *out);

@@ -43,9 +43,21 @@ def test_another_text_of_the_same_path(engine, sockets, path, folder, monkeypatc
     monkeypatch.chdir(folder)
     one, two = serve(engine, sockets(), "app.socket", 1), serve(engine, sockets(), path, 2)
     three = serve(engine, sockets(), "./app.socket", 3, generation=2)
-    os.symlink(folder, os.path.join(folder, "link"))
-    four = serve(engine, sockets(), os.path.join(folder, "link", "app.socket"), 4)
-    assert same(one, two) and same(one, three) and same(one, four)
+    assert same(one, two) and same(one, three)
+
+
+def test_by_links_whose_time_of_access_is_due(engine, sockets, path, folder):
+    """As of `current -> releases/42`, made a moment ago: the kernel does not follow them by what
+    it has in memory alone, and the bind was answered with "Address already in use"."""
+    one = serve(engine, sockets(), path, 1)
+    os.mkdir(os.path.join(folder, "links"))
+    os.symlink("..", os.path.join(folder, "links", "up"))
+    os.symlink("links/up", os.path.join(folder, "link"))
+    os.symlink(os.path.join(folder, "link"), os.path.join(folder, "current"))
+    for name in "links/up", "link", "current":
+        os.utime(os.path.join(folder, name), (0, 0), follow_symlinks=False)
+    two = serve(engine, sockets(), os.path.join(folder, "current", "app.socket"), 2)
+    assert same(one, two)
 
 
 def test_the_same_text_in_another_directory_is_another_path(engine, sockets, folder, monkeypatch):
