@@ -205,10 +205,8 @@ class Control:
     def _ready(self, client: Client) -> None:
         if client.state == ASKING:
             self._read(client)
-        elif client.state == TOLD:
+        elif client.state == TOLD or (client.state == FOLLOWING and client.answer):
             self._write(client)
-        elif client.state == FOLLOWING and client.answer:
-            self._write_on(client)
         else:  # it has hung up
             self._drop(client)
 
@@ -272,6 +270,8 @@ class Control:
         client.answer = client.answer[sent:]
         if client.answer and self.listener.has(client):
             self.listener.wait(client, select.EPOLLOUT)
+        elif client.state == FOLLOWING:
+            self.listener.wait(client, 0)
         else:
             self._drop(client)
 
@@ -352,7 +352,7 @@ class Control:
         client.state = FOLLOWING
         client.answer = f"{lines}\n".encode()
         recent.follow(client, wanted.slot, lambda line: self._tell_on(client, line))
-        return self._write_on(client)
+        return self._write(client)
 
     def _tell_on(self, client: Client, line: str) -> None:
         """To who follows: what it does not read in time is counted, and told."""
@@ -365,19 +365,7 @@ class Control:
         waits = bool(client.answer)
         client.answer += line.encode() + b"\n"
         if not waits:
-            self.listener.contained(client, self._write_on)
-
-    def _write_on(self, client: Client) -> None:
-        """As `_write`, of one that stays."""
-        try:
-            sent = client.connection.send(client.answer, socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return self._drop(client)
-        client.answer = client.answer[sent:]
-        self.listener.wait(client, select.EPOLLOUT if client.answer else 0)
-        return None
+            self.listener.contained(client, self._write)
 
     def _stop(self, client: Client, request: Mapping[str, Any]) -> None:
         """The answer first. Who waits gets none: at the end the connection is closed."""
