@@ -22,105 +22,78 @@ from .status import health_of, running_pids
 from .tally import BUCKETS
 
 P = "recluster_"
-GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
 
-BUILD = Family(P + "build_info", GAUGE, "Always 1.", "version, python, door, balance")
-START = Family(P + "start_time_seconds", GAUGE, "When the master began, Unix time.")
-MASTER_CPU = Family(P + "master_cpu_seconds", COUNTER, "CPU time of the master itself.")
-MASTER_RSS = Family(P + "master_resident_bytes", GAUGE, "Memory of the master itself (RSS).")
-MOLD_RSS = Family(
-    P + "mold_resident_bytes", GAUGE, "Memory (RSS) of each mold (--preload).", "generation"
-)
-GENERATION = Family(
-    P + "generation", GAUGE, "The generation that serves: 1, and one more by reload."
-)
-RELOADING = Family(P + "reloading", GAUGE, "1 while a reload is under way or on probation.")
-SLOTS = Family(
-    P + "slots", GAUGE, "Slots that are wanted, of these serving, and drained ones.", "state"
-)
-WORKERS = Family(P + "workers", GAUGE, "Workers by state, as in `recluster status`.", "state")
-LANES = Family(
-    P + "lanes",
-    GAUGE,
+
+def gauge(name: str, text: str, labels: str = "") -> Family:
+    return Family(P + name, "gauge", text, labels)
+
+
+def counter(name: str, text: str, labels: str = "") -> Family:
+    return Family(P + name, "counter", text, labels)
+
+
+BUILD = gauge("build_info", "Always 1.", "version, python, door, balance")
+START = gauge("start_time_seconds", "When the master began, Unix time.")
+MASTER_CPU = counter("master_cpu_seconds", "CPU time of the master itself.")
+MASTER_RSS = gauge("master_resident_bytes", "Memory of the master itself (RSS).")
+MOLD_RSS = gauge("mold_resident_bytes", "Memory (RSS) of each mold (--preload).", "generation")
+GENERATION = gauge("generation", "The generation that serves: 1, and one more by reload.")
+RELOADING = gauge("reloading", "1 while a reload is under way or on probation.")
+SLOTS = gauge("slots", "Slots that are wanted, of these serving, and drained ones.", "state")
+WORKERS = gauge("workers", "Workers by state, as in `recluster status`.", "state")
+LANES = gauge(
+    "lanes",
     "Lanes of serving workers by pressure: taking, busy and blocked are at work.",
     "pressure",
 )
-RELOADS = Family(
-    P + "reloads",
-    COUNTER,
-    "Reloads that are over; rolled_back: clients had met the new code.",
-    "result",
+RELOADS = counter(
+    "reloads", "Reloads that are over; rolled_back: clients had met the new code.", "result"
 )
 RELOAD_SECONDS = Family(
-    P + "reload_seconds", HISTOGRAM, "From the wish to the end of a reload that went well."
+    P + "reload_seconds", "histogram", "From the wish to the end of a reload that went well."
 )
-LAST_RELOAD = Family(
-    P + "last_reload_timestamp_seconds", GAUGE, "When the last reload was over, Unix time."
+LAST_RELOAD = gauge("last_reload_timestamp_seconds", "When the last reload was over, Unix time.")
+LAST_OK = gauge("last_reload_successful", "1 if the last reload went well, else 0.")
+QUEUE = gauge("queue_length", "Connections that wait to be accepted, in all lanes.", "address")
+BACKLOG = gauge("backlog", "How many may wait, in all lanes.", "address")
+FULLEST = gauge(
+    "queue_fullest_ratio", "Of the fullest lane: its queue through its backlog.", "address"
 )
-LAST_OK = Family(P + "last_reload_successful", GAUGE, "1 if the last reload went well, else 0.")
-QUEUE = Family(
-    P + "queue_length", GAUGE, "Connections that wait to be accepted, in all lanes.", "address"
+DRAINING = gauge(
+    "draining_connections", "Connections that retired workers still have open.", "generation"
 )
-BACKLOG = Family(P + "backlog", GAUGE, "How many may wait, in all lanes.", "address")
-FULLEST = Family(
-    P + "queue_fullest_ratio",
-    GAUGE,
-    "Of the fullest lane: its queue through its backlog.",
-    "address",
+CONNECTIONS = gauge(
+    "connections", "Connections open, queued ones included; where they are counted.", "slot"
 )
-DRAINING = Family(
-    P + "draining_connections",
-    GAUGE,
-    "Connections that retired workers still have open.",
-    "generation",
-)
-CONNECTIONS = Family(
-    P + "connections",
-    GAUGE,
-    "Connections open, queued ones included; where they are counted.",
-    "slot",
-)
-ACCEPTED = Family(
-    P + "accepted", COUNTER, "Connections that workers got; where they are counted.", "slot"
-)
-INFO = Family(P + "worker_info", GAUGE, "Always 1.", "slot, pid, generation, state")
-BORN = Family(
-    P + "worker_start_time_seconds", GAUGE, "When the worker that serves began, Unix time.", "slot"
-)
-STARTS = Family(P + "worker_starts", COUNTER, "Workers that were started.", "slot")
-EXITS = Family(
-    P + "worker_exits",
-    COUNTER,
+ACCEPTED = counter("accepted", "Connections that workers got; where they are counted.", "slot")
+INFO = gauge("worker_info", "Always 1.", "slot, pid, generation, state")
+BORN = gauge("worker_start_time_seconds", "When the worker that serves began, Unix time.", "slot")
+STARTS = counter("worker_starts", "Workers that were started.", "slot")
+EXITS = counter(
+    "worker_exits",
     "Workers that ended: asked, boot (before ready), ended (code 0), error (another code), "
     "signal, hung (and ended for it), killed (not gone in time).",
     "slot, reason",
 )
-RESTARTS = Family(
-    P + "worker_restarts", COUNTER, "Workers that ended though nobody had asked.", "slot"
-)
-RECYCLES = Family(
-    P + "worker_recycles",
-    COUNTER,
+RESTARTS = counter("worker_restarts", "Workers that ended though nobody had asked.", "slot")
+RECYCLES = counter(
+    "worker_recycles",
     "Workers that were replaced because they were old, large or worn: lifetime, rss, connections.",
     "slot, reason",
 )
-HANGS = Family(P + "hangs", COUNTER, "Times that a worker stopped taking connections.", "slot")
-CPU = Family(
-    P + "worker_cpu_seconds",
-    COUNTER,
-    "CPU time of workers and their children, also ended ones.",
-    "slot",
+HANGS = counter("hangs", "Times that a worker stopped taking connections.", "slot")
+CPU = counter(
+    "worker_cpu_seconds", "CPU time of workers and their children, also ended ones.", "slot"
 )
-RSS = Family(P + "worker_resident_bytes", GAUGE, "Memory (RSS) of all processes.", "slot")
-PSS = Family(
-    P + "worker_proportional_bytes",
-    GAUGE,
+RSS = gauge("worker_resident_bytes", "Memory (RSS) of all processes.", "slot")
+PSS = gauge(
+    "worker_proportional_bytes",
     "Memory, a page that n processes share as 1/n (PSS); may be minutes old.",
     "slot",
 )
-PROCESSES = Family(P + "worker_processes", GAUGE, "Processes: workers and their children.", "slot")
-FDS = Family(P + "worker_open_fds", GAUGE, "Open descriptors of all processes.", "slot")
-LOST = Family(P + "log_lines_lost", COUNTER, "Lines of log and events that nobody took in time.")
+PROCESSES = gauge("worker_processes", "Processes: workers and their children.", "slot")
+FDS = gauge("worker_open_fds", "Open descriptors of all processes.", "slot")
+LOST = counter("log_lines_lost", "Lines of log and events that nobody took in time.")
 
 FAMILIES = tuple(one for one in list(globals().values()) if isinstance(one, Family))
 

@@ -26,7 +26,7 @@ from .advancing import advance
 from .background import end_strays, has_gone, listens_late, lost
 from .closing import GONE_GRACE, WAITING_EVERY, close, shutdown, tell_what_is_waited_for, urge
 from .commands import Audit, EndStrays, FindDeaf, Inspect, Leave, Move
-from .draining import Facts, finished, may_move, move_again, settled
+from .draining import Facts, finished, may_get_more, may_move, move_again, settled
 from .failing import died_serving
 from .healing import believed_until, bequeath, replace_leaving, spawn_due
 from .holding import hold_at
@@ -298,7 +298,8 @@ def inspected(people: Population, worker: int, facts: Facts, now: float) -> None
         if settled(member, facts, now):
             slots.pass_on(people, member, Event.SETTLED, now)
         else:
-            member.look_at = now + slots.LOOK_EVERY
+            soon, more = now + slots.LOOK_EVERY, may_get_more(facts)
+            member.look_at = soon if more else max(soon, member.settle_until)
     elif member.state is State.DRAINING:
         member.told = facts.told
         if member.told or finished(member, facts, people.options, people.dies_of_stop, now):
