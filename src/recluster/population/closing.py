@@ -11,11 +11,7 @@ from ..base.states import State
 from . import slots
 from .background import end_strays
 from .commands import CloseLanes, Inspect, Leave
-from .cutover import (
-    abandon_reload,
-    baked,
-    tell_reload,
-)
+from .cutover import abandon_reload, baked, tell_reload
 from .lifecycle import ENDED, Event
 from .state import Population
 
