@@ -155,12 +155,12 @@ int rc_restore(rc_engine *engine, int fd, const char *note, char *text, size_t r
 int rc_restored(rc_engine *engine);
 int rc_forsaken(rc_engine *engine);
 
-/* Workers and lanes that go on under another master in the same process (execve): whether that
- * can be now (0, -EAGAIN with what is under way, -ENOTSUP with what cannot be handed on); all
- * that it has to know, as text for the caller to free; and whether the descriptors of it stay
- * open across the exec. In the next one: what of that text it does not know (-EINVAL), and,
- * before any worker, the taking over; then rc_steer. (carry/) */
-int rc_carry_hindrance(rc_engine *engine, const char **what);
+/* Workers and lanes that go on under another master in the same process (execve): what is
+ * under way and has to be over first, or NULL; all that it has to know, as text for the caller to
+ * free; and whether the descriptors of it stay open across the exec. In the next one: what of that
+ * text it does not know (-EINVAL), and, before any worker, the taking over; then rc_steer. (carry/)
+ */
+const char *rc_carry_hindrance(rc_engine *engine);
 int rc_carry(rc_engine *engine, char **text, size_t *length);
 void rc_carry_keep(rc_engine *engine, int on);
 int rc_resumable(const char *text, size_t length, const char **wrong);

@@ -76,7 +76,7 @@ cdef extern from "recluster.h" nogil:
     int rc_restore(rc_engine *engine, int fd, const char *note, char *text, size_t room)
     int rc_restored(rc_engine *engine)
     int rc_forsaken(rc_engine *engine)
-    int rc_carry_hindrance(rc_engine *engine, const char **what)
+    const char *rc_carry_hindrance(rc_engine *engine)
     int rc_carry(rc_engine *engine, char **text, size_t *length)
     void rc_carry_keep(rc_engine *engine, int on)
     int rc_resumable(const char *text, size_t length, const char **wrong)

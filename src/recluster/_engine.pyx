@@ -146,11 +146,10 @@ cdef class Engine:
         return _check(rc_forsaken(self._alive()), "look at restored lanes")
 
     def hindrance(self):
-        """What keeps workers and lanes from going on under another master in this process, and
-        whether that passes; None: nothing."""
-        cdef const char *what = NULL
-        cdef int result = rc_carry_hindrance(self._alive(), &what)
-        return None if result == 0 else ((<bytes>what).decode(), -result == EAGAIN)
+        """What is under way, and has to be over before workers and lanes can go on under another
+        master in this process; None: nothing."""
+        cdef const char *what = rc_carry_hindrance(self._alive())
+        return None if what == NULL else (<bytes>what).decode()
 
     def carried(self):
         """All that the next one has to know of them, as text."""

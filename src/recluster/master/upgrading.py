@@ -99,18 +99,13 @@ class Upgrading:
 
     def _never(self) -> str | None:
         """What does not pass."""
-        if self._cluster._population.shutting_down:
-            return "the cluster is shutting down"
-        hindrance = self._cluster._alive().hindrance()
-        if hindrance and not hindrance[1]:
-            return f"{hindrance[0]}: that cannot be handed on; restart it"
-        return None
+        shuts_down = self._cluster._population.shutting_down
+        return "the cluster is shutting down" if shuts_down else None
 
     def _under_way(self) -> str | None:
         """What has to be over first."""
         cluster = self._cluster
-        hindrance = cluster._alive().hindrance()
-        if why := unrest(cluster._population) or (hindrance and hindrance[0]):
+        if why := unrest(cluster._population) or cluster._alive().hindrance():
             return why
         if cluster._nursery and not cluster._nursery.is_idle:
             return "a worker begins"
