@@ -184,6 +184,9 @@ int rc_balance(rc_engine *engine, enum rc_policy policy);
 int rc_balance_kernel(rc_engine *engine, const char **refused);
 /* How long a UDP flow stays with a worker that retires, where CAP_BPF is there. */
 int rc_flows_stay(rc_engine *engine, unsigned ms);
+/* How long the connection of a client that asks for nothing is held when its worker was ended and
+ * all was answered (handover.c); 0 until that is said. -EINVAL: negative, or without end. */
+int rc_handover_idle(rc_engine *engine, double seconds);
 int rc_balance_dispatch(rc_engine *engine);
 const char *rc_balance_how(const rc_engine *engine); /* which way of dispatch is in use */
 

@@ -124,6 +124,7 @@ cdef extern from "recluster.h" nogil:
 
     int rc_balance(rc_engine *engine, rc_policy policy)
     int rc_flows_stay(rc_engine *engine, unsigned int ms)
+    int rc_handover_idle(rc_engine *engine, double seconds)
     int rc_balance_kernel(rc_engine *engine, const char **refused)
     int rc_balance_dispatch(rc_engine *engine)
     const char *rc_balance_how(const rc_engine *engine)

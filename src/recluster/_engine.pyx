@@ -299,6 +299,11 @@ cdef class Engine:
         """How long UDP flows stay with a worker that retires, where the kernel can do it."""
         _check(rc_flows_stay(self._alive(), <unsigned int>(min(seconds, 1e6) * 1000)), "flows")
 
+    def handover_idle(self, double seconds):
+        """How long the connection of a client that asks for nothing is held after its worker was
+        ended."""
+        _check(rc_handover_idle(self._alive(), min(seconds, 1e9)), "handover_idle")
+
     def balance_kernel(self):
         """Have the kernel do it: None, or (what was refused, errno)."""
         cdef const char *refused = NULL

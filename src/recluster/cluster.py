@@ -254,6 +254,7 @@ class Cluster(Staff, Wishes, Callbacks):
             )
             self._on_fork += [asking.abandon] if asking else []
             self._engine.flows_stay(self.options.drain_settle)
+            self._engine.handover_idle(self.options.handover_idle)
             # A host's descriptors are the host's own.
             activation = os.environ if self._may_fork else {}
             self._unit = open_unit(self._population, self.options, activation, self._eventlog.warn)

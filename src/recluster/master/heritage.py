@@ -39,6 +39,7 @@ PARTS = frozenset(
         "control",
         "metrics",
         "pipes",
+        "recent",
         "stored",
     )
 )
@@ -78,6 +79,7 @@ def written(cluster: Cluster, began: float) -> dict[str, Any]:
         "control": cluster._control.carried() if cluster._control else None,
         "metrics": measuring.carried(),
         "pipes": cluster._pipes.carried() if cluster._pipes else [],
+        "recent": cluster._log.recent.carried() if cluster._log.recent else [],
         "stored": cluster._unit.carried() if cluster._unit else [],
     }
 

@@ -42,6 +42,8 @@ def go_on(cluster: Cluster, left: Heritage) -> None:
     cluster._measuring.tally.resume(left["tally"])
     if cluster._pipes:
         cluster._pipes.resume(left["pipes"])
+    if cluster._log.recent:
+        cluster._log.recent.resume(left["recent"])
     if cluster._unit:
         cluster._unit.resume(left["stored"])
     cluster._work()  # lanes are steered to by this master's program from here on
