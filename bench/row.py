@@ -1,8 +1,8 @@
 """Clients, a proxy and a server, each in a network namespace of its own, in a row: two links of
 veth, and what is for the server's link goes through the proxy's namespace.
 
-Needs CAP_SYS_ADMIN and CAP_NET_ADMIN, ip(8), nsenter(1) and unshare(1). Namespaces go with the last process
-that is in one, and links with them: nothing is left on the machine.
+Needs CAP_SYS_ADMIN and CAP_NET_ADMIN, ip(8), nsenter(1) and unshare(1). Namespaces go with the
+last process that is in one, and links with them: nothing is left on the machine.
 """
 
 from __future__ import annotations
