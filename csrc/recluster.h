@@ -155,12 +155,12 @@ int rc_restore(rc_engine *engine, int fd, const char *note, char *text, size_t r
 int rc_restored(rc_engine *engine);
 int rc_forsaken(rc_engine *engine);
 
-/* Workers and lanes that go on under another master in the same process (execve): whether that
- * can be now (0, -EAGAIN with what is under way, -ENOTSUP with what cannot be handed on); all
- * that it has to know, as text for the caller to free; and whether the descriptors of it stay
- * open across the exec. In the next one: what of that text it does not know (-EINVAL), and,
- * before any worker, the taking over; then rc_steer. (carry/) */
-int rc_carry_hindrance(rc_engine *engine, const char **what);
+/* Workers and lanes that go on under another master in the same process (execve): what is
+ * under way and has to be over first, or NULL; all that it has to know, as text for the caller to
+ * free; and whether the descriptors of it stay open across the exec. In the next one: what of that
+ * text it does not know (-EINVAL), and, before any worker, the taking over; then rc_steer. (carry/)
+ */
+const char *rc_carry_hindrance(rc_engine *engine);
 int rc_carry(rc_engine *engine, char **text, size_t *length);
 void rc_carry_keep(rc_engine *engine, int on);
 int rc_resumable(const char *text, size_t length, const char **wrong);
@@ -184,6 +184,9 @@ int rc_balance(rc_engine *engine, enum rc_policy policy);
 int rc_balance_kernel(rc_engine *engine, const char **refused);
 /* How long a UDP flow stays with a worker that retires, where CAP_BPF is there. */
 int rc_flows_stay(rc_engine *engine, unsigned ms);
+/* How long the connection of a client that asks for nothing is held when its worker was ended and
+ * all was answered (handover.c); 0 until that is said. -EINVAL: negative, or without end. */
+int rc_handover_idle(rc_engine *engine, double seconds);
 int rc_balance_dispatch(rc_engine *engine);
 const char *rc_balance_how(const rc_engine *engine); /* which way of dispatch is in use */
 

@@ -76,7 +76,7 @@ cdef extern from "recluster.h" nogil:
     int rc_restore(rc_engine *engine, int fd, const char *note, char *text, size_t room)
     int rc_restored(rc_engine *engine)
     int rc_forsaken(rc_engine *engine)
-    int rc_carry_hindrance(rc_engine *engine, const char **what)
+    const char *rc_carry_hindrance(rc_engine *engine)
     int rc_carry(rc_engine *engine, char **text, size_t *length)
     void rc_carry_keep(rc_engine *engine, int on)
     int rc_resumable(const char *text, size_t length, const char **wrong)
@@ -124,6 +124,7 @@ cdef extern from "recluster.h" nogil:
 
     int rc_balance(rc_engine *engine, rc_policy policy)
     int rc_flows_stay(rc_engine *engine, unsigned int ms)
+    int rc_handover_idle(rc_engine *engine, double seconds)
     int rc_balance_kernel(rc_engine *engine, const char **refused)
     int rc_balance_dispatch(rc_engine *engine)
     const char *rc_balance_how(const rc_engine *engine)

@@ -169,7 +169,8 @@ def test_an_engine_reads_what_an_engine_has_written(text):
 @pytest.mark.parametrize(
     ("old", "new", "missed"),
     [
-        ("format=1", "format=2", "the format"),
+        ("format=2", "format=3", "the format"),
+        ("opens=", "opens=00", "the format"),
         ("engine ", "motor ", "a record that is known"),
         ("guard=", "warden=", "guard"),
         ("guard=0", "guard=x", "guard"),
@@ -193,7 +194,7 @@ def test_an_engine_reads_no_text_that_is_none(text):
 
 def test_an_engine_refuses_arrays_that_are_not_whole(text):
     group = "group key=00 zero= zero_index=-1 speaks=0 blocks=0 flow_lanes=-1 flows=-1 unsure=0"
-    group += " guests= asides=\n"
+    group += " guests= asides= undelivered=\n"
     assert _engine.resumable(text + group) == "addresses"
     assert _engine.resumable(text + text) == "the format"
 

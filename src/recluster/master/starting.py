@@ -121,6 +121,7 @@ def _parts(core: Supervisor, subreaper: bool) -> None:
     asking = prepare(engine, core.pump, options, population, eventlog, core.work)
     on_fork += [asking.abandon] if asking else []
     engine.flows_stay(options.drain_settle)
+    engine.handover_idle(options.handover_idle)
     # A host's descriptors are the host's own.
     activation = os.environ if core.may_fork else {}
     core.unit = open_unit(population, options, activation, eventlog.warn)
