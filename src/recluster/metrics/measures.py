@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from .. import __version__
@@ -16,7 +15,7 @@ from .._engine import PRESSURES
 from ..base.states import State
 from ..start.doors import NAMES
 from .census import Known
-from .openmetrics import Family, Sample, Text, labelled
+from .openmetrics import Family, Text
 from .procfacts import PAGE, read
 from .status import health_of, running_pids
 from .tally import BUCKETS
@@ -126,8 +125,11 @@ PROCESSES = Family(P + "worker_processes", GAUGE, "Processes: workers and their 
 FDS = Family(P + "worker_open_fds", GAUGE, "Open descriptors of all processes.", "slot")
 LOST = Family(P + "log_lines_lost", COUNTER, "Lines of log and events that nobody took in time.")
 
+PYTHON = ".".join(map(str, sys.version_info[:3]))
+
 FAMILIES = tuple(one for one in list(globals().values()) if isinstance(one, Family))
 
+WORDS = {state: state.value for state in State if state is not State.GONE}
 LEAVING = (State.SETTLING, State.DRAINING, State.STOPPING, State.ABORTED, State.KILLED)
 
 
@@ -138,17 +140,6 @@ def table() -> str:
         cells = (f"`{one.sample}`", one.kind, one.labels, one.unit, one.help)
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
-
-
-def _by(label: str, values: Mapping[int, float] | Mapping[str, float]) -> list[Sample]:
-    return [(labelled(**{label: key}), values[key]) for key in sorted(values)]  # type: ignore
-
-
-def _by_reason(counts: Mapping[tuple[int, str], int]) -> list[Sample]:
-    return [
-        (labelled(slot=slot, reason=reason), counts[slot, reason])
-        for slot, reason in sorted(counts)
-    ]
 
 
 def _slots(cluster: Cluster) -> dict[str, float]:
@@ -164,31 +155,26 @@ def text_of(cluster: Cluster, known: Known) -> str:
     _of_reloads(cluster, out)
     _of_lanes(cluster, out)
     _of_workers(cluster, known, out)
-    out.add(LOST, [("", sum(output.lines_lost for output in cluster._outputs))])
+    out.one(LOST, sum(output.lines_lost for output in cluster._outputs))
     return out.end()
 
 
 def _of_master(cluster: Cluster, out: Text) -> None:
     people, spawner = cluster._population, cluster._spawner
-    build = labelled(
-        version=__version__,
-        python=".".join(map(str, sys.version_info[:3])),
-        door=NAMES[spawner.door] if spawner else "",
-        balance=cluster._balance,
-    )
-    out.add(BUILD, [(build, 1)])
-    out.add(START, [("", cluster._measuring.tally.began)])
-    out.add(MASTER_CPU, [("", time.process_time())])
-    out.add(MASTER_RSS, [("", int(read("/proc/self/statm").split()[1]) * PAGE)])
-    out.add(MOLD_RSS, _by("generation", _molds(cluster)))
-    out.add(GENERATION, [("", people.generation)])
-    out.add(RELOADING, [("", bool(people.reloading or people.baking))])
-    out.add(SLOTS, _by("state", _slots(cluster)))
-    states = {state.value: 0 for state in State if state is not State.GONE}
+    door = NAMES[spawner.door] if spawner else ""
+    out.by(BUILD, {(__version__, PYTHON, door, cluster._balance): 1})
+    out.one(START, cluster._measuring.tally.began)
+    out.one(MASTER_CPU, time.process_time())
+    out.one(MASTER_RSS, int(read("/proc/self/statm").split()[1]) * PAGE)
+    out.by(MOLD_RSS, _molds(cluster))
+    out.one(GENERATION, people.generation)
+    out.one(RELOADING, bool(people.reloading or people.baking))
+    out.by(SLOTS, _slots(cluster))
+    states = dict.fromkeys(WORDS.values(), 0)
     for member in people.members.values():
         if member.state is not State.GONE:
-            states[member.state.value] += 1
-    out.add(WORKERS, _by("state", states))
+            states[WORDS[member.state]] += 1
+    out.by(WORKERS, states)
 
 
 def _molds(cluster: Cluster) -> dict[int, int]:
@@ -198,12 +184,12 @@ def _molds(cluster: Cluster) -> dict[int, int]:
 
 def _of_reloads(cluster: Cluster, out: Text) -> None:
     tally = cluster._measuring.tally
-    out.add(RELOADS, _by("result", tally.reloads))
+    out.by(RELOADS, tally.reloads)
     within = dict(zip(BUCKETS, tally.within, strict=True))
     out.histogram(RELOAD_SECONDS, within, tally.reloads["ok"], tally.reload_seconds)
     if tally.last_reload:
-        out.add(LAST_RELOAD, [("", tally.last_reload[0])])
-        out.add(LAST_OK, [("", tally.last_reload[1])])
+        out.one(LAST_RELOAD, tally.last_reload[0])
+        out.one(LAST_OK, tally.last_reload[1])
 
 
 def _of_lanes(cluster: Cluster, out: Text) -> None:
@@ -217,15 +203,15 @@ def _of_lanes(cluster: Cluster, out: Text) -> None:
         backlog[address] += room
         fullest[address] = max(fullest[address], waiting / room if room else 0.0)
         pressures[pressure] += key in members and members[key].state is State.SERVING
-    out.add(LANES, _by("pressure", pressures))
-    out.add(QUEUE, _by("address", queued))
-    out.add(BACKLOG, _by("address", backlog))
-    out.add(FULLEST, _by("address", fullest))
+    out.by(LANES, pressures)
+    out.by(QUEUE, queued)
+    out.by(BACKLOG, backlog)
+    out.by(FULLEST, fullest)
     draining: defaultdict[int, int] = defaultdict(int)
     for member in members.values():
         if member.state in LEAVING and member.connections is not None and member.connections >= 0:
             draining[member.generation] += member.connections
-    out.add(DRAINING, _by("generation", draining))
+    out.by(DRAINING, draining)
 
 
 def _of_workers(cluster: Cluster, known: Known, out: Text) -> None:
@@ -238,7 +224,7 @@ def _of_workers(cluster: Cluster, known: Known, out: Text) -> None:
     cpu: defaultdict[int, float] = defaultdict(float, tally.cpu)
     connections: defaultdict[int, int] = defaultdict(int)
     accepted: defaultdict[int, int] = defaultdict(int, tally.accepted)
-    info: list[Sample] = []
+    info: dict[tuple[int, int, int, str], int] = {}
     for member, pid in running:
         slot = member.slot
         _, got, open_ = engine.counts(member.id)
@@ -246,10 +232,7 @@ def _of_workers(cluster: Cluster, known: Known, out: Text) -> None:
             accepted[slot] += got
         if open_ is not None:
             connections[slot] += open_
-        labels = labelled(
-            slot=slot, pid=pid, generation=member.generation, state=member.state.value
-        )
-        info.append((labels, 1))
+        info[slot, pid, member.generation, WORDS[member.state]] = 1
         facts = known.get(member.id)
         if facts is None:
             continue
@@ -260,20 +243,20 @@ def _of_workers(cluster: Cluster, known: Known, out: Text) -> None:
             fds[slot] += facts.fds
         before = pss.get(slot, 0)
         pss[slot] = None if before is None or facts.pss is None else before + facts.pss
-    out.add(CONNECTIONS, _by("slot", connections))
-    out.add(ACCEPTED, _by("slot", accepted))
-    out.add(INFO, info)
-    out.add(BORN, _births(cluster))
-    out.add(STARTS, _by("slot", tally.starts))
-    out.add(EXITS, _by_reason(tally.exits))
-    out.add(RECYCLES, _by_reason(tally.recycles))
-    out.add(RESTARTS, _by("slot", {slot.index: slot.restarts for slot in people.slots.values()}))
-    out.add(HANGS, _by("slot", {slot: tally.hangs[slot] for slot in people.slots}))
-    out.add(CPU, _by("slot", cpu))
-    out.add(RSS, _by("slot", rss))
-    out.add(PSS, _by("slot", {slot: one for slot, one in pss.items() if one is not None}))
-    out.add(PROCESSES, _by("slot", processes))
-    out.add(FDS, _by("slot", fds))
+    out.by(CONNECTIONS, connections)
+    out.by(ACCEPTED, accepted)
+    out.by(INFO, info)
+    out.by(BORN, _births(cluster))
+    out.by(STARTS, tally.starts)
+    out.by(EXITS, tally.exits)
+    out.by(RECYCLES, tally.recycles)
+    out.by(RESTARTS, {slot.index: slot.restarts for slot in people.slots.values()})
+    out.by(HANGS, {slot: tally.hangs[slot] for slot in people.slots})
+    out.by(CPU, cpu)
+    out.by(RSS, rss)
+    out.by(PSS, {slot: one for slot, one in pss.items() if one is not None})
+    out.by(PROCESSES, processes)
+    out.by(FDS, fds)
 
 
 def _running(cluster: Cluster) -> list[tuple[Member, int]]:
@@ -281,8 +264,7 @@ def _running(cluster: Cluster) -> list[tuple[Member, int]]:
     return [(members[key], pid) for key, pid in running_pids(cluster) if key in members]
 
 
-def _births(cluster: Cluster) -> Iterable[Sample]:
+def _births(cluster: Cluster) -> dict[int, float]:
     since = time.time() - time.monotonic()
-    for index, slot in sorted(cluster._population.slots.items()):
-        if slot.serving:
-            yield labelled(slot=index), round(slot.serving.born + since, 3)
+    slots = cluster._population.slots.items()
+    return {index: round(one.serving.born + since, 3) for index, one in slots if one.serving}
