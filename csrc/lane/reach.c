@@ -21,9 +21,9 @@ enum { KNOCK_MS = 5 };
 
 bool rc_reach_detour(const struct rc_group *group, unsigned limit, struct rc_detour *out)
 {
-    if (!group->ringing || rc_lane_index(group->ringing) >= limit)
+    if (!group->ringing || group->ringing->index >= limit)
         return false;
-    *out = (struct rc_detour){group->ringing->proof.port, rc_lane_index(group->ringing)};
+    *out = (struct rc_detour){group->ringing->proof.port, group->ringing->index};
     return true;
 }
 
@@ -89,6 +89,13 @@ int rc_reach_go(struct rc_lane *lane, int fd)
     return error ? error : connect_to(lane, fd);
 }
 
+/* Whether it is over; over loopback it is at once. */
+bool rc_reach_over(int fd)
+{
+    struct pollfd one = {.fd = fd, .events = POLLOUT};
+    return poll(&one, 1, KNOCK_MS) == 1 && !(one.revents & (POLLERR | POLLHUP));
+}
+
 static int go(struct rc_lane *lane, int fd)
 {
     int error = fd < 0 ? fd : rc_reach_go(lane, fd);
@@ -138,8 +145,7 @@ int rc_knock(rc_engine *engine, uint32_t id)
     int fd = rc_reach(engine, lane);
     if (fd < 0)
         return fd;
-    struct pollfd one = {.fd = fd, .events = POLLOUT};
-    bool over = poll(&one, 1, KNOCK_MS) == 1 && !(one.revents & (POLLERR | POLLHUP));
+    bool over = rc_reach_over(fd);
     rc_reach_end(lane);
     if (over && engine->dispatch.on)
         over = (lane->proof.client.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3)) >= 0;

@@ -31,6 +31,26 @@ bool rc_unix_is_path(const char *name)
     return *name == '/';
 }
 
+/* How many bytes of that are a name; 0: it has none. */
+size_t rc_unix_name_length(const struct sockaddr_un *address, socklen_t length)
+{
+    const socklen_t before = offsetof(struct sockaddr_un, sun_path);
+    if (length <= before || length > sizeof *address)
+        return 0;
+    return address->sun_path[0] ? strnlen(address->sun_path, length - before) : length - before;
+}
+
+/* The name that a socket is bound to, and its length. One more than fits is told of a path
+ * that leaves no room for its zero. */
+size_t rc_unix_name_at(int fd, struct sockaddr_un *out)
+{
+    socklen_t length = sizeof *out;
+    memset(out, 0, sizeof *out);
+    if (getsockname(fd, (struct sockaddr *)out, &length) < 0)
+        return 0;
+    return rc_unix_name_length(out, length < sizeof *out ? length : sizeof *out);
+}
+
 /* ---- what a process means ------------------------------------------------------ */
 
 /* The thread that called, where the door knows it: rights are a thread's. */

@@ -51,11 +51,11 @@ def number(value: float) -> str:
     return repr(value) if isinstance(value, float) else str(int(value))
 
 
-Value = str | int
-K = TypeVar("K", str, int, tuple[Value, ...])
+# A label, or several: those that there are.
+K = TypeVar("K", str, int, tuple[int, str], tuple[int, int, int, str], tuple[str, str, str, str])
 
 
-def _labelled(names: str, key: Value | tuple[Value, ...]) -> str:
+def _labelled(names: str, key: object) -> str:
     values = key if isinstance(key, tuple) else (key,)
     pairs = zip(names.split(", "), values, strict=True)
     return "{" + ",".join(f'{name}="{escaped(str(value))}"' for name, value in pairs) + "}"
@@ -65,9 +65,11 @@ def _labelled(names: str, key: Value | tuple[Value, ...]) -> str:
 def _form(family: Family, keys: tuple[K, ...]) -> tuple[str, list[K]]:
     """The lines of a family without its values, and the order in which those come."""
     order = sorted(keys)
-    starts = [f"{family.sample}{_labelled(family.labels, key)}" for key in order]
-    head, *starts = (line.replace("%", "%%") for line in (family.head, *starts))
-    return "\n".join([head, *(f"{start} %r" for start in starts)]), order
+    lines = [family.head.replace("%", "%%")]
+    for key in order:
+        start = f"{family.sample}{_labelled(family.labels, key)} "
+        lines.append(start.replace("%", "%%") + "%r")
+    return "\n".join(lines), order
 
 
 class Text:
