@@ -6,7 +6,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from recluster.base.states import State
 from recluster.events import Exit, Reload
 from recluster.events.view import Worker
-from recluster.metrics.openmetrics import Family, Text, labelled, number
+from recluster.metrics.openmetrics import Family, Text, number
 from recluster.metrics.scraping import HEAD_MOST, Refused, answer, asked
 from recluster.metrics.tally import REASONS, Tally, how_of, reason_of, result_of
 
@@ -67,10 +67,10 @@ def test_the_histogram_of_reloads():
 
 
 def test_labels_are_escaped():
-    family = Family("x", "gauge", 'a "quoted" \\ word\nand more')
+    family = Family("x", "gauge", 'a "quoted" \\ word\nand 5 %s more', "address")
     text = Text()
-    path = 'unix:/a "b"\\n\nc\udcff'
-    text.add(family, [(labelled(address=path), 1.5)])
+    path = 'unix:/a "b"\\n\n%dc\udcff'
+    text.by(family, {path: 1.5})
     [found] = text_string_to_metric_families(text.end())
     [sample] = found.samples
     assert sample.labels == {"address": path.replace("\udcff", "?")} and sample.value == 1.5
@@ -78,8 +78,19 @@ def test_labels_are_escaped():
 
 def test_what_is_not_known_is_not_told():
     text = Text()
-    text.add(Family("x", "gauge", "."), [])
+    text.by(Family("x", "gauge", ".", "slot"), {})
     assert text.end() == "# EOF\n"
+
+
+def test_samples_come_in_the_order_of_their_labels():
+    family = Family("x", "counter", ".", "slot, reason")
+    for values in ({(10, "b"): 1, (2, "c"): 2.5, (2, "a"): 3}, {(2, "a"): 4, (10, "b"): 5}):
+        text = Text()
+        text.by(family, values)
+        [found] = text_string_to_metric_families(text.end())
+        told = [(int(one.labels["slot"]), one.labels["reason"]) for one in found.samples]
+        assert told == sorted(values)
+        assert [one.value for one in found.samples] == [values[key] for key in told]
 
 
 def test_numbers():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
 
 from .. import __version__
 from .._engine import PRESSURES
@@ -16,7 +15,7 @@ from ..base.states import State
 from ..population.members import Member
 from .census import Known
 from .master import Master
-from .openmetrics import Family, Sample, Text, labelled
+from .openmetrics import Family, Text
 from .procfacts import PAGE, read
 from .status import health_of, running_pids
 from .tally import BUCKETS
@@ -95,8 +94,11 @@ PROCESSES = gauge("worker_processes", "Processes: workers and their children.", 
 FDS = gauge("worker_open_fds", "Open descriptors of all processes.", "slot")
 LOST = counter("log_lines_lost", "Lines of log and events that nobody took in time.")
 
+PYTHON = ".".join(map(str, sys.version_info[:3]))
+
 FAMILIES = tuple(one for one in list(globals().values()) if isinstance(one, Family))
 
+WORDS: dict[State, str] = {state: state.value for state in State if state is not State.GONE}
 LEAVING = (State.SETTLING, State.DRAINING, State.STOPPING, State.ABORTED, State.KILLED)
 
 
@@ -107,17 +109,6 @@ def table() -> str:
         cells = (f"`{one.sample}`", one.kind, one.labels, one.unit, one.help)
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
-
-
-def _by(label: str, values: Mapping[int, float] | Mapping[str, float]) -> list[Sample]:
-    return [(labelled(**{label: key}), values[key]) for key in sorted(values)]  # type: ignore
-
-
-def _by_reason(counts: Mapping[tuple[int, str], int]) -> list[Sample]:
-    return [
-        (labelled(slot=slot, reason=reason), counts[slot, reason])
-        for slot, reason in sorted(counts)
-    ]
 
 
 def _slots(master: Master) -> dict[str, float]:
@@ -133,31 +124,25 @@ def text_of(master: Master, known: Known) -> str:
     _of_reloads(master, out)
     _of_lanes(master, out)
     _of_workers(master, known, out)
-    out.add(LOST, [("", sum(output.lines_lost for output in master.outputs))])
+    out.one(LOST, sum(output.lines_lost for output in master.outputs))
     return out.end()
 
 
 def _of_master(master: Master, out: Text) -> None:
     people = master.population
-    build = labelled(
-        version=__version__,
-        python=".".join(map(str, sys.version_info[:3])),
-        door=master.door or "",
-        balance=master.balance,
-    )
-    out.add(BUILD, [(build, 1)])
-    out.add(START, [("", master.tally.began)])
-    out.add(MASTER_CPU, [("", time.process_time())])
-    out.add(MASTER_RSS, [("", int(read("/proc/self/statm").split()[1]) * PAGE)])
-    out.add(MOLD_RSS, _by("generation", _molds(master)))
-    out.add(GENERATION, [("", people.generation)])
-    out.add(RELOADING, [("", bool(people.reloading or people.baking))])
-    out.add(SLOTS, _by("state", _slots(master)))
-    states = {state.value: 0 for state in State if state is not State.GONE}
+    out.by(BUILD, {(__version__, PYTHON, master.door or "", master.balance): 1})
+    out.one(START, master.tally.began)
+    out.one(MASTER_CPU, time.process_time())
+    out.one(MASTER_RSS, int(read("/proc/self/statm").split()[1]) * PAGE)
+    out.by(MOLD_RSS, _molds(master))
+    out.one(GENERATION, people.generation)
+    out.one(RELOADING, bool(people.reloading or people.baking))
+    out.by(SLOTS, _slots(master))
+    states = dict.fromkeys(WORDS.values(), 0)
     for member in people.members.values():
         if member.state is not State.GONE:
-            states[member.state.value] += 1
-    out.add(WORKERS, _by("state", states))
+            states[WORDS[member.state]] += 1
+    out.by(WORKERS, states)
 
 
 def _molds(master: Master) -> dict[int, int]:
@@ -167,12 +152,12 @@ def _molds(master: Master) -> dict[int, int]:
 
 def _of_reloads(master: Master, out: Text) -> None:
     tally = master.tally
-    out.add(RELOADS, _by("result", tally.reloads))
+    out.by(RELOADS, tally.reloads)
     within = dict(zip(BUCKETS, tally.within, strict=True))
     out.histogram(RELOAD_SECONDS, within, tally.reloads["ok"], tally.reload_seconds)
     if tally.last_reload:
-        out.add(LAST_RELOAD, [("", tally.last_reload[0])])
-        out.add(LAST_OK, [("", tally.last_reload[1])])
+        out.one(LAST_RELOAD, tally.last_reload[0])
+        out.one(LAST_OK, tally.last_reload[1])
 
 
 def _of_lanes(master: Master, out: Text) -> None:
@@ -186,15 +171,15 @@ def _of_lanes(master: Master, out: Text) -> None:
         backlog[address] += room
         fullest[address] = max(fullest[address], waiting / room if room else 0.0)
         pressures[pressure] += key in members and members[key].state is State.SERVING
-    out.add(LANES, _by("pressure", pressures))
-    out.add(QUEUE, _by("address", queued))
-    out.add(BACKLOG, _by("address", backlog))
-    out.add(FULLEST, _by("address", fullest))
+    out.by(LANES, pressures)
+    out.by(QUEUE, queued)
+    out.by(BACKLOG, backlog)
+    out.by(FULLEST, fullest)
     draining: defaultdict[int, int] = defaultdict(int)
     for member in members.values():
         if member.state in LEAVING and member.connections is not None and member.connections >= 0:
             draining[member.generation] += member.connections
-    out.add(DRAINING, _by("generation", draining))
+    out.by(DRAINING, draining)
 
 
 def _of_workers(master: Master, known: Known, out: Text) -> None:
@@ -207,7 +192,7 @@ def _of_workers(master: Master, known: Known, out: Text) -> None:
     cpu: defaultdict[int, float] = defaultdict(float, tally.cpu)
     connections: defaultdict[int, int] = defaultdict(int)
     accepted: defaultdict[int, int] = defaultdict(int, tally.accepted)
-    info: list[Sample] = []
+    info: dict[tuple[int, int, int, str], int] = {}
     for member, pid in running:
         slot = member.slot
         _, got, open_ = engine.counts(member.id)
@@ -215,10 +200,7 @@ def _of_workers(master: Master, known: Known, out: Text) -> None:
             accepted[slot] += got
         if open_ is not None:
             connections[slot] += open_
-        labels = labelled(
-            slot=slot, pid=pid, generation=member.generation, state=member.state.value
-        )
-        info.append((labels, 1))
+        info[slot, pid, member.generation, WORDS[member.state]] = 1
         facts = known.get(member.id)
         if facts is None:
             continue
@@ -229,20 +211,20 @@ def _of_workers(master: Master, known: Known, out: Text) -> None:
             fds[slot] += facts.fds
         before = pss.get(slot, 0)
         pss[slot] = None if before is None or facts.pss is None else before + facts.pss
-    out.add(CONNECTIONS, _by("slot", connections))
-    out.add(ACCEPTED, _by("slot", accepted))
-    out.add(INFO, info)
-    out.add(BORN, _births(master))
-    out.add(STARTS, _by("slot", tally.starts))
-    out.add(EXITS, _by_reason(tally.exits))
-    out.add(RECYCLES, _by_reason(tally.recycles))
-    out.add(RESTARTS, _by("slot", {slot.index: slot.restarts for slot in people.slots.values()}))
-    out.add(HANGS, _by("slot", {slot: tally.hangs[slot] for slot in people.slots}))
-    out.add(CPU, _by("slot", cpu))
-    out.add(RSS, _by("slot", rss))
-    out.add(PSS, _by("slot", {slot: one for slot, one in pss.items() if one is not None}))
-    out.add(PROCESSES, _by("slot", processes))
-    out.add(FDS, _by("slot", fds))
+    out.by(CONNECTIONS, connections)
+    out.by(ACCEPTED, accepted)
+    out.by(INFO, info)
+    out.by(BORN, _births(master))
+    out.by(STARTS, tally.starts)
+    out.by(EXITS, tally.exits)
+    out.by(RECYCLES, tally.recycles)
+    out.by(RESTARTS, {slot.index: slot.restarts for slot in people.slots.values()})
+    out.by(HANGS, {slot: tally.hangs[slot] for slot in people.slots})
+    out.by(CPU, cpu)
+    out.by(RSS, rss)
+    out.by(PSS, {slot: one for slot, one in pss.items() if one is not None})
+    out.by(PROCESSES, processes)
+    out.by(FDS, fds)
 
 
 def _running(master: Master) -> list[tuple[Member, int]]:
@@ -250,8 +232,7 @@ def _running(master: Master) -> list[tuple[Member, int]]:
     return [(members[key], pid) for key, pid in running_pids(master) if key in members]
 
 
-def _births(master: Master) -> Iterable[Sample]:
+def _births(master: Master) -> dict[int, float]:
     since = time.time() - time.monotonic()
-    for index, slot in sorted(master.population.slots.items()):
-        if slot.serving:
-            yield labelled(slot=index), round(slot.serving.born + since, 3)
+    slots = master.population.slots.items()
+    return {index: round(one.serving.born + since, 3) for index, one in slots if one.serving}

@@ -6,9 +6,10 @@ type that the older one lacks, and what it does not know are comments to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TypeVar
 
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 OLDER = "text/plain; version=0.0.4; charset=utf-8"
@@ -50,26 +51,41 @@ def number(value: float) -> str:
     return repr(value) if isinstance(value, float) else str(int(value))
 
 
-@lru_cache(maxsize=4096)  # a scrape asks for hundreds, and mostly for those of the one before
-def labelled(**labels: str | int) -> str:
-    told = (f'{name}="{escaped(str(value))}"' for name, value in labels.items())
-    return "{" + ",".join(told) + "}"
+# A label, or several: those that there are.
+K = TypeVar("K", str, int, tuple[int, str], tuple[int, int, int, str], tuple[str, str, str, str])
 
 
-Sample = tuple[str, float]  # its labels as `labelled` makes them, or "", and the value
+def _labelled(names: str, key: object) -> str:
+    values = key if isinstance(key, tuple) else (key,)
+    pairs = zip(names.split(", "), values, strict=True)
+    return "{" + ",".join(f'{name}="{escaped(str(value))}"' for name, value in pairs) + "}"
+
+
+@lru_cache(maxsize=256)  # a scrape asks for dozens, and mostly for those of the one before
+def _form(family: Family, keys: tuple[K, ...]) -> tuple[str, list[K]]:
+    """The lines of a family without its values, and the order in which those come."""
+    order = sorted(keys)
+    lines = [family.head.replace("%", "%%")]
+    for key in order:
+        start = f"{family.sample}{_labelled(family.labels, key)} "
+        lines.append(start.replace("%", "%%") + "%r")
+    return "\n".join(lines), order
 
 
 class Text:
     def __init__(self) -> None:
         self._lines: list[str] = []
 
-    def add(self, family: Family, samples: Iterable[Sample]) -> None:
-        """Nothing where there are no samples: what is not known is not zero."""
-        name = family.sample
-        lines = [f"{name}{labels} {number(value)}" for labels, value in samples]
-        if lines:
-            self._lines.append(family.head)
-            self._lines += lines
+    def one(self, family: Family, value: float) -> None:
+        """A sample without labels."""
+        self._lines += (family.head, f"{family.sample} {number(value)}")
+
+    def by(self, family: Family, values: Mapping[K, float]) -> None:
+        """One for each key, which is a label, or several. Nothing where there are none: what is
+        not known is not zero."""
+        if values:
+            form, order = _form(family, tuple(values))
+            self._lines.append(form % tuple(map(values.__getitem__, order)))
 
     def histogram(self, family: Family, within: dict[float, int], count: int, sum_: float) -> None:
         """`within`: upper bound -> how many were not above it."""
