@@ -83,8 +83,8 @@ def nursery_for(
 
 
 class Nursery:
-    """`workers`: those the cluster knows. `modules`: what a mold imports, or AUTO: what a
-    worker of the last generation has."""
+    """`workers`: those the cluster knows. `modules`: what a mold imports; with AUTO among them,
+    also what workers of the last generation have."""
 
     def __init__(
         self,
@@ -105,9 +105,10 @@ class Nursery:
         self._population = population
         self._workers = workers
         self._say = say
-        self._auto = modules == AUTO
-        self._molds = Molds(FIRST, scouting=self._auto)
-        self._plan = Plan([], []) if self._auto else Plan([*modules], [*modules])
+        self._auto = AUTO in modules
+        self._named = [name for name in modules if name != AUTO]
+        self._molds = Molds(FIRST, scouting=not self._named)
+        self._plan = Plan([*self._named], [*self._named])
         self._spawns: dict[int, Spawn] = {}  # not born yet
         self._pids: dict[int, int] = {}
         self._unplanned: list[int] = []  # molds that wait for what an older one knows
@@ -188,8 +189,11 @@ class Nursery:
         one = self._molds.all[mold]
         self._barren += not one.ending and not self._molds.scouting
         if self._auto and self._barren == BARREN_MOST:
-            self._auto, self._plan = False, Plan([], [])
-            self._say(f"preload: the mold {how}, {BARREN_MOST} times: all is left to the workers")
+            self._auto, self._plan = False, Plan([*self._named], [*self._named])
+            what = "what nobody has named" if self._named else "all"
+            self._say(
+                f"preload: the mold {how}, {BARREN_MOST} times: {what} is left to the workers"
+            )
 
     def _hear(self, mold: int, said: Any, now: float) -> None:
         if not isinstance(said, dict) or said.get("cmd") != COMMAND:
