@@ -18,7 +18,7 @@ dev: ## .venv with an editable install of a sanitized engine, and all tools; the
 	RECLUSTER_SANITIZE=1 CFLAGS=-g .venv/bin/pip install -q --disable-pip-version-check -e '.[test,lint]'
 	rm -rf build
 
-one: ## some tests under the sanitizers of `make dev`: TEST="tests/units/test_steering.py -k weighted"
+one: ## some tests under the sanitizers of `make dev`: TEST="tests/units/steer/test_steering.py -k weighted"
 	$(ASAN) RECLUSTER_SANITIZE=1 .venv/bin/python -m pytest -n 0 $(TEST)
 
 build: ## build in place (editable install)

@@ -19,7 +19,6 @@
 #include "base/processes.h"
 #include "base/registry.h"
 #include "base/sockets.h"
-#include "base/sweep.h"
 #include "dispatch/dispatch.h"
 #include "door/doors.h"
 #include "drain/drain.h"
@@ -153,10 +152,9 @@ struct rc_engine {
     unsigned swept;     /* lanes that the last sweep went through, */
     unsigned unsettled; /* and workers with a proof since the turn began (proof.c) */
     struct rc_unix_lane *unixes;
-    struct rc_unix_turn *turns;  /* at their names (unixturn.c), */
-    struct rc_unix_wait *waits;  /* who waits for one, in order, */
-    struct rc_source unix_timer; /* and when it is looked again, or -1 */
-    unsigned unix_look_ms;
+    struct rc_unix_turn *turns; /* at their names (unixturn.c), */
+    struct rc_unix_wait *waits; /* who waits for one, in order, */
+    unsigned unix_look_ms;      /* and how long until it is looked again */
     bool unix_closing;
     bool expects_paths;                    /* workers will bind AF_UNIX paths */
     in_port_t reach_ports[RC_REACH_PORTS]; /* host order; 0: none yet */

@@ -5,8 +5,6 @@
  */
 #include "internal.h"
 
-#include <errno.h>
-#include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -31,13 +29,7 @@ void rc_alarm_set(struct rc_engine *engine, enum rc_alarm_kind kind, int64_t at)
 
 int rc_alarm_open(struct rc_engine *engine)
 {
-    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    int error =
-        fd < 0 ? -errno
-               : rc_source_add(engine->epoll, &engine->alarm.source, RC_SOURCE_ALARM, fd, EPOLLIN);
-    if (error)
-        rc_close(&fd);
-    return error;
+    return rc_timer_add(engine->epoll, &engine->alarm.source, RC_SOURCE_ALARM);
 }
 
 void rc_alarm_ring(struct rc_engine *engine, rc_alarm_due *const due[RC_ALARMS])

@@ -17,15 +17,7 @@ enum { DEEPEST = 64 }; /* who hides deeper pays for it himself */
 /* Of /proc/PID/stat what follows the name, which may hold anything; NULL: no such process. */
 const char *rc_stat_of(pid_t pid, char *line, size_t room)
 {
-    char path[32];
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return NULL;
-    size_t got = fread(line, 1, room - 1, file);
-    fclose(file);
-    line[got] = '\0';
-    return strrchr(line, ')');
+    return rc_proc_read(pid, "stat", line, room) < 0 ? NULL : strrchr(line, ')');
 }
 
 pid_t rc_parent_of(pid_t pid)

@@ -15,16 +15,10 @@
 /* The notification names a thread; /proc knows its process. */
 pid_t rc_process_of(pid_t thread)
 {
-    char path[32], text[256];
-    snprintf(path, sizeof path, "/proc/%d/status", (int)thread);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT ? -ESRCH : -errno;
-    ssize_t got = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (got <= 0)
-        return -ESRCH;
-    text[got] = '\0';
+    char text[256];
+    ssize_t length = rc_proc_read(thread, "status", text, sizeof text);
+    if (length < 0)
+        return length == -ENOENT ? -ESRCH : (pid_t)length;
     const char *line = strstr(text, "\nTgid:");
     int process = -1;
     return line && sscanf(line, "\nTgid: %d", &process) == 1 ? process : -ESRCH;

@@ -10,7 +10,6 @@
  */
 #include "internal.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -43,22 +42,12 @@ static int unless_ended(int error)
     return error == ENOENT || error == ESRCH ? 0 : -error;
 }
 
-/* The number an entry of /proc, or of a directory below, is named by; or -1. */
-static long next_number(DIR *directory)
-{
-    const struct dirent *entry;
-    while ((entry = readdir(directory)))
-        if (isdigit((unsigned char)entry->d_name[0]))
-            return strtol(entry->d_name, NULL, 10);
-    return -1;
-}
-
 /* getpgid for every process costs less than to open a file of one. */
 static int add_group(struct members *members, pid_t group)
 {
     DIR *all = opendir("/proc");
     int error = all ? 0 : -errno;
-    for (long pid; !error && (pid = next_number(all)) >= 0;)
+    for (long pid; !error && (pid = rc_proc_next(all)) >= 0;)
         if (getpgid((pid_t)pid) == group)
             error = members_add(members, (pid_t)pid);
     if (all)
@@ -71,11 +60,10 @@ static int add_children(struct members *members, pid_t pid, pid_t group)
 {
     char path[64];
     int child, error = 0;
-    snprintf(path, sizeof path, "/proc/%d/task", pid);
-    DIR *threads = opendir(path);
+    DIR *threads = rc_proc_open(pid, "task");
     if (!threads)
         return unless_ended(errno);
-    for (long thread; !error && (thread = next_number(threads)) >= 0;) {
+    for (long thread; !error && (thread = rc_proc_next(threads)) >= 0;) {
         snprintf(path, sizeof path, "/proc/%d/task/%ld/children", pid, thread);
         FILE *list = fopen(path, "re"); /* absent without CONFIG_PROC_CHILDREN */
         if (!list)
@@ -93,19 +81,12 @@ static int add_children(struct members *members, pid_t pid, pid_t group)
 /* A zombie holds nothing, but /proc/PID/fd is root's then. */
 bool rc_is_zombie(pid_t pid)
 {
-    char path[32], state = 'Z'; /* reaped meanwhile: the same */
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    FILE *stat = fopen(path, "re");
-    if (!stat)
-        return errno == ENOENT;
     char line[512];
-    size_t got = fread(line, 1, sizeof line - 1, stat);
-    line[got] = '\0';
-    const char *end = strrchr(line, ')'); /* of the name, which may hold anything */
-    if (end && end[1] == ' ')
-        state = end[2];
-    fclose(stat);
-    return state == 'Z' || state == 'X';
+    ssize_t length = rc_proc_read(pid, "stat", line, sizeof line);
+    if (length < 0)
+        return !unless_ended((int)-length); /* reaped meanwhile: the same */
+    const char *end = strrchr(line, ')');   /* of the name, which may hold anything */
+    return end && end[1] == ' ' && (end[2] == 'Z' || end[2] == 'X');
 }
 
 static void mark(struct rc_flows *flows, uint32_t inode, pid_t pid, long number)
@@ -130,14 +111,13 @@ static int mark_held(pid_t pid, void *given)
     struct rc_flows *flows = given;
     char path[64], target[64];
     unsigned inode;
-    snprintf(path, sizeof path, "/proc/%d/fd", pid);
-    DIR *descriptors = opendir(path);
+    DIR *descriptors = rc_proc_open(pid, "fd");
     if (!descriptors) {
         int error = unless_ended(errno);
         return error == -EACCES && rc_is_zombie(pid) ? 0 : error;
     }
     int error = 0;
-    for (long number; !error && (number = next_number(descriptors)) >= 0;) {
+    for (long number; !error && (number = rc_proc_next(descriptors)) >= 0;) {
         snprintf(path, sizeof path, "%ld", number);
         ssize_t length = readlinkat(dirfd(descriptors), path, target, sizeof target - 1);
         if (length < 0) {
@@ -212,13 +192,12 @@ bool rc_epoll_has(pid_t pid, long number, uint64_t inode)
  * closes without EPOLL_CTL_DEL hears of it while anybody holds it. True if it cannot be seen. */
 bool rc_polled_by(pid_t pid, uint64_t inode)
 {
-    char path[96], target[64];
+    char path[24], target[64];
     bool found = false;
-    snprintf(path, sizeof path, "/proc/%d/fd", pid);
-    DIR *descriptors = opendir(path);
+    DIR *descriptors = rc_proc_open(pid, "fd");
     if (!descriptors)
         return errno != ENOENT;
-    for (long number; !found && (number = next_number(descriptors)) >= 0;) {
+    for (long number; !found && (number = rc_proc_next(descriptors)) >= 0;) {
         snprintf(path, sizeof path, "%ld", number);
         ssize_t length = readlinkat(dirfd(descriptors), path, target, sizeof target - 1);
         target[length < 0 ? 0 : length] = '\0';

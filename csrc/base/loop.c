@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -52,6 +53,16 @@ int rc_source_add(int epoll, struct rc_source *source, enum rc_source_kind kind,
     source->fd = fd;
     source->armed = events;
     return 0;
+}
+
+/* A timerfd of its own, which is not set. */
+int rc_timer_add(int epoll, struct rc_source *source, enum rc_source_kind kind)
+{
+    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    int error = fd < 0 ? -errno : rc_source_add(epoll, source, kind, fd, EPOLLIN);
+    if (error)
+        rc_close(&fd);
+    return error;
 }
 
 int rc_source_arm(int epoll, struct rc_source *source, uint32_t events)

@@ -30,7 +30,6 @@ enum rc_source_kind {
     RC_SOURCE_SHIM_PORT,
     RC_SOURCE_SHIM_CALL,
     RC_SOURCE_ALARM,
-    RC_SOURCE_UNIX,
     RC_SOURCE_UNCLAIMED,
     RC_SOURCE_FRONT,
     RC_SOURCE_PAIR,
@@ -52,6 +51,7 @@ int64_t rc_now_us(void);
 int rc_poll(int fd, short events, int64_t until_us);
 int rc_source_add(int epoll, struct rc_source *source, enum rc_source_kind kind, int fd,
                   uint32_t events);
+int rc_timer_add(int epoll, struct rc_source *source, enum rc_source_kind kind);
 int rc_source_arm(int epoll, struct rc_source *source, uint32_t events);
 void rc_source_shut(int epoll, struct rc_source *source);
 void rc_source_leave(int epoll, struct rc_source *source);

@@ -1,10 +1,11 @@
-/* processes.h - what is read of another process: its descriptors (descriptor.c), its
- * memory (reader.c), what its threads are in (threads.c), for what they wait (waiters.c), and
- * whose it is (descent.c).
+/* processes.h - what is read of another process: what /proc says (proc.c), its descriptors
+ * (descriptor.c), its memory (reader.c), what its threads are in (threads.c), for what they wait
+ * (waiters.c), and whose it is (descent.c).
  */
 #ifndef RECLUSTER_PROCESSES_H
 #define RECLUSTER_PROCESSES_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,10 +34,19 @@ struct rc_thread_call {
     long number; /* -1: in none, or it runs */
     unsigned long long argument[RC_THREAD_ARGUMENTS];
 };
+/* By what it waits for descriptors. */
+enum rc_wait_kind { RC_WAIT_NONE, RC_WAIT_ACCEPT, RC_WAIT_EPOLL, RC_WAIT_POLL, RC_WAIT_SELECT };
+void rc_thread_parse(const char *text, struct rc_thread_call *call);
+enum rc_wait_kind rc_thread_waits(const struct rc_thread_call *call);
 int rc_threads_visit(pid_t pid, int (*visit)(const struct rc_thread_call *call, void *given),
                      void *given);
 bool rc_thread_reads(const struct rc_thread_call *call, int number);
 bool rc_is_stopped(pid_t pid);
+
+/* proc.c */
+ssize_t rc_proc_read(pid_t pid, const char *name, char *text, size_t room);
+DIR *rc_proc_open(pid_t pid, const char *name);
+long rc_proc_next(DIR *folder);
 
 /* descent.c */
 enum rc_descent rc_descent(const struct rc_engine *engine, pid_t pid, struct rc_worker **worker);

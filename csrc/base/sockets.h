@@ -40,5 +40,7 @@ bool rc_same_place(const struct rc_key *a, const struct rc_key *b);
 bool rc_udp_connected(int fd);
 void rc_udp_leave_groups(int fd);
 void rc_udp_empty(int fd);
+void rc_udp_ungroup(int fd);
+void rc_udp_retire(int fd, const struct sockaddr_in6 *itself);
 
 #endif

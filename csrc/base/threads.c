@@ -5,7 +5,6 @@
  */
 #include "internal.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -14,28 +13,63 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Also of a thread that runs, or has ended: then it is in none. */
-static int call_of(pid_t pid, const char *thread, struct rc_thread_call *call)
+/* "running", or the call's number and its arguments in hexadecimal. */
+void rc_thread_parse(const char *text, struct rc_thread_call *call)
 {
-    char path[64], text[256] = "", *at;
-    *call = (struct rc_thread_call){.number = -1};
-    snprintf(path, sizeof path, "/proc/%d/task/%.10s/syscall", pid, thread);
-    errno = 0;
-    FILE *file = fopen(path, "re");
-    bool got = file && fgets(text, sizeof text, file);
-    int error = errno;
-    if (file)
-        fclose(file);
-    if (!got && (error == ENOENT || error == ESRCH))
-        return access("/proc/self/syscall", F_OK) == 0 ? 0 : -ENOSYS; /* gVisor has none */
-    if (!got)
-        return -error;
+    char *at;
     long number = strtol(text, &at, 10);
+    *call = (struct rc_thread_call){.number = -1};
     if (at == text || number < 0)
-        return 0;
+        return;
     call->number = number;
     for (unsigned argument = 0; argument < RC_THREAD_ARGUMENTS; argument++)
         call->argument[argument] = strtoull(at, &at, 16);
+}
+
+/* Some architectures have only the newer of each pair. */
+enum rc_wait_kind rc_thread_waits(const struct rc_thread_call *call)
+{
+    switch (call->number) {
+#ifdef SYS_accept
+    case SYS_accept:
+#endif
+    case SYS_accept4:
+        return RC_WAIT_ACCEPT;
+#ifdef SYS_epoll_wait
+    case SYS_epoll_wait:
+#endif
+#ifdef SYS_epoll_pwait2
+    case SYS_epoll_pwait2:
+#endif
+    case SYS_epoll_pwait:
+        return RC_WAIT_EPOLL;
+#ifdef SYS_poll
+    case SYS_poll:
+#endif
+    case SYS_ppoll:
+        return RC_WAIT_POLL;
+#ifdef SYS_select
+    case SYS_select:
+#endif
+    case SYS_pselect6:
+        return RC_WAIT_SELECT;
+    default:
+        return RC_WAIT_NONE;
+    }
+}
+
+/* Also of a thread that runs, or has ended: then it is in none. */
+static int call_of(pid_t pid, long thread, struct rc_thread_call *call)
+{
+    char name[48], text[256];
+    *call = (struct rc_thread_call){.number = -1};
+    snprintf(name, sizeof name, "task/%ld/syscall", thread);
+    ssize_t length = rc_proc_read(pid, name, text, sizeof text);
+    if (length == -ENOENT || length == -ESRCH)
+        return access("/proc/self/syscall", F_OK) == 0 ? 0 : -ENOSYS; /* gVisor has none */
+    if (length < 0)
+        return (int)length;
+    rc_thread_parse(text, call);
     return 0;
 }
 
@@ -44,16 +78,11 @@ static int call_of(pid_t pid, const char *thread, struct rc_thread_call *call)
 int rc_threads_visit(pid_t pid, int (*visit)(const struct rc_thread_call *call, void *given),
                      void *given)
 {
-    char path[64];
     struct rc_thread_call call;
     int result = 0;
-    snprintf(path, sizeof path, "/proc/%d/task", pid);
-    DIR *threads = opendir(path);
-    const struct dirent *entry;
-    while (!result && threads && (entry = readdir(threads))) {
-        if (!isdigit((unsigned char)entry->d_name[0]))
-            continue;
-        result = call_of(pid, entry->d_name, &call);
+    DIR *threads = rc_proc_open(pid, "task");
+    for (long thread; !result && threads && (thread = rc_proc_next(threads)) >= 0;) {
+        result = call_of(pid, thread, &call);
         if (!result)
             result = visit(&call, given);
     }
@@ -74,17 +103,13 @@ bool rc_thread_reads(const struct rc_thread_call *call, int number)
 /* Each thread of it, by SIGSTOP. */
 bool rc_is_stopped(pid_t pid)
 {
-    char path[64], line[512];
+    char line[512];
     bool all = true;
-    snprintf(path, sizeof path, "/proc/%d/task", pid);
-    DIR *threads = opendir(path);
-    const struct dirent *entry;
+    DIR *threads = rc_proc_open(pid, "task");
     if (!threads)
         return false;
-    while (all && (entry = readdir(threads))) {
-        if (!isdigit((unsigned char)entry->d_name[0]))
-            continue;
-        const char *end = rc_stat_of((pid_t)atoi(entry->d_name), line, sizeof line);
+    for (long thread; all && (thread = rc_proc_next(threads)) >= 0;) {
+        const char *end = rc_stat_of((pid_t)thread, line, sizeof line);
         all = end && strncmp(end, ") T", 3) == 0;
     }
     closedir(threads);

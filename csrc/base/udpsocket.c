@@ -56,3 +56,23 @@ void rc_udp_empty(int fd)
         if (recv(fd, &byte, sizeof byte, MSG_DONTWAIT | MSG_TRUNC) < 0)
             break;
 }
+
+/* Any new hash takes a socket out of the kernel's group, also that of the device it has.
+ * And the next that is bound must not be put in a group with this one: the kernel takes the
+ * first that has SO_REUSEPORT and the address, and since 6.13 one that is connected too. */
+void rc_udp_ungroup(int fd)
+{
+    if (rc_socket_set(fd, SOL_SOCKET, SO_REUSEADDR, 1) == 0)
+        (void)rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 0);
+    int device = rc_socket_get(fd, SOL_SOCKET, SO_BINDTOIFINDEX);
+    if (device >= 0)
+        (void)rc_socket_set(fd, SOL_SOCKET, SO_BINDTOIFINDEX, device);
+}
+
+/* Others may have it still (systemd's store), and a shutdown does not take it out of the kernel's
+ * tables, as it does with a listener. Connected to itself it gets nothing any more. */
+void rc_udp_retire(int fd, const struct sockaddr_in6 *itself)
+{
+    rc_udp_ungroup(fd);
+    (void)connect(fd, (const struct sockaddr *)itself, rc_address_length(itself));
+}

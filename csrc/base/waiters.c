@@ -41,44 +41,6 @@ static bool has(const struct holder *holder, long number)
     return false;
 }
 
-static bool is_one_of(long call, const long *calls, size_t count)
-{
-    for (size_t at = 0; at < count; at++)
-        if (calls[at] == call)
-            return true;
-    return false;
-}
-#define IS_ONE_OF(call, calls) is_one_of(call, calls, sizeof(calls) / sizeof(calls)[0])
-
-/* Some architectures have only the newer of each pair. */
-static const long accepts[] = {
-    SYS_accept4,
-#ifdef SYS_accept
-    SYS_accept,
-#endif
-};
-static const long epolls[] = {
-    SYS_epoll_pwait,
-#ifdef SYS_epoll_wait
-    SYS_epoll_wait,
-#endif
-#ifdef SYS_epoll_pwait2
-    SYS_epoll_pwait2,
-#endif
-};
-static const long polls[] = {
-    SYS_ppoll,
-#ifdef SYS_poll
-    SYS_poll,
-#endif
-};
-static const long selects[] = {
-    SYS_pselect6,
-#ifdef SYS_select
-    SYS_select,
-#endif
-};
-
 /* ---- sets -------------------------------------------------------------------------------- */
 
 typedef bool in_set(const struct holder *holder, const char *bytes, size_t length);
@@ -134,35 +96,31 @@ static int waits_there(const struct question *question, const struct holder *hol
                        const struct rc_thread_call *call)
 {
     const unsigned long long *argument = call->argument;
-    if (IS_ONE_OF(call->number, accepts))
+    switch (rc_thread_waits(call)) {
+    case RC_WAIT_ACCEPT:
         return has(holder, (int)argument[0]);
-    if (IS_ONE_OF(call->number, epolls))
+    case RC_WAIT_EPOLL:
         return rc_epoll_has(holder->pid, (int)argument[0], question->inode);
-    if (IS_ONE_OF(call->number, polls))
+    case RC_WAIT_POLL:
         return look_in(question, holder, argument[0], argument[1] * sizeof(struct pollfd), in_poll);
-    if (IS_ONE_OF(call->number, selects)) /* sets are of whole words */
+    case RC_WAIT_SELECT: /* sets are of whole words */
         return look_in(question, holder, argument[1],
                        (argument[0] + NFDBITS - 1) / NFDBITS * sizeof(fd_mask), in_select);
-    return call->number == SYS_io_uring_enter;
+    default:
+        return call->number == SYS_io_uring_enter;
+    }
 }
 
 /* ---- processes ------------------------------------------------------------------------------ */
 
 static int find_numbers(struct holder *holder, uint64_t inode)
 {
-    char path[64], target[64];
-    snprintf(path, sizeof path, "/proc/%d/fd", holder->pid);
-    DIR *descriptors = opendir(path);
+    DIR *descriptors = rc_proc_open(holder->pid, "fd");
     if (!descriptors)
         return errno == ENOENT || errno == ESRCH ? 0 : -errno;
-    const struct dirent *entry;
-    while (holder->count < NUMBERS && (entry = readdir(descriptors))) {
-        unsigned long long found;
-        ssize_t length = readlinkat(dirfd(descriptors), entry->d_name, target, sizeof target - 1);
-        target[length < 0 ? 0 : length] = '\0';
-        if (sscanf(target, "socket:[%llu]", &found) == 1 && found == inode)
-            holder->numbers[holder->count++] = strtol(entry->d_name, NULL, 10);
-    }
+    for (long number; holder->count < NUMBERS && (number = rc_proc_next(descriptors)) >= 0;)
+        if (rc_socket_at(holder->pid, (int)number) == inode)
+            holder->numbers[holder->count++] = number;
     closedir(descriptors);
     return 0;
 }

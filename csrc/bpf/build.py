@@ -1,7 +1,7 @@
 """Compile the programs here and print balance.h: `make bpf`.
 
 The same clang gives the same bytes. The header is committed, so that neither
-clang nor libbpf is needed to install; tests/units/test_bpf_header.py compares.
+clang nor libbpf is needed to install; tests/units/bpf/test_bpf_header.py compares.
 """
 
 from __future__ import annotations

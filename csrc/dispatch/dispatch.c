@@ -31,15 +31,9 @@ int rc_dispatch_open(struct rc_engine *engine, bool count)
     struct rc_dispatch *dispatch = &engine->dispatch;
     if (dispatch->on)
         return 0;
-    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (timer < 0)
-        return -errno;
-    int error =
-        rc_source_add(engine->epoll, &dispatch->patience, RC_SOURCE_PATIENCE, timer, EPOLLIN);
-    if (error) {
-        rc_close(&timer);
+    int error = rc_timer_add(engine->epoll, &dispatch->patience, RC_SOURCE_PATIENCE);
+    if (error)
         return error;
-    }
     error = count ? rc_opens_open(engine) : 0;
     if (error)
         rc_source_shut(engine->epoll, &dispatch->patience);

@@ -182,6 +182,9 @@ int rc_shim_resume(struct rc_engine *engine, int fd, uint64_t token);
 /* audit.c */
 void rc_worker_passed(struct rc_worker *worker, uint64_t inode);
 
+/* storedudp.c */
+void rc_stored_udp_places(const struct rc_group *group, int *place_of, uint32_t *numbers);
+
 /* unclaimed.c */
 void rc_unclaimed_called(struct rc_engine *engine, struct rc_source *source);
 void rc_unclaimed_close(const struct rc_engine *engine);

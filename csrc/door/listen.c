@@ -174,14 +174,20 @@ static int join(struct rc_engine *engine, const struct rc_call *call, struct rc_
     return error;
 }
 
+/* Of UDP one that was stored: of a worker that was ours and is dead it was emptied. */
+static unsigned waits_in(const struct rc_lane *lane)
+{
+    return lane->group->key.type == SOCK_DGRAM ? rc_socket_readable(lane->source.fd)
+                                               : rc_lane_queued(lane, NULL);
+}
+
 /* Of those that no worker has (yet) the one in which the most wait. */
 static struct rc_lane *fullest_unowned(const struct rc_engine *engine, const struct rc_group *group)
 {
     struct rc_lane *found = NULL;
     for (unsigned at = 0; engine->unowned && group && at < group->count; at++) {
         struct rc_lane *lane = group->lanes[at];
-        if (lane->worker == engine->unowned &&
-            (!found || rc_lane_queued(lane, NULL) > rc_lane_queued(found, NULL)))
+        if (lane->worker == engine->unowned && (!found || waits_in(lane) > waits_in(found)))
             found = lane;
     }
     return found;

@@ -34,17 +34,24 @@ static bool has_foreign(const struct rc_group *group)
     return false;
 }
 
+/* Not a UDP socket that has one peer: what that sends after the worker's end would be nobody's
+ * (udp/udpside.c). */
+static bool is_worth_it(const struct rc_lane *lane)
+{
+    bool udp = lane->group->key.type == SOCK_DGRAM;
+    return lane->worker && !lane->removing && !(udp && rc_udp_connected(lane->source.fd));
+}
+
 /* What is worth to be kept now; how many they are. The descriptors stay the engine's. */
 int rc_stored_lanes(rc_engine *engine, struct rc_stored *out, size_t room)
 {
     size_t count = 0;
     for (const struct rc_group *group = engine->groups; group; group = group->next) {
-        if (group->key.type != SOCK_STREAM || group->key.network || group->front ||
-            has_foreign(group))
+        if (group->key.network || group->front || has_foreign(group))
             continue;
         for (unsigned at = 0; at < group->count; at++) {
             const struct rc_lane *lane = group->lanes[at];
-            if (lane->worker && !lane->removing && count++ < room)
+            if (is_worth_it(lane) && count++ < room)
                 out[count - 1] = (struct rc_stored){.inode = lane->inode, .fd = lane->source.fd};
         }
     }
@@ -66,7 +73,9 @@ static int append(struct rc_engine *engine, const struct rc_key *key, int fd)
         lane->inode = rc_socket_inode(fd);
         error = rc_group_append(engine, group, lane);
     }
-    if (!error) {
+    if (!error && key->type == SOCK_DGRAM) {
+        lane->source.fd = fd; /* not in the epoll set (udp/udp.c) */
+    } else if (!error) {
         lane->source.fd = fd;
         (void)rc_lane_queued(lane, &lane->backlog);
         lane->source.fd = -1;
@@ -82,12 +91,18 @@ static int append(struct rc_engine *engine, const struct rc_key *key, int fd)
     return error;
 }
 
-static int restore_tcp(rc_engine *engine, int given, char *text, size_t room)
+static bool is_lane(const struct rc_engine *engine, int fd)
+{
+    if (rc_socket_get(fd, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM)
+        return !rc_udp_connected(fd);
+    return !engine->dispatch.on && rc_socket_get(fd, SOL_SOCKET, SO_ACCEPTCONN) > 0;
+}
+
+static int restore_inet(rc_engine *engine, int given, char *text, size_t room)
 {
     struct sockaddr_in6 address;
     struct rc_key key;
-    if (engine->dispatch.on || rc_socket_get(given, SOL_SOCKET, SO_TYPE) != SOCK_STREAM ||
-        rc_socket_get(given, SOL_SOCKET, SO_ACCEPTCONN) <= 0)
+    if (!is_lane(engine, given))
         return -ENOTSUP;
     int error = rc_socket_name(given, &address);
     if (!error)
@@ -154,7 +169,7 @@ int rc_restore(rc_engine *engine, int given, const char *note, char *text, size_
         return unix_note.rights ? restore_unix(engine, given, &unix_note, text, room)
                                 : restore_ours(engine, given, &unix_note.node, text, room);
     }
-    return restore_tcp(engine, given, text, room);
+    return restore_inet(engine, given, text, room);
 }
 
 /* ---- the order ------------------------------------------------------------------------ */
@@ -215,27 +230,37 @@ static bool fill_up(struct rc_group *group, const int *place_of, bool *taken, un
     return sure;
 }
 
-static int find_order(struct rc_engine *engine, struct rc_group *group)
+static void ask_each_place(struct rc_engine *engine, struct rc_group *group, int *place_of,
+                           unsigned *queued)
 {
-    unsigned members = rc_group_members(group);
-    unsigned *queued = calloc(members, sizeof *queued);
-    int *place_of = calloc(members, sizeof *place_of);
-    bool *taken = calloc(members, sizeof *taken);
-    int error = queued && place_of && taken ? 0 : -ENOMEM;
-    for (unsigned at = 0; !error && at < members; at++)
-        place_of[at] = -1;
-    for (unsigned place = 0; !error && place < members; place++) {
+    for (unsigned place = 0; place < rc_group_members(group); place++) {
         int at = NOBODY_THERE;
         for (unsigned tries = 0; tries < TRIES && at < 0; tries++)
             at = who_is_at(engine, group, place, queued);
-        if (at >= 0 && place_of[at] < 0) {
+        if (at >= 0 && place_of[at] < 0)
             place_of[at] = (int)place;
-            taken[place] = true;
-        }
     }
+}
+
+static int find_order(struct rc_engine *engine, struct rc_group *group)
+{
+    unsigned members = rc_group_members(group);
+    unsigned *numbers = calloc(members, sizeof *numbers);
+    int *place_of = calloc(members, sizeof *place_of);
+    bool *taken = calloc(members, sizeof *taken);
+    int error = numbers && place_of && taken ? 0 : -ENOMEM;
+    for (unsigned at = 0; !error && at < members; at++)
+        place_of[at] = -1;
+    if (!error && group->key.type == SOCK_DGRAM)
+        rc_stored_udp_places(group, place_of, numbers);
+    else if (!error)
+        ask_each_place(engine, group, place_of, numbers);
+    for (unsigned at = 0; !error && at < members; at++)
+        if (place_of[at] >= 0)
+            taken[place_of[at]] = true;
     if (!error)
         group->unsure |= !fill_up(group, place_of, taken, members);
-    free(queued);
+    free(numbers);
     free(place_of);
     free(taken);
     return error;
@@ -255,21 +280,40 @@ static void make_room(const struct rc_group *group, bool defers_not)
     }
 }
 
+static int restored_tcp(struct rc_engine *engine, struct rc_group *group)
+{
+    int defers = rc_socket_get(group->lanes[0]->source.fd, IPPROTO_TCP, TCP_DEFER_ACCEPT);
+    (void)rc_order_look(engine, group);
+    make_room(group, defers > 0);
+    int error = rc_group_members(group) > 1 ? find_order(engine, group) : 0;
+    for (unsigned at = 0; defers > 0 && at < group->count; at++)
+        (void)rc_socket_set(group->lanes[at]->source.fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, defers);
+    rc_group_add_sink(engine, group);
+    return error;
+}
+
+/* Without guests, which are not known of UDP, a lane's place is that in its group (udpkernel.c). */
+static int restored_udp(struct rc_engine *engine, struct rc_group *group)
+{
+    int error = group->count > 1 ? find_order(engine, group) : 0;
+    for (unsigned place = 0; place < group->count; place++)
+        while (group->lanes[place]->index != place) {
+            struct rc_lane *lane = group->lanes[place];
+            group->lanes[place] = group->lanes[lane->index];
+            group->lanes[lane->index] = lane;
+        }
+    return error;
+}
+
 /* All that rc_restore took are in order, and their groups complete. Before the first worker. */
 int rc_restored(rc_engine *engine)
 {
     int first = 0;
     for (struct rc_group *group = engine->groups; group; group = group->next) {
-        if (group->key.type != SOCK_STREAM || group->sink ||
-            group->lanes[0]->worker != engine->unowned || group->lanes[0]->inherited)
+        if (group->sink || group->lanes[0]->worker != engine->unowned || group->lanes[0]->inherited)
             continue;
-        int defers = rc_socket_get(group->lanes[0]->source.fd, IPPROTO_TCP, TCP_DEFER_ACCEPT);
-        (void)rc_order_look(engine, group);
-        make_room(group, defers > 0);
-        int error = rc_group_members(group) > 1 ? find_order(engine, group) : 0;
-        for (unsigned at = 0; defers > 0 && at < group->count; at++)
-            (void)rc_socket_set(group->lanes[at]->source.fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, defers);
-        rc_group_add_sink(engine, group);
+        int error = group->key.type == SOCK_STREAM ? restored_tcp(engine, group)
+                                                   : restored_udp(engine, group);
         if (!error)
             error = rc_group_steer(group);
         first = first ? first : error;
@@ -279,6 +323,20 @@ int rc_restored(rc_engine *engine)
 
 /* ---- what nobody wanted ------------------------------------------------------------------ */
 
+/* Who sends there asks again, so nothing is waited for. Those that are not the last wait, empty,
+ * for who binds next. */
+static void forsake_udp(struct rc_engine *engine, struct rc_group *group)
+{
+    struct rc_lane *last = NULL;
+    for (unsigned at = 0; at < group->count; at++)
+        if (group->lanes[at]->worker == engine->unowned && !group->lanes[at]->inherited) {
+            last = group->lanes[at];
+            rc_udp_empty(last->source.fd);
+        }
+    if (last)
+        (void)rc_lane_vacate(engine, last);
+}
+
 /* When as many workers serve as there should be: lanes that none of them has taken go, if
  * nothing waits in them. How many connections wait in the others. */
 int rc_forsaken(rc_engine *engine)
@@ -286,6 +344,8 @@ int rc_forsaken(rc_engine *engine)
     unsigned waiting = 0;
     for (struct rc_group *group = engine->groups, *next; group; group = next) {
         next = group->next; /* it may go with its last lane */
+        if (group->key.type == SOCK_DGRAM)
+            forsake_udp(engine, group);
         for (unsigned at = group->key.type == SOCK_STREAM ? group->count : 0; at-- > 0;) {
             struct rc_lane *lane = group->lanes[at];
             rc_close(&lane->knocking);

@@ -13,6 +13,7 @@ void rc_due(struct rc_engine *engine)
         [RC_ALARM_RINGS] = rc_rings_alarm,
         [RC_ALARM_KEPT] = rc_handover_alarm,
         [RC_ALARM_UNIX_PROOFS] = rc_unix_proofs_alarm,
+        [RC_ALARM_UNIX] = rc_unix_alarm,
     };
     rc_alarm_ring(engine, due);
 }

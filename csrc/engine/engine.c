@@ -38,25 +38,16 @@ int rc_engine_new(rc_engine **out, unsigned flags)
     engine->deadline_ms = -1;
     engine->owner = getpid();
     sigemptyset(&engine->handled);
-    engine->timer.fd = engine->sweep.fd = engine->guard.source.fd = engine->unix_timer.fd = -1;
+    engine->timer.fd = engine->sweep.fd = engine->guard.source.fd = -1;
     engine->alarm.source.fd = engine->shim.port.fd = engine->guard.line = engine->diag = -1;
     engine->dispatch.patience.fd = engine->dispatch.opens.source.fd = -1;
     engine->rings.memory = engine->rings.shown = -1;
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
     int error = engine->epoll < 0 ? -errno : 0;
-    int timer = error ? -1 : timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (!error && timer < 0)
-        error = -errno;
     if (!error)
-        error = rc_source_add(engine->epoll, &engine->timer, RC_SOURCE_TIMER, timer, EPOLLIN);
+        error = rc_timer_add(engine->epoll, &engine->timer, RC_SOURCE_TIMER);
     if (!error)
-        timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (!error && timer < 0)
-        error = -errno;
-    if (!error)
-        error = rc_source_add(engine->epoll, &engine->sweep, RC_SOURCE_SWEEP, timer, EPOLLIN);
-    if (!error)
-        timer = -1; /* the source's now */
+        error = rc_timer_add(engine->epoll, &engine->sweep, RC_SOURCE_SWEEP);
     int here = error ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (!error && here < 0)
         error = -errno;
@@ -73,7 +64,6 @@ int rc_engine_new(rc_engine **out, unsigned flags)
         rc_source_shut(engine->epoll, &engine->timer);
         rc_source_shut(engine->epoll, &engine->sweep);
         rc_source_shut(engine->epoll, &engine->alarm.source);
-        rc_close(&timer);
         rc_close(&engine->epoll);
         rc_asked_free(engine->asked);
         free(engine);
@@ -180,7 +170,6 @@ static void close_all(const struct rc_engine *engine)
     close_if_open(engine->guard.source.fd);
     close_if_open(engine->guard.line);
     close_if_open(engine->shim.port.fd);
-    close_if_open(engine->unix_timer.fd);
     close_if_open(engine->diag);
     close_if_open(engine->dispatch.patience.fd);
     close_if_open(engine->dispatch.opens.source.fd);
@@ -250,11 +239,6 @@ int rc_engine_fd(const rc_engine *engine)
 int rc_signal_handled(rc_engine *engine, int number)
 {
     return sigaddset(&engine->handled, number) < 0 ? -errno : 0;
-}
-
-void rc_reap(rc_engine *engine)
-{
-    rc_reap_orphans(engine);
 }
 
 static int set_timer(struct rc_engine *engine, int64_t at_ms)
@@ -388,9 +372,6 @@ static void dispatch(struct rc_engine *engine, struct rc_source *source, uint32_
     case RC_SOURCE_ALARM:
         rc_due(engine);
         break;
-    case RC_SOURCE_UNIX:
-        rc_unix_timer(engine);
-        break;
     case RC_SOURCE_UNCLAIMED:
         rc_unclaimed_called(engine, source);
         break;
@@ -454,7 +435,7 @@ static int turn(struct rc_engine *engine, int timeout_ms)
         if (rc_has_to_tell(worker))
             rc_hear(engine, worker);
     if (engine->orphans)
-        rc_reap_orphans(engine);
+        rc_reap(engine);
     if (engine->dispatch.again)
         rc_dispatch_run_all(engine);
     rc_proof_heard(engine);

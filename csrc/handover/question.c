@@ -6,7 +6,8 @@
  *
  * Invariants:
  *  - what is sent is believed only where /proc says that the worker has that socket;
- *  - whoever waits for the answer goes on after PATIENCE_US, with what has come.
+ *  - whoever waits for the answer goes on after PATIENCE_US, with what has come; what comes later
+ *    is closed.
  */
 #include "internal.h"
 #include "preload/wire.h"
@@ -48,6 +49,11 @@ bool rc_question_heard(struct rc_worker *worker, const struct rc_shim_caller *ca
     if (fd >= 0 && (!more || rc_socket_get(fd, SOL_SOCKET, SO_TYPE) < 0)) {
         rc_reader_discard(fd);
         fd = -1;
+    }
+    /* Kept, it would hide from its client that the worker closes it. */
+    if (fd >= 0 && !question->asked_at) {
+        rc_close(&fd);
+        return false;
     }
     if (fd < 0)
         return more;

@@ -17,7 +17,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +27,6 @@
 #include <unistd.h>
 
 enum {
-    KNOCK_MS = 5,       /* for the handshake, which over loopback is over at once */
     LATE_US = 50000,    /* then another is rung beside it */
     UNTIL_US = 5000000, /* and then it is taken back */
     KEPT_US = 1000000,  /* between what was given and its acknowledgement */
@@ -135,12 +133,6 @@ static void next_alarm(struct rc_engine *engine)
     rc_alarm_set(engine, RC_ALARM_RINGS, at);
 }
 
-static bool is_over(int fd)
-{
-    struct pollfd one = {.fd = fd, .events = POLLOUT};
-    return poll(&one, 1, KNOCK_MS) == 1 && !(one.revents & (POLLERR | POLLHUP));
-}
-
 /* 0, -EAGAIN (another handshake at that address lasts, or its queue is full), or -errno. */
 int rc_ring_at(struct rc_engine *engine, struct rc_lane *lane)
 {
@@ -158,7 +150,7 @@ int rc_ring_at(struct rc_engine *engine, struct rc_lane *lane)
     bool entered = !error && !(error = enter(engine->rings.page, lane->proof.port, &ring->place));
     if (!error)
         error = rc_reach_go(lane, fd);
-    if (!error && !is_over(fd))
+    if (!error && !rc_reach_over(fd))
         error = -ETIMEDOUT;
     rc_reach_end(lane);
     if (!error)

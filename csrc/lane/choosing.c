@@ -75,12 +75,12 @@ static int index_below(const struct rc_group *group, unsigned at, unsigned limit
 {
     if (!group->lanes[at]->chosen)
         return -1;
-    unsigned index = rc_lane_index(group->lanes[at]);
+    unsigned index = group->lanes[at]->index;
     if (index < limit)
         return (int)index;
     if (group->policy != RC_BALANCE_SOURCE_IP || !group->sink)
         return -1;
-    unsigned sink = rc_lane_index(group->sink);
+    unsigned sink = group->sink->index;
     return sink < limit ? (int)sink : -1;
 }
 
@@ -99,9 +99,8 @@ static unsigned gather(const struct rc_group *group, unsigned limit, struct rc_c
             choices[count++] = (struct rc_choice){(unsigned)index, lane->worker->id,
                                                   lane->worker->slot, rc_lane_weight(lane)};
     }
-    if (passed > 0 && group->front && rc_lane_index(group->front) < limit)
-        choices[count++] =
-            (struct rc_choice){.index = rc_lane_index(group->front), .weight = passed};
+    if (passed > 0 && group->front && group->front->index < limit)
+        choices[count++] = (struct rc_choice){.index = group->front->index, .weight = passed};
     return count;
 }
 
@@ -123,8 +122,8 @@ int rc_group_attach(struct rc_group *group, unsigned limit)
         return -ENOMEM;
     unsigned count = gather(group, limit, choices);
     int lane = group->lanes[0]->source.fd;
-    if (count == 0 && group->sink && rc_lane_index(group->sink) < limit)
-        choices[count++] = (struct rc_choice){.index = rc_lane_index(group->sink)};
+    if (count == 0 && group->sink && group->sink->index < limit)
+        choices[count++] = (struct rc_choice){.index = group->sink->index};
     if (count == 0 && detoured) /* without a sink: whoever listens */
         choices[count++] = (struct rc_choice){.index = detour.index};
     int error = count == 0 ? 0

@@ -134,11 +134,16 @@ int rc_lane_remove(struct rc_engine *engine, struct rc_lane *lane)
     unsigned members = rc_group_members(group), last = members - 1;
     lane->removing = true;
     (void)rc_group_choose(group);
-    int error = rc_group_attach(group, rc_lane_index(lane) == last ? members : last);
+    int error = rc_group_attach(group, lane->index == last ? members : last);
     if (error) { /* no memory: with the old program a removal would be wrong */
         lane->removing = false;
         (void)rc_group_choose(group);
         return error;
+    }
+    if (group->key.type == SOCK_DGRAM) {
+        struct sockaddr_in6 itself;
+        rc_reachable(&group->key, &itself);
+        rc_udp_retire(lane->source.fd, &itself);
     }
     (void)shutdown(lane->source.fd, SHUT_RDWR);
     rc_lane_forget(engine, lane);
@@ -204,7 +209,7 @@ void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group)
         rc_lane_init(sink);
     struct rc_detour detour = {.index = rc_group_members(group)};
     int client = sink ? rc_sink_client(&group->key, &detour.port) : -1;
-    int fd = client >= 0 ? rc_sink_listen(&group->key, group->lanes[0]->source.fd) : -1;
+    int fd = client >= 0 ? rc_sibling_listen(&group->key, group->lanes[0]->source.fd, 0) : -1;
     if (fd >= 0)
         sink->inode = rc_socket_inode(fd);
     int error = fd >= 0 ? rc_group_append(engine, group, sink) : -1;
@@ -219,7 +224,7 @@ void rc_group_add_sink(struct rc_engine *engine, struct rc_group *group)
     } else {
         /* Until it is full, all but our own client go to the first lane, live or
          * not: a stranger in the sink's queue would never be served. */
-        struct rc_choice first = {.index = rc_lane_index(group->lanes[0])};
+        struct rc_choice first = {.index = group->lanes[0]->index};
         group->attached.length = 0;
         error = rc_steering_attach(group->lanes[0]->source.fd, group->policy, &first, 1, &detour);
         if (!error)

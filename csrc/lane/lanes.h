@@ -171,7 +171,6 @@ int rc_lanes_drop(struct rc_engine *engine, struct rc_worker *worker);
 int rc_lanes_resteer(struct rc_engine *engine);
 
 /* order.c */
-unsigned rc_lane_index(const struct rc_lane *lane);
 unsigned rc_group_members(const struct rc_group *group);
 void rc_order_append(struct rc_group *group, struct rc_lane *lane);
 void rc_order_take_out(struct rc_lane *lane);
@@ -213,6 +212,7 @@ bool rc_shares_live(const struct rc_engine *engine, const struct rc_worker *work
 bool rc_reach_detour(const struct rc_group *group, unsigned limit, struct rc_detour *out);
 int rc_reach_begin(struct rc_lane *lane);
 int rc_reach_go(struct rc_lane *lane, int fd);
+bool rc_reach_over(int fd);
 int rc_reach(struct rc_engine *engine, struct rc_lane *lane);
 void rc_reach_end(struct rc_lane *lane);
 
@@ -235,7 +235,6 @@ void rc_proof_heard(struct rc_engine *engine);
 int rc_sibling_listen(const struct rc_key *key, int lane, int backlog);
 int rc_client_at(const struct rc_key *key, in_port_t *port);
 void rc_reachable(const struct rc_key *key, struct sockaddr_in6 *to);
-int rc_sink_listen(const struct rc_key *key, int lane);
 int rc_sink_client(const struct rc_key *key, in_port_t *port);
 int rc_sink_fill(int sink, int client, const struct rc_key *key);
 

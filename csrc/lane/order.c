@@ -35,11 +35,6 @@ unsigned rc_group_members(const struct rc_group *group)
     return group->count + group->guest_count;
 }
 
-unsigned rc_lane_index(const struct rc_lane *lane)
-{
-    return lane->index;
-}
-
 /* The last takes that place. True if it was another. */
 static bool move_last(struct rc_group *group, unsigned place)
 {

@@ -21,9 +21,9 @@ enum { KNOCK_MS = 5 };
 
 bool rc_reach_detour(const struct rc_group *group, unsigned limit, struct rc_detour *out)
 {
-    if (!group->ringing || rc_lane_index(group->ringing) >= limit)
+    if (!group->ringing || group->ringing->index >= limit)
         return false;
-    *out = (struct rc_detour){group->ringing->proof.port, rc_lane_index(group->ringing)};
+    *out = (struct rc_detour){group->ringing->proof.port, group->ringing->index};
     return true;
 }
 
@@ -52,27 +52,18 @@ static int connect_to(const struct rc_lane *lane, int fd)
     return error;
 }
 
-/* -EAGAIN: another's handshake lasts, or where the lane is will be known in a moment (order.c). */
+/* -EAGAIN: another's handshake lasts, or where the lane is will be known in a moment (order.c).
+ * -EXDEV: from here the same address may lead to somebody else. */
 static int may_begin(const struct rc_lane *lane)
 {
-    return lane->group->ringing || lane->fresh ? -EAGAIN : 0;
-}
-
-/* From here the same address may lead to somebody else. */
-static int check(const struct rc_lane *lane, int fd)
-{
-    if (fd >= 0 && !rc_same_network(fd, lane->source.fd)) {
-        rc_close(&fd);
-        return -EXDEV;
-    }
-    return fd;
+    return lane->group->key.network ? -EXDEV : lane->group->ringing || lane->fresh ? -EAGAIN : 0;
 }
 
 /* The descriptor, with a port that no other has (lane->proof.port); or -errno. */
 int rc_reach_begin(struct rc_lane *lane)
 {
     int error = may_begin(lane);
-    return error ? error : check(lane, rc_sink_client(&lane->group->key, &lane->proof.port));
+    return error ? error : rc_sink_client(&lane->group->key, &lane->proof.port);
 }
 
 /* With one of the few ports, of which a group is reached from one after the other. */
@@ -86,7 +77,7 @@ static int begin_again(struct rc_engine *engine, struct rc_lane *lane)
         fd = rc_client_at(key, port);
     }
     lane->proof.port = *port;
-    return check(lane, fd);
+    return fd;
 }
 
 /* Begins its handshake. rc_reach_end when it is over, or has failed. */
@@ -96,6 +87,13 @@ int rc_reach_go(struct rc_lane *lane, int fd)
     group->ringing = lane;
     int error = rc_group_attach(group, rc_group_members(group));
     return error ? error : connect_to(lane, fd);
+}
+
+/* Whether it is over; over loopback it is at once. */
+bool rc_reach_over(int fd)
+{
+    struct pollfd one = {.fd = fd, .events = POLLOUT};
+    return poll(&one, 1, KNOCK_MS) == 1 && !(one.revents & (POLLERR | POLLHUP));
 }
 
 static int go(struct rc_lane *lane, int fd)
@@ -147,8 +145,7 @@ int rc_knock(rc_engine *engine, uint32_t id)
     int fd = rc_reach(engine, lane);
     if (fd < 0)
         return fd;
-    struct pollfd one = {.fd = fd, .events = POLLOUT};
-    bool over = poll(&one, 1, KNOCK_MS) == 1 && !(one.revents & (POLLERR | POLLHUP));
+    bool over = rc_reach_over(fd);
     rc_reach_end(lane);
     if (over && engine->dispatch.on)
         over = (lane->proof.client.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3)) >= 0;

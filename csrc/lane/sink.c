@@ -64,11 +64,6 @@ int rc_sibling_listen(const struct rc_key *key, int lane, int backlog)
     return error ? error : fd;
 }
 
-int rc_sink_listen(const struct rc_key *key, int lane)
-{
-    return rc_sibling_listen(key, lane, 0); /* room for one connection */
-}
-
 /* A client socket of the group's address, bound: its source port is known before it connects. */
 static int client(const struct rc_key *key, in_port_t *port, bool shared)
 {

@@ -15,67 +15,23 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-/* Some architectures have only the newer of each pair. */
-static const int waiting_calls[] = {
-    SYS_accept4,
-#ifdef SYS_accept
-    SYS_accept,
-#endif
-#ifdef SYS_epoll_wait
-    SYS_epoll_wait,
-#endif
-    SYS_epoll_pwait,
-#ifdef SYS_epoll_pwait2
-    SYS_epoll_pwait2,
-#endif
-#ifdef SYS_poll
-    SYS_poll,
-#endif
-    SYS_ppoll,
-#ifdef SYS_select
-    SYS_select,
-#endif
-    SYS_pselect6,
-};
-
-/* The argument that counts descriptors: none means sleep (Python's time.sleep
- * before 3.11 is a select). 0: the call has no such argument. */
-static int counting_argument(long call)
-{
-#ifdef SYS_poll
-    if (call == SYS_poll)
-        return 2;
-#endif
-#ifdef SYS_select
-    if (call == SYS_select)
-        return 1;
-#endif
-    if (call == SYS_ppoll)
-        return 2;
-    return call == SYS_pselect6 ? 1 : 0;
-}
-
-/* "running", or the call's number and its arguments in hexadecimal. */
+/* A poll or select of no descriptors is a sleep (Python's time.sleep before 3.11 is one). */
 static bool waits(const char *text)
 {
-    char *rest;
-    long call = strtol(text, &rest, 10);
-    if (rest == text)
+    struct rc_thread_call call;
+    rc_thread_parse(text, &call);
+    switch (rc_thread_waits(&call)) {
+    case RC_WAIT_NONE:
         return false;
-    for (size_t at = 0; at < sizeof waiting_calls / sizeof waiting_calls[0]; at++) {
-        if (call != waiting_calls[at])
-            continue;
-        unsigned long value = 1;
-        for (int argument = counting_argument(call); argument > 0; argument--)
-            value = strtoul(rest, &rest, 16);
-        return value != 0;
+    case RC_WAIT_POLL:
+        return call.argument[1] != 0;
+    case RC_WAIT_SELECT:
+        return call.argument[0] != 0;
+    default:
+        return true;
     }
-    return false;
 }
 
 enum rc_activity rc_worker_activity(struct rc_worker *worker)

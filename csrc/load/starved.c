@@ -17,26 +17,11 @@
 
 enum { CHILDREN = 16, THREADS = 64 }; /* more are not looked at */
 
-static bool read_file(pid_t thread, const char *name, char *text, size_t room)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/%s", (int)thread, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    ssize_t got = read(fd, text, room - 1);
-    close(fd);
-    text[got > 0 ? got : 0] = '\0';
-    return got > 0;
-}
-
 /* It runs, or would if it had a CPU. */
 static bool may_run(pid_t thread)
 {
-    char text[512];
-    if (!read_file(thread, "stat", text, sizeof text))
-        return false;
-    const char *end = strrchr(text, ')'); /* of the name, which may hold anything */
+    char line[512];
+    const char *end = rc_stat_of(thread, line, sizeof line);
     return end && end[1] == ' ' && end[2] == 'R';
 }
 
@@ -44,15 +29,13 @@ static bool may_run(pid_t thread)
  * Python's do for their interpreter. */
 static bool any_may_run(pid_t thread)
 {
-    char path[64];
     bool may = may_run(thread);
-    snprintf(path, sizeof path, "/proc/%d/task", (int)thread);
-    DIR *threads = may ? NULL : opendir(path);
+    DIR *threads = may ? NULL : rc_proc_open(thread, "task");
     if (!threads)
         return may;
-    const struct dirent *entry;
-    for (int most = THREADS; !may && most > 0 && (entry = readdir(threads)); most--)
-        may = isdigit((unsigned char)entry->d_name[0]) && may_run((pid_t)atoi(entry->d_name));
+    long other;
+    for (int most = THREADS; !may && most > 0 && (other = rc_proc_next(threads)) >= 0; most--)
+        may = may_run((pid_t)other);
     closedir(threads);
     return may;
 }
@@ -74,7 +57,7 @@ bool rc_wants_cpu(pid_t process, uint64_t *ran_ns)
     bool wants = any_may_run(process);
     *ran_ns = process_ran(process);
     snprintf(name, sizeof name, "task/%d/children", (int)process);
-    if (!read_file(process, name, text, sizeof text))
+    if (rc_proc_read(process, name, text, sizeof text) <= 0)
         return wants;
     int length, child, most = CHILDREN;
     for (const char *at = text; most-- > 0 && sscanf(at, "%d%n", &child, &length) == 1;

@@ -13,7 +13,7 @@
  * on the channel, and ends if that closes first:
  *  - killed before the forks, or between them: no worker; the master hears of the mold's end;
  *  - after them, before its answer: the worker waits at the gate, as nobody's; the master closes
- *    the channel and it ends, an orphan that is reaped (rc_reap_orphans);
+ *    the channel and it ends, an orphan that is reaped (rc_reap);
  *  - after its answer: it is no longer needed.
  * The answer is given when the middle has been waited for, and the master reaps no orphan while
  * a birth is under way. So the pid it gets is that of a child of its own, dead or alive. (In a

@@ -103,7 +103,6 @@ unsigned rc_spawn_traps(const struct rc_engine *engine, struct rc_worker *worker
 void rc_child_begin(int channel, int traps, bool ours);
 void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker);
 void rc_worker_departed(struct rc_engine *engine, struct rc_worker *worker);
-void rc_reap_orphans(struct rc_engine *engine);
 
 /* strays.c */
 void rc_strays_note(const struct rc_engine *engine, struct rc_worker *worker);

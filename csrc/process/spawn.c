@@ -408,7 +408,7 @@ void rc_worker_departed(struct rc_engine *engine, struct rc_worker *worker)
 
 /* As PID 1 or subreaper: children we did not start. A worker's zombie is left
  * to its pidfd; while one is in front, we look again after it was reaped. */
-void rc_reap_orphans(struct rc_engine *engine)
+void rc_reap(rc_engine *engine)
 {
     engine->orphans = false;
     if (!(engine->flags & RC_SUBREAPER) || rc_birth_under_way(engine))

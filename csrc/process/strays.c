@@ -11,10 +11,8 @@
  */
 #include "internal.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,28 +77,18 @@ static bool began_in_its_time(const struct rc_worker *worker, pid_t pid)
 /* A worker that was forked and not exec'd has the master's environment, as /proc shows it. */
 static bool is_by_its_environment(const struct rc_worker *worker, pid_t pid)
 {
-    char path[32], id[32], generation[48];
-    snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
+    char id[32], generation[48];
     snprintf(id, sizeof id, "WORKER_ID=%u", worker->slot);
     snprintf(generation, sizeof generation, "RECLUSTER_GENERATION=%u", worker->generation);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    char *all = fd < 0 ? NULL : malloc(ENVIRONMENT_MOST + 1);
+    char *all = malloc(ENVIRONMENT_MOST + 1);
+    ssize_t got = all ? rc_proc_read(pid, "environ", all, ENVIRONMENT_MOST + 1) : 0;
+    size_t length = got > 0 ? (size_t)got : 0;
     bool is = false;
-    size_t length = 0;
-    ssize_t got;
-    while (all && length < ENVIRONMENT_MOST &&
-           (got = read(fd, all + length, ENVIRONMENT_MOST - length)) > 0)
-        length += (size_t)got;
-    if (all && length) {
-        all[length] = '\0';
-        if (has_variable(all, length, id, strlen(id) + 1))
-            is = has_variable(all, length, generation, strlen(generation) + 1);
-        else if (!has_variable(all, length, id, strcspn(id, "=") + 1))
-            is = began_in_its_time(worker, pid);
-    }
+    if (length && has_variable(all, length, id, strlen(id) + 1))
+        is = has_variable(all, length, generation, strlen(generation) + 1);
+    else if (length && !has_variable(all, length, id, strcspn(id, "=") + 1))
+        is = began_in_its_time(worker, pid);
     free(all);
-    if (fd >= 0)
-        close(fd);
     return is;
 }
 
@@ -140,11 +128,9 @@ void rc_strays_note(const struct rc_engine *engine, struct rc_worker *worker)
     DIR *all = worker->status == 0 ? opendir("/proc") : NULL;
     if (!all)
         return;
-    for (const struct dirent *entry; !worker->left_some && (entry = readdir(all));) {
-        pid_t pid = isdigit((unsigned char)entry->d_name[0]) ? (pid_t)atoi(entry->d_name) : 0;
-        if (pid && pid != worker->pid && getpgid(pid) == worker->pid)
+    for (pid_t pid; !worker->left_some && (pid = (pid_t)rc_proc_next(all)) > 0;)
+        if (pid != worker->pid && getpgid(pid) == worker->pid)
             worker->left_some = holds_its_sockets(engine, worker, pid);
-    }
     closedir(all);
 }
 
@@ -157,11 +143,9 @@ static int look(const struct rc_engine *engine, const struct rc_worker *worker, 
     DIR *all = opendir("/proc");
     if (!all)
         return -errno;
-    for (const struct dirent *entry; (entry = readdir(all));) {
-        pid_t pid = isdigit((unsigned char)entry->d_name[0]) ? (pid_t)atoi(entry->d_name) : 0;
-        if (pid && (!topmost || rc_parent_of(pid) == getpid()))
+    for (pid_t pid; (pid = (pid_t)rc_proc_next(all)) > 0;)
+        if (!topmost || rc_parent_of(pid) == getpid())
             found += signal_if_stray(engine, worker, pid, number);
-    }
     closedir(all);
     return found;
 }

@@ -22,18 +22,6 @@
 
 enum { SOON_US = 50000, LATER_US = 1000000 };
 
-/* Any new hash takes a socket out of the kernel's group, also that of the device it has.
- * And the next that is bound must not be put in a group with this one: the kernel takes the
- * first that has SO_REUSEPORT and the address, and since 6.13 one that is connected too. */
-static void leave_group(int fd)
-{
-    if (rc_socket_set(fd, SOL_SOCKET, SO_REUSEADDR, 1) == 0)
-        (void)rc_socket_set(fd, SOL_SOCKET, SO_REUSEPORT, 0);
-    int device = rc_socket_get(fd, SOL_SOCKET, SO_BINDTOIFINDEX);
-    if (device >= 0)
-        (void)rc_socket_set(fd, SOL_SOCKET, SO_BINDTOIFINDEX, device);
-}
-
 /* There may be connected lanes: one that is all its worker has, or that was slow. */
 void rc_udp_look_soon(struct rc_engine *engine)
 {
@@ -53,7 +41,7 @@ static int side_take(struct rc_engine *engine, const struct rc_aside *side)
     if (fd < 0 || rc_socket_inode(fd) != side->inode) {
         rc_close(&fd);
     } else if (rc_udp_connected(fd)) {
-        leave_group(fd);
+        rc_udp_ungroup(fd);
         rc_close(&fd);
     }
     return fd < 0 ? -1 : fd;
@@ -117,7 +105,7 @@ void rc_udp_look(struct rc_engine *engine, struct rc_group *group, bool young)
         bool last = group->count == 1;
         if (lane->inherited || !rc_udp_connected(lane->source.fd))
             continue;
-        leave_group(lane->source.fd);
+        rc_udp_ungroup(lane->source.fd);
         rc_lane_forget(engine, lane);
         if (last)
             return;

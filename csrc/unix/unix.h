@@ -56,7 +56,7 @@ struct rc_shared_proof {
 void rc_unix_proofs_alarm(struct rc_engine *engine);
 
 /* unixturn.c */
-void rc_unix_timer(struct rc_engine *engine);
+void rc_unix_alarm(struct rc_engine *engine);
 void rc_unix_retry(struct rc_engine *engine);
 void rc_unix_came_back(struct rc_engine *engine, const struct rc_worker *worker, pid_t thread);
 bool rc_unix_has_turn(const struct rc_engine *engine, const struct rc_shim_caller *caller);

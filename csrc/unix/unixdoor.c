@@ -19,15 +19,6 @@ static bool is_stream(int fd)
            rc_socket_get(fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM;
 }
 
-/* Of a name: how many bytes; 0: it has none. */
-static size_t name_length(const struct sockaddr_un *address, socklen_t length)
-{
-    const socklen_t before = offsetof(struct sockaddr_un, sun_path);
-    if (length <= before || length > sizeof *address)
-        return 0;
-    return address->sun_path[0] ? strnlen(address->sun_path, length - before) : length - before;
-}
-
 /* ---- bind ------------------------------------------------------------------------- */
 
 /* The kernel binds it for the worker. Where there is no memory to know of it, it is the
@@ -39,7 +30,7 @@ static void claim(struct rc_engine *engine, const struct rc_call *call,
     struct rc_unix_lane *lane =
         fd < 0 ? NULL
                : rc_unix_lane_new(engine, name, who, call->path.sun_path,
-                                  name_length(&call->path, call->path_length), fd);
+                                  rc_unix_name_length(&call->path, call->path_length), fd);
     if (!lane)
         rc_close(&fd);
     else if (rc_unix_ask(lane, call->worker, lane->inode) < 0 ||
@@ -132,13 +123,11 @@ void rc_unix_bind(struct rc_engine *engine, const struct rc_call *call, struct r
 {
     struct sockaddr_un now;
     struct rc_unix_name name;
-    socklen_t length = sizeof now;
     answer->pass = true;
-    if (!is_stream(call->fd) || (getsockname(call->fd, (struct sockaddr *)&now, &length) == 0 &&
-                                 length > offsetof(struct sockaddr_un, sun_path)))
+    if (!is_stream(call->fd) || rc_unix_name_at(call->fd, &now))
         return;
     if (rc_unix_name_of(call, AT_FDCWD, call->path.sun_path,
-                        name_length(&call->path, call->path_length), &name))
+                        rc_unix_name_length(&call->path, call->path_length), &name))
         in_turn(engine, call, false, &name, answer);
 }
 
@@ -203,13 +192,12 @@ static int listen_there(struct rc_engine *engine, const struct rc_call *call,
 static void announce_unseen(struct rc_engine *engine, const struct rc_call *call)
 {
     struct sockaddr_un name;
-    socklen_t length = sizeof name;
+    size_t length = rc_unix_name_at(call->fd, &name);
     char text[128];
-    memset(&name, 0, sizeof name);
-    if (getsockname(call->fd, (struct sockaddr *)&name, &length) < 0 || !name.sun_path[0] ||
-        length != RC_NETLINK_LENGTH || rc_socket_get(call->fd, SOL_SOCKET, SO_ACCEPTCONN) != 0)
+    if (offsetof(struct sockaddr_un, sun_path) + length + 1 != RC_NETLINK_LENGTH ||
+        !name.sun_path[0] || rc_socket_get(call->fd, SOL_SOCKET, SO_ACCEPTCONN) != 0)
         return;
-    snprintf(text, sizeof text, "unix:%.*s", (int)name_length(&name, length), name.sun_path);
+    snprintf(text, sizeof text, "unix:%.*s", (int)length, name.sun_path);
     rc_emit_place(engine, RC_EVENT_LISTENING, call->worker->id, false, text);
 }
 

@@ -18,18 +18,11 @@ enum { CONNECTED = 3 }; /* SS_CONNECTED, linux/net.h */
 static bool shown_name(const struct rc_unix_lane *lane, char out[128])
 {
     struct sockaddr_un name;
-    socklen_t length = sizeof name;
-    memset(&name, 0, sizeof name);
-    if (getsockname(lane->fd, (struct sockaddr *)&name, &length) < 0 ||
-        length <= offsetof(struct sockaddr_un, sun_path))
-        return false;
-    size_t bytes = length - offsetof(struct sockaddr_un, sun_path);
-    if (name.sun_path[0])
-        bytes = strnlen(name.sun_path, bytes);
+    size_t bytes = rc_unix_name_at(lane->fd, &name);
     for (size_t at = 0; at < bytes; at++)
         out[at] = name.sun_path[at] ? name.sun_path[at] : '@';
     out[bytes] = '\0';
-    return true;
+    return bytes > 0;
 }
 
 /* Those accepted from listeners of that name, whoever has them. */

@@ -79,7 +79,13 @@ struct rc_unix_lane {
     unsigned count, room;
 };
 
+/* unixwalk.c */
+int rc_walk_there(const char *path);
+int rc_walk_folder(const char *path);
+
 /* unixname.c */
+size_t rc_unix_name_length(const struct sockaddr_un *address, socklen_t length);
+size_t rc_unix_name_at(int fd, struct sockaddr_un *out);
 bool rc_unix_name_of(const struct rc_call *call, int at, const char *given, size_t length,
                      struct rc_unix_name *out);
 bool rc_unix_is_path(const char *name);

@@ -3,15 +3,12 @@
  * Owns nothing. Invariants:
  *  - nothing is followed with rights that the process has not: a name is its text and
  *    the links of /proc (read, not followed); a path is looked at only for a process that
- *    may do just what the master may;
- *  - the master waits for no file system that may not answer: a path is walked only as far
- *    as the kernel has it in memory (RESOLVE_CACHED).
+ *    may do just what the master may.
  */
 #include "unix/unixlane.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <linux/sockios.h>
 #include <linux/stat.h>
 #include <stdio.h>
@@ -22,9 +19,6 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#ifndef RESOLVE_CACHED
-#define RESOLVE_CACHED 0x20 /* Linux 5.12 */
-#endif
 #ifndef SIOCUNIXFILE
 #define SIOCUNIXFILE (SIOCPROTOPRIVATE + 0) /* linux/un.h */
 #endif
@@ -35,6 +29,26 @@
 bool rc_unix_is_path(const char *name)
 {
     return *name == '/';
+}
+
+/* How many bytes of that are a name; 0: it has none. */
+size_t rc_unix_name_length(const struct sockaddr_un *address, socklen_t length)
+{
+    const socklen_t before = offsetof(struct sockaddr_un, sun_path);
+    if (length <= before || length > sizeof *address)
+        return 0;
+    return address->sun_path[0] ? strnlen(address->sun_path, length - before) : length - before;
+}
+
+/* The name that a socket is bound to, and its length. One more than fits is told of a path
+ * that leaves no room for its zero. */
+size_t rc_unix_name_at(int fd, struct sockaddr_un *out)
+{
+    socklen_t length = sizeof *out;
+    memset(out, 0, sizeof *out);
+    if (getsockname(fd, (struct sockaddr *)out, &length) < 0)
+        return 0;
+    return rc_unix_name_length(out, length < sizeof *out ? length : sizeof *out);
 }
 
 /* ---- what a process means ------------------------------------------------------ */
@@ -181,72 +195,6 @@ bool rc_unix_sees_as_we(const struct rc_call *call)
 
 /* ---- where it leads, for a process like us ----------------------------------------- */
 
-/* An O_PATH descriptor, or -errno; -EAGAIN where the kernel would have to ask. */
-static int open_known(const char *path, int flags)
-{
-    struct open_how how = {.flags = (unsigned)(O_PATH | O_CLOEXEC | flags),
-                           .resolve = RESOLVE_CACHED | RESOLVE_NO_MAGICLINKS};
-    int fd = -1;
-    int tries = 16; /* a rename elsewhere disturbs it */
-    do
-        fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
-    while (fd < 0 && errno == EAGAIN && --tries);
-    return fd < 0 ? -errno : fd;
-}
-
-/* Whether a descriptor is of a file system that answers by itself. One of a
- * network or of another process may let us wait for ever, so it is not asked
- * itself: its type is looked up in the list of mounts. */
-static bool is_local(int fd)
-{
-    static const char known[] = " ext2 ext3 ext4 xfs btrfs tmpfs ramfs overlay f2fs zfs bcachefs ";
-    char path[64], line[PATH_MAX + 512], type[64], wanted[66];
-    int mount = -1, id;
-    bool local = false;
-    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
-    FILE *file = fopen(path, "re");
-    while (file && mount < 0 && fgets(line, sizeof line, file))
-        (void)sscanf(line, "mnt_id: %d", &mount);
-    if (file)
-        fclose(file);
-    file = mount < 0 ? NULL : fopen("/proc/self/mountinfo", "re");
-    while (file && fgets(line, sizeof line, file)) {
-        const char *rest = strstr(line, " - ");
-        if (sscanf(line, "%d", &id) != 1 || id != mount)
-            continue;
-        if (rest && sscanf(rest, " - %63s", type) == 1) {
-            snprintf(wanted, sizeof wanted, " %s ", type);
-            local = strstr(known, wanted);
-        }
-        break;
-    }
-    if (file)
-        fclose(file);
-    return local;
-}
-
-static int open_folder(const char *path)
-{
-    char folder[PATH_MAX + RC_UNIX_PATH_MAX + 2];
-    const char *slash = strrchr(path, '/');
-    snprintf(folder, sizeof folder, "%.*s/", (int)(slash - path), path);
-    return open_known(folder, O_DIRECTORY);
-}
-
-/* What the path leads to. A name that was removed is not in memory any more: there a
- * file system that answers is asked. */
-static int open_there(const char *path)
-{
-    int fd = open_known(path, O_NOFOLLOW);
-    int folder = fd == -EAGAIN ? open_folder(path) : -1;
-    if (folder >= 0 && is_local(folder)) {
-        fd = openat(folder, strrchr(path, '/') + 1, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-        fd = fd < 0 ? -errno : fd;
-    }
-    rc_close(&folder);
-    return fd;
-}
-
 static bool facts_of(int fd, struct statx *facts)
 {
     memset(facts, 0, sizeof *facts);
@@ -260,7 +208,7 @@ static bool facts_of(int fd, struct statx *facts)
 bool rc_unix_is_private(const struct rc_worker *worker, const char *path)
 {
     struct statx facts;
-    int fd = open_folder(path);
+    int fd = rc_walk_folder(path);
     if (fd < 0)
         return false;
     bool known = facts_of(fd, &facts);
@@ -303,7 +251,7 @@ enum rc_unix_leads rc_unix_leads(const char *path, bool like_us, int socket,
         *node = there;
     if (!like_us)
         return leads;
-    int fd = open_there(path);
+    int fd = rc_walk_there(path);
     if (fd == -ENOENT || fd == -ENOTDIR)
         return RC_LEADS_NOWHERE;
     if (fd < 0)

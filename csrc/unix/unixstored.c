@@ -81,14 +81,10 @@ bool rc_unix_stored_read(const char *note, struct rc_unix_note *out)
 static int name_of(int fd, struct rc_unix_name *name, struct sockaddr_un *bound, size_t *length)
 {
     const struct rc_call here = {.pid = getpid(), .fd = fd};
-    socklen_t size = sizeof *bound;
-    memset(bound, 0, sizeof *bound);
-    if (getsockname(fd, (struct sockaddr *)bound, &size) < 0)
+    errno = EINVAL; /* unless the kernel says more */
+    *length = rc_unix_name_at(fd, bound);
+    if (!*length)
         return -errno;
-    if (size <= offsetof(struct sockaddr_un, sun_path) || size > sizeof *bound)
-        return -EINVAL;
-    size -= (socklen_t)offsetof(struct sockaddr_un, sun_path);
-    *length = bound->sun_path[0] ? strnlen(bound->sun_path, size) : size;
     return rc_unix_name_of(&here, AT_FDCWD, bound->sun_path, *length, name) ? 0 : -EINVAL;
 }
 

@@ -16,8 +16,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 enum { TURN_US = 1000000, LISTEN_US = 10000000, FIRST_LOOK_MS = 1, LAST_LOOK_MS = 32 };
@@ -34,21 +32,10 @@ struct rc_unix_wait {
 
 /* ---- looks ---------------------------------------------------------------------- */
 
-static int set_timer(struct rc_engine *engine, unsigned ms)
+static void look_in(struct rc_engine *engine, unsigned ms)
 {
-    struct itimerspec when = {.it_value.tv_nsec = (long)ms * 1000000};
-    if (engine->unix_timer.fd < 0) {
-        int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-        int error =
-            fd < 0 ? -errno
-                   : rc_source_add(engine->epoll, &engine->unix_timer, RC_SOURCE_UNIX, fd, EPOLLIN);
-        if (error) {
-            rc_close(&fd);
-            return error;
-        }
-    }
     engine->unix_look_ms = ms;
-    return timerfd_settime(engine->unix_timer.fd, 0, &when, NULL) < 0 ? -errno : 0;
+    rc_alarm_set(engine, RC_ALARM_UNIX, rc_now_us() + (int64_t)ms * 1000);
 }
 
 /* Whether the socket has the name that was asked for: its path is read twice, by us and by
@@ -56,15 +43,9 @@ static int set_timer(struct rc_engine *engine, unsigned ms)
 static bool is_bound(const struct rc_unix_lane *lane)
 {
     struct sockaddr_un name;
-    socklen_t length = sizeof name;
-    memset(&name, 0, sizeof name);
-    if (getsockname(lane->fd, (struct sockaddr *)&name, &length) < 0 ||
-        length <= offsetof(struct sockaddr_un, sun_path) || length > sizeof name + 1)
-        return false;
-    size_t got = length - offsetof(struct sockaddr_un, sun_path);
-    if (name.sun_path[0])
-        got = strnlen(name.sun_path, got < sizeof name.sun_path ? got : sizeof name.sun_path);
-    return got == lane->given_length && memcmp(name.sun_path, lane->given, got) == 0;
+    size_t length = rc_unix_name_at(lane->fd, &name);
+    return length && length == lane->given_length &&
+           memcmp(name.sun_path, lane->given, length) == 0;
 }
 
 bool rc_unix_bound(struct rc_engine *engine, struct rc_unix_lane *lane)
@@ -121,18 +102,15 @@ void rc_unix_look(struct rc_engine *engine)
     }
 }
 
-void rc_unix_timer(struct rc_engine *engine)
+void rc_unix_alarm(struct rc_engine *engine)
 {
-    uint64_t times;
     bool more = engine->waits;
-    if (read(engine->unix_timer.fd, &times, sizeof times) < 0)
-        return;
     rc_unix_look(engine);
     for (const struct rc_unix_turn *turn = engine->turns; turn && !more; turn = turn->next)
         more = turn->kind == RC_TURN_LISTEN;
     if (more)
-        (void)set_timer(engine, engine->unix_look_ms < LAST_LOOK_MS ? engine->unix_look_ms * 2
-                                                                    : LAST_LOOK_MS);
+        look_in(engine,
+                engine->unix_look_ms < LAST_LOOK_MS ? engine->unix_look_ms * 2 : LAST_LOOK_MS);
 }
 
 /* ---- turns ---------------------------------------------------------------------- */
@@ -156,7 +134,7 @@ bool rc_unix_turn(struct rc_engine *engine, const struct rc_call *call, enum rc_
     engine->turns = turn;
     /* Its event must not wait for another call. */
     if (kind == RC_TURN_LISTEN)
-        (void)set_timer(engine, FIRST_LOOK_MS);
+        look_in(engine, FIRST_LOOK_MS);
     return true;
 }
 
@@ -196,7 +174,7 @@ int rc_unix_wait(struct rc_engine *engine, const struct rc_call *call, bool unli
 {
     struct rc_unix_wait *wait = calloc(1, sizeof *wait), **last = &engine->waits;
     int fd = unlinks ? -1 : fcntl(call->fd, F_DUPFD_CLOEXEC, 3);
-    int error = !wait ? -ENOMEM : !unlinks && fd < 0 ? -errno : set_timer(engine, FIRST_LOOK_MS);
+    int error = !wait ? -ENOMEM : !unlinks && fd < 0 ? -errno : 0;
     if (error) {
         rc_close(&fd);
         free(wait);
@@ -211,6 +189,7 @@ int rc_unix_wait(struct rc_engine *engine, const struct rc_call *call, bool unli
         last = &(*last)->next;
     *last = wait;
     *later = &wait->later;
+    look_in(engine, FIRST_LOOK_MS);
     return 0;
 }
 
@@ -234,49 +213,51 @@ void rc_unix_retry(struct rc_engine *engine)
 
 /* ---- ends ------------------------------------------------------------------------ */
 
-/* A thread that calls again has done what it was let do, and waits for nothing (a signal
- * may have taken it away from there). */
-void rc_unix_came_back(struct rc_engine *engine, const struct rc_worker *worker, pid_t thread)
+/* Who made a call: the caller, or one thread of the worker (0: all that is the worker's). */
+struct maker {
+    const struct rc_worker *worker;
+    pid_t thread;
+    const struct rc_shim_caller *caller;
+};
+
+static bool is_by(const struct maker *who, const struct rc_worker *worker, pid_t thread,
+                  const struct rc_shim_caller *caller)
+{
+    if (who->caller)
+        return caller == who->caller;
+    return worker == who->worker && (!who->thread || (thread == who->thread && !caller));
+}
+
+/* It has done what it was let do, and waits for nothing. */
+static void end(struct rc_engine *engine, const struct maker *who)
 {
     for (struct rc_unix_turn *turn = engine->turns, *next; turn; turn = next) {
         next = turn->next;
-        if (turn->worker == worker && turn->thread == thread && !turn->caller)
+        if (is_by(who, turn->worker, turn->thread, turn->caller))
             over(engine, turn);
     }
     for (struct rc_unix_wait *wait = engine->waits, *next; wait; wait = next) {
         next = wait->next;
-        if (wait->call.worker == worker && wait->call.thread == thread && !wait->call.caller)
+        if (is_by(who, wait->call.worker, wait->call.thread, wait->call.caller))
             wait_free(engine, wait);
     }
+}
+
+/* The thread calls again (a signal may have taken it away from where it waited). */
+void rc_unix_came_back(struct rc_engine *engine, const struct rc_worker *worker, pid_t thread)
+{
+    end(engine, &(struct maker){.worker = worker, .thread = thread});
 }
 
 /* The caller has hung up. */
 void rc_later_forget(struct rc_engine *engine, const struct rc_shim_caller *caller)
 {
-    for (struct rc_unix_turn *turn = engine->turns, *next; turn; turn = next) {
-        next = turn->next;
-        if (turn->caller == caller)
-            over(engine, turn);
-    }
-    for (struct rc_unix_wait *wait = engine->waits, *next; wait; wait = next) {
-        next = wait->next;
-        if (wait->call.caller == caller)
-            wait_free(engine, wait);
-    }
+    end(engine, &(struct maker){.caller = caller});
 }
 
 void rc_unix_turns_exited(struct rc_engine *engine, const struct rc_worker *worker)
 {
-    for (struct rc_unix_turn *turn = engine->turns, *next; turn; turn = next) {
-        next = turn->next;
-        if (turn->worker == worker)
-            over(engine, turn);
-    }
-    for (struct rc_unix_wait *wait = engine->waits, *next; wait; wait = next) {
-        next = wait->next;
-        if (wait->call.worker == worker)
-            wait_free(engine, wait);
-    }
+    end(engine, &(struct maker){.worker = worker});
 }
 
 /* In a forked child, which only closes. */

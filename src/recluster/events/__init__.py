@@ -8,78 +8,37 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from .clusters import (
-    Baking,
-    Canary,
-    End,
-    Failing,
-    GaveUp,
-    Hold,
-    Hurried,
-    NothingToRun,
-    Reload,
-    RestartTogether,
-    Shared,
-    Unclaimed,
-    Upgraded,
-    Waited,
-    Waiting,
-)
-from .event import Event
-from .workers import (
-    Deaf,
-    Disconnect,
-    Dropped,
-    Exit,
-    Hung,
-    Listening,
-    Message,
-    Online,
-    Overdue,
-    Ready,
-    Recycle,
-    Relief,
-    SpawnFailed,
-    Takes,
-    Unseen,
-)
-
-EVENTS: tuple[type[Event], ...] = (
-    Online,
-    Listening,
-    Ready,
-    Hung,
-    Takes,
-    Deaf,
-    Unseen,
-    Shared,
-    Failing,
-    Message,
-    Disconnect,
-    Exit,
-    Hold,
-    Unclaimed,
-    Canary,
-    Waiting,
-    Reload,
-    Recycle,
-    Upgraded,
-    End,
-)
-"""Those that callbacks get."""
-
-LOGGED: tuple[type[Event], ...] = (
-    Overdue,
-    Relief,
-    Dropped,
-    SpawnFailed,
-    RestartTogether,
-    Baking,
-    Hurried,
-    NothingToRun,
-    GaveUp,
-)
-"""Those that only the log tells of."""
+from .clusters import Baking as Baking
+from .clusters import Canary as Canary
+from .clusters import End as End
+from .clusters import Failing as Failing
+from .clusters import GaveUp as GaveUp
+from .clusters import Hold as Hold
+from .clusters import Hurried as Hurried
+from .clusters import NothingToRun as NothingToRun
+from .clusters import Reload as Reload
+from .clusters import RestartTogether as RestartTogether
+from .clusters import Shared as Shared
+from .clusters import Unclaimed as Unclaimed
+from .clusters import Upgraded as Upgraded
+from .clusters import Waited as Waited
+from .clusters import Waiting as Waiting
+from .event import Event as Event
+from .workers import Deaf as Deaf
+from .workers import Disconnect as Disconnect
+from .workers import Dropped as Dropped
+from .workers import Exit as Exit
+from .workers import Hung as Hung
+from .workers import Listening as Listening
+from .workers import Message as Message
+from .workers import Online as Online
+from .workers import Overdue as Overdue
+from .workers import Ready as Ready
+from .workers import Recycle as Recycle
+from .workers import Relief as Relief
+from .workers import SpawnFailed as SpawnFailed
+from .workers import Takes as Takes
+from .workers import Unseen as Unseen
 
 EventName = Literal[
     "online",
@@ -103,9 +62,16 @@ EventName = Literal[
     "upgraded",
     "end",
 ]
-"""Their names, as type checkers know them."""
+"""The names of those that callbacks get, as type checkers know them."""
 
 NAMES: tuple[EventName, ...] = get_args(EventName)
+
+EVERY = {one.name: one for one in Event.__subclasses__()}
+EVENTS = tuple(EVERY[name] for name in NAMES)
+"""Those that callbacks get."""
+
+LOGGED = tuple(one for one in EVERY.values() if not one.public)
+"""Those that only the log tells of."""
 
 
 def table() -> str:
@@ -116,43 +82,3 @@ def table() -> str:
         meaning = " ".join((one.__doc__ or "").split())
         rows.append(f"| `{one.name}` | `{one.__name__}` | {shape} | {meaning} |")
     return "\n".join(rows)
-
-
-__all__ = [
-    "EVENTS",
-    "LOGGED",
-    "NAMES",
-    "Baking",
-    "Canary",
-    "Deaf",
-    "Disconnect",
-    "Dropped",
-    "End",
-    "Event",
-    "EventName",
-    "Exit",
-    "Failing",
-    "GaveUp",
-    "Hold",
-    "Hung",
-    "Hurried",
-    "Listening",
-    "Message",
-    "NothingToRun",
-    "Online",
-    "Overdue",
-    "Ready",
-    "Recycle",
-    "Relief",
-    "Reload",
-    "RestartTogether",
-    "Shared",
-    "SpawnFailed",
-    "Takes",
-    "Unclaimed",
-    "Unseen",
-    "Upgraded",
-    "Waited",
-    "Waiting",
-    "table",
-]

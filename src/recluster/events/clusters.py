@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, TypedDict
+from dataclasses import field
+from typing import TypedDict
 
 from ..base.levels import ERROR, INFO, WARNING
 from ..base.wording import seconds
 from .event import INTERNAL, Event
 
 
-@dataclass(frozen=True, eq=False)
-class Shared(Event):
+class Shared(Event, level=WARNING):
     """Others listen on `address` too (so many `listeners`), and none is steered to; `unsure`:
     steering may be wrong until a restart."""
 
-    name: ClassVar = "shared"
-    usual_level: ClassVar = WARNING
     address: str
     listeners: int
     unsure: bool
@@ -27,14 +24,10 @@ class Shared(Event):
         return text + "; steering may be wrong until a restart" if self.unsure else text
 
 
-@dataclass(frozen=True, eq=False)
-class Failing(Event):
+class Failing(Event, level=ERROR, named=False):
     """In every slot workers of `generation` die within seconds of serving, the last one
     because of `why`. Told once."""
 
-    name: ClassVar = "failing"
-    usual_level: ClassVar = ERROR
-    named: ClassVar = False
     generation: int
     why: str
 
@@ -46,12 +39,10 @@ class Failing(Event):
         )
 
 
-@dataclass(frozen=True, eq=False)
 class Hold(Event):
     """No worker has listened on `address` for `seconds`, and clients wait unanswered: `held`;
     or one does again."""
 
-    name: ClassVar = "hold"
     address: str
     held: bool
     seconds: float
@@ -67,12 +58,10 @@ class Hold(Event):
         return f"listening on {where} again after {time}: clients are answered"
 
 
-@dataclass(frozen=True, eq=False)
 class Unclaimed(Event):
     """No worker listens on `address`, where --bind or LISTEN_FDS has a socket, and clients are
     `refused`; or, when one does in the end, not any more."""
 
-    name: ClassVar = "unclaimed"
     address: str
     refused: bool
 
@@ -91,11 +80,9 @@ class Unclaimed(Event):
         )
 
 
-@dataclass(frozen=True, eq=False)
 class Canary(Event):
     """`generation` serves on probation, and gets that `part` of new connections."""
 
-    name: ClassVar = "canary"
     generation: int
     part: float
     number: int = field(default=0, repr=False, metadata=INTERNAL)
@@ -107,13 +94,11 @@ class Canary(Event):
         )
 
 
-@dataclass(frozen=True, eq=False)
 class Reload(Event):
     """A reload is over. `why` it failed, where it is not `ok`; `changed`: clients have met the
     new code; `generation` is the new one; it took `seconds`; `verdicts`: slot -> text, of those
     that failed; `came` and `went`: addresses, of one that did not."""
 
-    name: ClassVar = "reload"
     ok: bool
     changed: bool
     why: str | None
@@ -151,11 +136,9 @@ class Waited(TypedDict):
 WAITED_FOR_MOST = 4  # workers that one line names
 
 
-@dataclass(frozen=True, eq=False)
 class Waiting(Event):
     """A shutdown waits for these `workers`, for as many seconds as are `left`."""
 
-    name: ClassVar = "waiting"
     left: float
     workers: list[Waited] = field(default_factory=list)
 
@@ -172,12 +155,10 @@ class Waiting(Event):
         return f"waiting for {names}, {self.left:.0f} s left; Ctrl-C again: now"
 
 
-@dataclass(frozen=True, eq=False)
 class Upgraded(Event):
     """Another version of recluster has taken over in the master's process (`recluster upgrade`),
     which was between the two for so many `seconds`. The workers are the same."""
 
-    name: ClassVar = "upgraded"
     from_version: str
     to_version: str
     seconds: float
@@ -187,11 +168,9 @@ class Upgraded(Event):
         return f"upgraded: version {self.from_version} -> {self.to_version} in {time}"
 
 
-@dataclass(frozen=True, eq=False)
 class End(Event):
     """The cluster has ended: the last event. `code` is what the command line exits with."""
 
-    name: ClassVar = "end"
     code: int
 
     def line(self) -> str:
@@ -201,13 +180,9 @@ class End(Event):
 # ---- only for the log ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class RestartTogether(Event):
+class RestartTogether(Event, level=ERROR, public=False):
     """All workers stopped listening at once."""
 
-    name: ClassVar = "restart_together"
-    usual_level: ClassVar = ERROR
-    public: ClassVar = False
     workers: int
 
     def line(self) -> str:
@@ -217,12 +192,9 @@ class RestartTogether(Event):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Baking(Event):
+class Baking(Event, public=False):
     """The old generation is kept for a while."""
 
-    name: ClassVar = "baking"
-    public: ClassVar = False
     generation: int
     seconds: float
 
@@ -231,13 +203,9 @@ class Baking(Event):
         return f"generation {self.generation} serves; the old one is kept for {kept}"
 
 
-@dataclass(frozen=True, eq=False)
-class Hurried(Event):
+class Hurried(Event, level=WARNING, public=False):
     """Too many generations drain, and the oldest has to go."""
 
-    name: ClassVar = "hurried"
-    usual_level: ClassVar = WARNING
-    public: ClassVar = False
     generation: int
     most: int
 
@@ -248,26 +216,18 @@ class Hurried(Event):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class NothingToRun(Event):
+class NothingToRun(Event, level=ERROR, public=False):
     """There is no such program."""
 
-    name: ClassVar = "nothing_to_run"
-    usual_level: ClassVar = ERROR
-    public: ClassVar = False
     why: str
 
     def line(self) -> str:
         return f"nothing to run: {self.why}"
 
 
-@dataclass(frozen=True, eq=False)
-class GaveUp(Event):
+class GaveUp(Event, level=ERROR, public=False):
     """No worker was ever ready."""
 
-    name: ClassVar = "gave_up"
-    usual_level: ClassVar = ERROR
-    public: ClassVar = False
     failures: int
 
     def line(self) -> str:

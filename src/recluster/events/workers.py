@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import field
+from typing import Any
 
 from ..base.levels import DEBUG, ERROR, INFO, WARNING
 from ..base.states import State
@@ -11,23 +11,16 @@ from ..base.wording import seconds, size_text
 from .event import INTERNAL, Event
 
 
-@dataclass(frozen=True, eq=False)
-class Online(Event):
+class Online(Event, level=DEBUG):
     """Its process runs, and its door is open."""
-
-    name: ClassVar = "online"
-    usual_level: ClassVar = DEBUG
 
     def line(self) -> str:
         return "started"
 
 
-@dataclass(frozen=True, eq=False)
-class Listening(Event):
+class Listening(Event, named=False):
     """It listens on `address`."""
 
-    name: ClassVar = "listening"
-    named: ClassVar = False
     address: str
 
     @property
@@ -38,23 +31,18 @@ class Listening(Event):
         return f"listening on {self.address}"
 
 
-@dataclass(frozen=True, eq=False)
 class Ready(Event):
     """It serves, `seconds` after it was started."""
 
-    name: ClassVar = "ready"
     seconds: float
 
     def line(self) -> str:
         return f"ready after {seconds(self.seconds)}"
 
 
-@dataclass(frozen=True, eq=False)
-class Hung(Event):
+class Hung(Event, level=WARNING):
     """It takes no connections, though `queued` wait; others get the new ones."""
 
-    name: ClassVar = "hung"
-    usual_level: ClassVar = WARNING
     queued: int
 
     def line(self) -> str:
@@ -62,35 +50,27 @@ class Hung(Event):
         return f"hangs: takes no connections, {waits}; others get the new ones"
 
 
-@dataclass(frozen=True, eq=False)
 class Takes(Event):
     """It takes connections again, after `seconds`."""
 
-    name: ClassVar = "takes"
     seconds: float
 
     def line(self) -> str:
         return f"takes connections again after {seconds(self.seconds)}"
 
 
-@dataclass(frozen=True, eq=False)
-class Deaf(Event):
+class Deaf(Event, level=WARNING):
     """It does not listen on `address` any more, and is replaced."""
 
-    name: ClassVar = "deaf"
-    usual_level: ClassVar = WARNING
     address: str
 
     def line(self) -> str:
         return f"no longer listens on {self.address}; to be replaced"
 
 
-@dataclass(frozen=True, eq=False)
-class Unseen(Event):
+class Unseen(Event, level=WARNING):
     """It listens on `address`, and no door has seen it."""
 
-    name: ClassVar = "unseen"
-    usual_level: ClassVar = WARNING
     address: str
 
     def line(self) -> str:
@@ -100,31 +80,23 @@ class Unseen(Event):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Message(Event):
+class Message(Event, level=DEBUG):
     """It has sent `message` on its channel."""
 
-    name: ClassVar = "message"
-    usual_level: ClassVar = DEBUG
     message: Any
 
 
-@dataclass(frozen=True, eq=False)
 class Disconnect(Event):
     """It asks to be replaced."""
-
-    name: ClassVar = "disconnect"
 
     def line(self) -> str:
         return "asks to be replaced"
 
 
-@dataclass(frozen=True, eq=False)
 class Recycle(Event):
     """It is replaced, its successor first, because of `why` ("rss", "lifetime" or "connections"):
     it has that `value`, of a `limit`."""
 
-    name: ClassVar = "recycle"
     why: str
     value: float
     limit: float
@@ -141,14 +113,12 @@ class Recycle(Event):
         return f"{told[self.why]()}; to be replaced"
 
 
-@dataclass(frozen=True, eq=False)
 class Exit(Event):
     """It has ended: its last event. `code`, or `signal` by name ("SIGKILL"), and None for the
     other; it `lived` so many seconds; `error`: the last line of its traceback, if known;
     `next_try`: seconds until the slot has another, if it gets one; `asked`: it was stopped;
     `overdue`: it did not become ready in time."""
 
-    name: ClassVar = "exit"
     code: int | None
     signal: str | None
     lived: float
@@ -181,53 +151,36 @@ class Exit(Event):
 # ---- only for the log ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Overdue(Event):
+class Overdue(Event, level=WARNING, public=False):
     """It has not done in time what it must."""
 
-    name: ClassVar = "overdue"
-    usual_level: ClassVar = WARNING
-    public: ClassVar = False
     why: str
 
     def line(self) -> str:
         return self.why
 
 
-@dataclass(frozen=True, eq=False)
-class Relief(Event):
+class Relief(Event, level=WARNING, public=False):
     """A retired one died and left connections waiting."""
 
-    name: ClassVar = "relief"
-    usual_level: ClassVar = WARNING
-    public: ClassVar = False
     queued: int
 
     def line(self) -> str:
         return f"left {self.queued} connections waiting; starting a worker for them"
 
 
-@dataclass(frozen=True, eq=False)
-class Dropped(Event):
+class Dropped(Event, level=WARNING, public=False):
     """Connections that waited for it are lost."""
 
-    name: ClassVar = "dropped"
-    usual_level: ClassVar = WARNING
-    public: ClassVar = False
     queued: int
 
     def line(self) -> str:
         return f"{self.queued} connections that waited for it end with it"
 
 
-@dataclass(frozen=True, eq=False)
-class SpawnFailed(Event):
+class SpawnFailed(Event, level=ERROR, public=False, named=False):
     """The kernel has refused a process for `slot`."""
 
-    name: ClassVar = "spawn_failed"
-    usual_level: ClassVar = ERROR
-    public: ClassVar = False
-    named: ClassVar = False
     slot: int
     error: str
 

@@ -1,4 +1,4 @@
-"""What is measured of a cluster, and its text for Prometheus. Looks only, changes nothing.
+"""What is measured of a master, and its text for Prometheus. Looks only, changes nothing.
 
 FAMILIES is what docs/metrics.md shows (a test compares).
 """
@@ -9,122 +9,91 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from .. import __version__
 from .._engine import PRESSURES
 from ..base.states import State
-from ..start.doors import NAMES
+from ..population.members import Member
 from .census import Known
+from .master import Master
 from .openmetrics import Family, Sample, Text, labelled
 from .procfacts import PAGE, read
 from .status import health_of, running_pids
 from .tally import BUCKETS
 
-if TYPE_CHECKING:
-    from ..cluster import Cluster
-    from ..population.members import Member
-
 P = "recluster_"
-GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
 
-BUILD = Family(P + "build_info", GAUGE, "Always 1.", "version, python, door, balance")
-START = Family(P + "start_time_seconds", GAUGE, "When the master began, Unix time.")
-MASTER_CPU = Family(P + "master_cpu_seconds", COUNTER, "CPU time of the master itself.")
-MASTER_RSS = Family(P + "master_resident_bytes", GAUGE, "Memory of the master itself (RSS).")
-MOLD_RSS = Family(
-    P + "mold_resident_bytes", GAUGE, "Memory (RSS) of each mold (--preload).", "generation"
-)
-GENERATION = Family(
-    P + "generation", GAUGE, "The generation that serves: 1, and one more by reload."
-)
-RELOADING = Family(P + "reloading", GAUGE, "1 while a reload is under way or on probation.")
-SLOTS = Family(
-    P + "slots", GAUGE, "Slots that are wanted, of these serving, and drained ones.", "state"
-)
-WORKERS = Family(P + "workers", GAUGE, "Workers by state, as in `recluster status`.", "state")
-LANES = Family(
-    P + "lanes",
-    GAUGE,
+
+def gauge(name: str, text: str, labels: str = "") -> Family:
+    return Family(P + name, "gauge", text, labels)
+
+
+def counter(name: str, text: str, labels: str = "") -> Family:
+    return Family(P + name, "counter", text, labels)
+
+
+BUILD = gauge("build_info", "Always 1.", "version, python, door, balance")
+START = gauge("start_time_seconds", "When the master began, Unix time.")
+MASTER_CPU = counter("master_cpu_seconds", "CPU time of the master itself.")
+MASTER_RSS = gauge("master_resident_bytes", "Memory of the master itself (RSS).")
+MOLD_RSS = gauge("mold_resident_bytes", "Memory (RSS) of each mold (--preload).", "generation")
+GENERATION = gauge("generation", "The generation that serves: 1, and one more by reload.")
+RELOADING = gauge("reloading", "1 while a reload is under way or on probation.")
+SLOTS = gauge("slots", "Slots that are wanted, of these serving, and drained ones.", "state")
+WORKERS = gauge("workers", "Workers by state, as in `recluster status`.", "state")
+LANES = gauge(
+    "lanes",
     "Lanes of serving workers by pressure: taking, busy and blocked are at work.",
     "pressure",
 )
-RELOADS = Family(
-    P + "reloads",
-    COUNTER,
-    "Reloads that are over; rolled_back: clients had met the new code.",
-    "result",
+RELOADS = counter(
+    "reloads", "Reloads that are over; rolled_back: clients had met the new code.", "result"
 )
 RELOAD_SECONDS = Family(
-    P + "reload_seconds", HISTOGRAM, "From the wish to the end of a reload that went well."
+    P + "reload_seconds", "histogram", "From the wish to the end of a reload that went well."
 )
-LAST_RELOAD = Family(
-    P + "last_reload_timestamp_seconds", GAUGE, "When the last reload was over, Unix time."
+LAST_RELOAD = gauge("last_reload_timestamp_seconds", "When the last reload was over, Unix time.")
+LAST_OK = gauge("last_reload_successful", "1 if the last reload went well, else 0.")
+QUEUE = gauge("queue_length", "Connections that wait to be accepted, in all lanes.", "address")
+BACKLOG = gauge("backlog", "How many may wait, in all lanes.", "address")
+FULLEST = gauge(
+    "queue_fullest_ratio", "Of the fullest lane: its queue through its backlog.", "address"
 )
-LAST_OK = Family(P + "last_reload_successful", GAUGE, "1 if the last reload went well, else 0.")
-QUEUE = Family(
-    P + "queue_length", GAUGE, "Connections that wait to be accepted, in all lanes.", "address"
+DRAINING = gauge(
+    "draining_connections", "Connections that retired workers still have open.", "generation"
 )
-BACKLOG = Family(P + "backlog", GAUGE, "How many may wait, in all lanes.", "address")
-FULLEST = Family(
-    P + "queue_fullest_ratio",
-    GAUGE,
-    "Of the fullest lane: its queue through its backlog.",
-    "address",
+CONNECTIONS = gauge(
+    "connections", "Connections open, queued ones included; where they are counted.", "slot"
 )
-DRAINING = Family(
-    P + "draining_connections",
-    GAUGE,
-    "Connections that retired workers still have open.",
-    "generation",
-)
-CONNECTIONS = Family(
-    P + "connections",
-    GAUGE,
-    "Connections open, queued ones included; where they are counted.",
-    "slot",
-)
-ACCEPTED = Family(
-    P + "accepted", COUNTER, "Connections that workers got; where they are counted.", "slot"
-)
-INFO = Family(P + "worker_info", GAUGE, "Always 1.", "slot, pid, generation, state")
-BORN = Family(
-    P + "worker_start_time_seconds", GAUGE, "When the worker that serves began, Unix time.", "slot"
-)
-STARTS = Family(P + "worker_starts", COUNTER, "Workers that were started.", "slot")
-EXITS = Family(
-    P + "worker_exits",
-    COUNTER,
+ACCEPTED = counter("accepted", "Connections that workers got; where they are counted.", "slot")
+INFO = gauge("worker_info", "Always 1.", "slot, pid, generation, state")
+BORN = gauge("worker_start_time_seconds", "When the worker that serves began, Unix time.", "slot")
+STARTS = counter("worker_starts", "Workers that were started.", "slot")
+EXITS = counter(
+    "worker_exits",
     "Workers that ended: asked, boot (before ready), ended (code 0), error (another code), "
     "signal, hung (and ended for it), killed (not gone in time).",
     "slot, reason",
 )
-RESTARTS = Family(
-    P + "worker_restarts", COUNTER, "Workers that ended though nobody had asked.", "slot"
-)
-RECYCLES = Family(
-    P + "worker_recycles",
-    COUNTER,
+RESTARTS = counter("worker_restarts", "Workers that ended though nobody had asked.", "slot")
+RECYCLES = counter(
+    "worker_recycles",
     "Workers that were replaced because they were old, large or worn: lifetime, rss, connections.",
     "slot, reason",
 )
-HANGS = Family(P + "hangs", COUNTER, "Times that a worker stopped taking connections.", "slot")
-CPU = Family(
-    P + "worker_cpu_seconds",
-    COUNTER,
-    "CPU time of workers and their children, also ended ones.",
-    "slot",
+HANGS = counter("hangs", "Times that a worker stopped taking connections.", "slot")
+CPU = counter(
+    "worker_cpu_seconds", "CPU time of workers and their children, also ended ones.", "slot"
 )
-RSS = Family(P + "worker_resident_bytes", GAUGE, "Memory (RSS) of all processes.", "slot")
-PSS = Family(
-    P + "worker_proportional_bytes",
-    GAUGE,
+RSS = gauge("worker_resident_bytes", "Memory (RSS) of all processes.", "slot")
+PSS = gauge(
+    "worker_proportional_bytes",
     "Memory, a page that n processes share as 1/n (PSS); may be minutes old.",
     "slot",
 )
-PROCESSES = Family(P + "worker_processes", GAUGE, "Processes: workers and their children.", "slot")
-FDS = Family(P + "worker_open_fds", GAUGE, "Open descriptors of all processes.", "slot")
-LOST = Family(P + "log_lines_lost", COUNTER, "Lines of log and events that nobody took in time.")
+PROCESSES = gauge("worker_processes", "Processes: workers and their children.", "slot")
+FDS = gauge("worker_open_fds", "Open descriptors of all processes.", "slot")
+LOST = counter("log_lines_lost", "Lines of log and events that nobody took in time.")
 
 FAMILIES = tuple(one for one in list(globals().values()) if isinstance(one, Family))
 
@@ -151,39 +120,39 @@ def _by_reason(counts: Mapping[tuple[int, str], int]) -> list[Sample]:
     ]
 
 
-def _slots(cluster: Cluster) -> dict[str, float]:
-    _, serving, wanted = health_of(cluster, None)
-    drained = sum(1 for one in cluster._population.slots.values() if one.drained)
+def _slots(master: Master) -> dict[str, float]:
+    _, serving, wanted = health_of(master, None)
+    drained = sum(1 for one in master.population.slots.values() if one.drained)
     return {"wanted": wanted, "serving": serving, "drained": drained}
 
 
-def text_of(cluster: Cluster, known: Known) -> str:
+def text_of(master: Master, known: Known) -> str:
     """`known`: what a census has found. Raises RuntimeError if the cluster does not run."""
     out = Text()
-    _of_master(cluster, out)
-    _of_reloads(cluster, out)
-    _of_lanes(cluster, out)
-    _of_workers(cluster, known, out)
-    out.add(LOST, [("", sum(output.lines_lost for output in cluster._outputs))])
+    _of_master(master, out)
+    _of_reloads(master, out)
+    _of_lanes(master, out)
+    _of_workers(master, known, out)
+    out.add(LOST, [("", sum(output.lines_lost for output in master.outputs))])
     return out.end()
 
 
-def _of_master(cluster: Cluster, out: Text) -> None:
-    people, spawner = cluster._population, cluster._spawner
+def _of_master(master: Master, out: Text) -> None:
+    people = master.population
     build = labelled(
         version=__version__,
         python=".".join(map(str, sys.version_info[:3])),
-        door=NAMES[spawner.door] if spawner else "",
-        balance=cluster._balance,
+        door=master.door or "",
+        balance=master.balance,
     )
     out.add(BUILD, [(build, 1)])
-    out.add(START, [("", cluster._measuring.tally.began)])
+    out.add(START, [("", master.tally.began)])
     out.add(MASTER_CPU, [("", time.process_time())])
     out.add(MASTER_RSS, [("", int(read("/proc/self/statm").split()[1]) * PAGE)])
-    out.add(MOLD_RSS, _by("generation", _molds(cluster)))
+    out.add(MOLD_RSS, _by("generation", _molds(master)))
     out.add(GENERATION, [("", people.generation)])
     out.add(RELOADING, [("", bool(people.reloading or people.baking))])
-    out.add(SLOTS, _by("state", _slots(cluster)))
+    out.add(SLOTS, _by("state", _slots(master)))
     states = {state.value: 0 for state in State if state is not State.GONE}
     for member in people.members.values():
         if member.state is not State.GONE:
@@ -191,13 +160,13 @@ def _of_master(cluster: Cluster, out: Text) -> None:
     out.add(WORKERS, _by("state", states))
 
 
-def _molds(cluster: Cluster) -> dict[int, int]:
-    molds = cluster._nursery.shown() if cluster._nursery else []
-    return {one["generation"]: one["rss"] for one in molds if one["rss"] is not None}
+def _molds(master: Master) -> dict[int, int]:
+    shown = master.molds()
+    return {one["generation"]: one["rss"] for one in shown if one["rss"] is not None}
 
 
-def _of_reloads(cluster: Cluster, out: Text) -> None:
-    tally = cluster._measuring.tally
+def _of_reloads(master: Master, out: Text) -> None:
+    tally = master.tally
     out.add(RELOADS, _by("result", tally.reloads))
     within = dict(zip(BUCKETS, tally.within, strict=True))
     out.histogram(RELOAD_SECONDS, within, tally.reloads["ok"], tally.reload_seconds)
@@ -206,13 +175,13 @@ def _of_reloads(cluster: Cluster, out: Text) -> None:
         out.add(LAST_OK, [("", tally.last_reload[1])])
 
 
-def _of_lanes(cluster: Cluster, out: Text) -> None:
+def _of_lanes(master: Master, out: Text) -> None:
     queued: defaultdict[str, int] = defaultdict(int)
     backlog: defaultdict[str, int] = defaultdict(int)
     fullest: defaultdict[str, float] = defaultdict(float)
     pressures = dict.fromkeys(PRESSURES, 0)
-    members = cluster._population.members
-    for key, address, _, waiting, room, pressure, _, _ in cluster._alive().lanes():
+    members = master.population.members
+    for key, address, _, waiting, room, pressure, _, _ in master.alive().lanes():
         queued[address] += waiting
         backlog[address] += room
         fullest[address] = max(fullest[address], waiting / room if room else 0.0)
@@ -228,9 +197,9 @@ def _of_lanes(cluster: Cluster, out: Text) -> None:
     out.add(DRAINING, _by("generation", draining))
 
 
-def _of_workers(cluster: Cluster, known: Known, out: Text) -> None:
-    people, tally, engine = cluster._population, cluster._measuring.tally, cluster._alive()
-    running = _running(cluster)
+def _of_workers(master: Master, known: Known, out: Text) -> None:
+    people, tally, engine = master.population, master.tally, master.alive()
+    running = _running(master)
     rss: defaultdict[int, int] = defaultdict(int)
     processes: defaultdict[int, int] = defaultdict(int)
     fds: defaultdict[int, int] = defaultdict(int)
@@ -263,7 +232,7 @@ def _of_workers(cluster: Cluster, known: Known, out: Text) -> None:
     out.add(CONNECTIONS, _by("slot", connections))
     out.add(ACCEPTED, _by("slot", accepted))
     out.add(INFO, info)
-    out.add(BORN, _births(cluster))
+    out.add(BORN, _births(master))
     out.add(STARTS, _by("slot", tally.starts))
     out.add(EXITS, _by_reason(tally.exits))
     out.add(RECYCLES, _by_reason(tally.recycles))
@@ -276,13 +245,13 @@ def _of_workers(cluster: Cluster, known: Known, out: Text) -> None:
     out.add(FDS, _by("slot", fds))
 
 
-def _running(cluster: Cluster) -> list[tuple[Member, int]]:
-    members = cluster._population.members
-    return [(members[key], pid) for key, pid in running_pids(cluster) if key in members]
+def _running(master: Master) -> list[tuple[Member, int]]:
+    members = master.population.members
+    return [(members[key], pid) for key, pid in running_pids(master) if key in members]
 
 
-def _births(cluster: Cluster) -> Iterable[Sample]:
+def _births(master: Master) -> Iterable[Sample]:
     since = time.time() - time.monotonic()
-    for index, slot in sorted(cluster._population.slots.items()):
+    for index, slot in sorted(master.population.slots.items()):
         if slot.serving:
             yield labelled(slot=index), round(slot.serving.born + since, 3)
