@@ -104,11 +104,13 @@ pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, enum rc_door_kind door,
 /* Or of a mold, a worker without a door: rc_mold_ask sends it the line, with the channel's end,
  * and rc_worker_adopt takes the pid that it answers with. In the mold: rc_mold_fork, the
  * worker's pid, 0 in the worker; `traps` as rc_worker_traps says, -1: no door; `ours`: the
- * master is a subreaper. (mold.c) */
+ * master is a subreaper (mold.c). Before the first: what only importing has read is let go
+ * (filepages.c). */
 int rc_worker_traps(rc_engine *engine, uint32_t worker);
 int rc_mold_ask(rc_engine *engine, uint32_t mold, uint32_t worker, const char *line, size_t length);
 int rc_worker_adopt(rc_engine *engine, uint32_t worker, pid_t pid);
 pid_t rc_mold_fork(int line, int channel, int traps, int ours);
+void rc_file_pages_forget(void);
 void rc_engine_abandon(rc_engine *engine); /* in a forked child: close all, touch nothing */
 int rc_worker_signal(rc_engine *engine, uint32_t worker, int number);
 /* To the worker's server: the leader, or where that is a shell or the like, the topmost process

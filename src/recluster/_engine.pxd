@@ -104,6 +104,7 @@ cdef extern from "recluster.h" nogil:
                     size_t length)
     int rc_worker_adopt(rc_engine *engine, uint32_t worker, pid_t pid)
     pid_t rc_mold_fork(int line, int channel, int traps, int ours)
+    void rc_file_pages_forget()
     int rc_worker_stop(rc_engine *engine, uint32_t worker, int number)
     int rc_worker_server(rc_engine *engine, uint32_t worker)
     int rc_worker_strays(rc_engine *engine, uint32_t worker, int number)

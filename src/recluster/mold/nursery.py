@@ -82,8 +82,8 @@ def nursery_for(
 
 @dataclass(eq=False)
 class Nursery:
-    """`workers`: those the cluster knows. `modules`: what a mold imports, or AUTO: what a
-    worker of the last generation has."""
+    """`workers`: those the cluster knows. `modules`: what a mold imports; with AUTO among them,
+    also what workers of the last generation have."""
 
     engine: _engine.Engine
     program: Program
@@ -96,9 +96,10 @@ class Nursery:
     receives: bool  # in dispatch: workers have the library
 
     def __post_init__(self) -> None:
-        self._auto = self.modules == AUTO
-        self._molds = Molds(FIRST, scouting=self._auto)
-        self._plan = Plan([], []) if self._auto else Plan([*self.modules], [*self.modules])
+        self._auto = AUTO in self.modules
+        self._named = [name for name in self.modules if name != AUTO]
+        self._molds = Molds(FIRST, scouting=not self._named)
+        self._plan = Plan([*self._named], [*self._named])
         self._spawns: dict[int, Spawn] = {}  # not born yet
         self._pids: dict[int, int] = {}
         self._unplanned: list[int] = []  # molds that wait for what an older one knows
@@ -179,8 +180,11 @@ class Nursery:
         one = self._molds.all[mold]
         self._barren += not one.ending and not self._molds.scouting
         if self._auto and self._barren == BARREN_MOST:
-            self._auto, self._plan = False, Plan([], [])
-            self.say(f"preload: the mold {how}, {BARREN_MOST} times: all is left to the workers")
+            self._auto, self._plan = False, Plan([*self._named], [*self._named])
+            what = "what nobody has named" if self._named else "all"
+            self.say(
+                f"preload: the mold {how}, {BARREN_MOST} times: {what} is left to the workers"
+            )
 
     def _hear(self, mold: int, said: Any, now: float) -> None:
         if not isinstance(said, dict) or said.get("cmd") != COMMAND:
