@@ -7,10 +7,9 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -38,20 +37,11 @@ bool rc_socket_readable(int fd)
     return ready > 0 && (ready & POLLIN);
 }
 
+/* Below that the kernel cuts it to what net.core.somaxconn allows. */
 unsigned rc_backlog_for(int asked)
 {
-    static const unsigned enough = 1024;
-    unsigned most = 4096, wanted = asked < 0 ? UINT32_MAX : (unsigned)asked;
-    char text[16];
-    int file = open("/proc/sys/net/core/somaxconn", O_RDONLY | O_CLOEXEC);
-    ssize_t got = file < 0 ? -1 : read(file, text, sizeof text - 1);
-    rc_close(&file);
-    if (got > 0) {
-        text[got] = '\0';
-        most = (unsigned)strtoul(text, NULL, 10);
-    }
-    unsigned least = most < enough ? most : enough;
-    return wanted > most ? most : wanted < least ? least : wanted;
+    enum { ENOUGH = 1024 };
+    return asked < 0 ? INT_MAX : asked < ENOUGH ? ENOUGH : (unsigned)asked;
 }
 
 /* The backlog is the description's, and may only grow: any listen(2) sets it. */

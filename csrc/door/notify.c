@@ -10,6 +10,7 @@
  * point before.
  */
 #include "internal.h"
+#include "preload/wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -104,6 +105,25 @@ static void put_address(struct rc_call *call, const char *bytes, size_t got, uin
         call->length = got < sizeof call->address ? (socklen_t)got : sizeof call->address;
         memcpy(&call->address, bytes, call->length);
     }
+}
+
+/* The library has put the address into the call itself (wire.h). It is as good as what a thread
+ * would read in the worker's memory: what counts is what the kernel does. */
+static bool is_told(const struct seccomp_notif *notice, struct rc_call *call)
+{
+    struct rc_told told;
+    memcpy(&told, &notice->data.args[3], sizeof told);
+    if (!told.check || told.check != rc_told_check(&told, notice->data.args))
+        return false;
+    struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = told.port};
+    struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = told.port};
+    four.sin_addr.s_addr = told.host[0];
+    memcpy(&six.sin6_addr, told.host, sizeof told.host);
+    if (told.family == AF_INET)
+        put_address(call, (const char *)&four, sizeof four, sizeof four);
+    else
+        put_address(call, (const char *)&six, sizeof six, sizeof six);
+    return true;
 }
 
 static bool still_waits(int door, uint64_t id)
@@ -285,9 +305,9 @@ static bool decide(struct rc_engine *engine, int door, const struct seccomp_noti
     }
     if (is_bind && (uint32_t)notice->data.args[2] > sizeof(struct sockaddr_storage))
         return false; /* EINVAL, and the kernel will say so */
-    if (is_bind)
+    if (is_bind && !is_told(notice, call))
         return look(engine, notice, call, answer);
-    carry_out(engine, door, notice->id, call, false, answer);
+    carry_out(engine, door, notice->id, call, is_bind, answer);
     return false;
 }
 

@@ -72,6 +72,19 @@ static struct tally count_rings(const struct rc_engine *engine, const struct rc_
     return tally;
 }
 
+static bool is_in_time(const struct rc_engine *engine, const struct rc_lane *lane)
+{
+    return count_rings(engine, lane->group, lane).late < LATE_MOST;
+}
+
+static bool has_receiver(const struct rc_engine *engine, const struct rc_group *group)
+{
+    for (unsigned at = 0; at < group->count; at++)
+        if (is_receiver(group->lanes[at]) && is_in_time(engine, group->lanes[at]))
+            return true;
+    return false;
+}
+
 /* Of those that steering chooses, else of all that live, the one with the fewest bells for
  * its part. NULL: nobody can receive. */
 static struct rc_lane *receiver_of(const struct rc_engine *engine, const struct rc_group *group)
@@ -127,7 +140,7 @@ static bool is_handed_out(const struct rc_engine *engine, const struct rc_group 
 bool rc_handout_watches(const struct rc_engine *engine, const struct rc_lane *lane)
 {
     return is_handed_out(engine, lane->group) && is_orphan(lane) &&
-           receiver_of(engine, lane->group);
+           has_receiver(engine, lane->group);
 }
 
 /* ---- taking -------------------------------------------------------------------------------- */
@@ -216,7 +229,7 @@ void rc_handout_run(struct rc_engine *engine, struct rc_group *group)
 {
     if (!is_handed_out(engine, group))
         return;
-    bool any = receiver_of(engine, group);
+    bool any = has_receiver(engine, group);
     if (group->undelivered && is_in_vain(group))
         rc_accepted_free(group);
     unsigned waiting = any ? waiting_in(engine, group) : 0;

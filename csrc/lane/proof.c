@@ -34,20 +34,28 @@ enum {
     ROOM = 64,    /* events that a sweep leaves for others */
 };
 
-/* TCP_ESTABLISHED and the like; 0: it cannot be known. */
-static int state_of(int fd)
+/* All zero where it cannot be known. */
+static struct tcp_info info_of(int fd)
 {
     struct tcp_info info;
     socklen_t length = sizeof info;
     memset(&info, 0, sizeof info);
-    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0 ? 0 : info.tcpi_state;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0)
+        info.tcpi_state = 0;
+    return info;
 }
 
-/* Where that cannot be known, too: then to listen is enough. */
-static bool listens(const struct rc_lane *lane)
+struct sight {
+    unsigned queued;
+    bool listens; /* also where that cannot be known: then to listen is enough */
+};
+
+/* By one call: it is made for each lane at each look. */
+static struct sight see(const struct rc_lane *lane)
 {
-    int state = state_of(lane->source.fd);
-    return !state || state == TCP_LISTEN;
+    struct tcp_info info = info_of(lane->source.fd);
+    return (struct sight){.queued = info.tcpi_unacked,
+                          .listens = !info.tcpi_state || info.tcpi_state == TCP_LISTEN};
 }
 
 /* A look is a sweep over all lanes: with many there are fewer. */
@@ -192,7 +200,7 @@ static void ring(struct rc_engine *engine, struct rc_lane *lane)
 static bool arrived(struct rc_engine *engine, struct rc_lane *lane)
 {
     struct rc_proof *proof = &lane->proof;
-    int state = state_of(proof->client.fd);
+    int state = info_of(proof->client.fd).tcpi_state;
     if (state == TCP_SYN_SENT && rc_now_us() < proof->rung_at + HANDSHAKE_US) {
         look_in(engine, lane, LOOK_US);
         return false;
@@ -205,7 +213,6 @@ static bool arrived(struct rc_engine *engine, struct rc_lane *lane)
     rc_reach_end(lane);
     (void)shutdown(proof->client.fd, SHUT_WR);
     proof->waits = true;
-    proof->queued = rc_lane_queued(lane, NULL);
     return true;
 }
 
@@ -234,29 +241,38 @@ static bool can_wait(const struct rc_lane *lane, int64_t now)
            now < lane->worker->untaken_at + lane->proof.interval / 2;
 }
 
-static void look(struct rc_engine *engine, struct rc_lane *lane)
+static void judge(struct rc_engine *engine, struct rc_lane *lane, struct sight seen)
 {
     struct rc_proof *proof = &lane->proof;
-    proof->look_at = 0;
-    if (!proof->wanted || rc_lane_all_dead(lane))
-        return; /* whoever adopts it asks anew */
-    if (proof->client.fd >= 0 && !proof->waits && !arrived(engine, lane))
-        return;
-    unsigned queued = rc_lane_queued(lane, NULL);
-    if (!listens(lane))
+    if (!seen.listens)
         return; /* its HUP is on its way */
-    if (proof->client.fd < 0 && queued == 0 && proof->queued == 0) {
+    if (proof->client.fd < 0 && seen.queued == 0 && proof->queued == 0) {
         ring(engine, lane);
-    } else if (is_taken(lane, queued)) {
+    } else if (is_taken(lane, seen.queued)) {
         decide(engine, lane, 0);
     } else if (proof->interval >= DEAF_US && rc_lane_is_deaf(engine, lane)) {
         proof->wanted = false; /* ours stays in it, for whoever listens there next */
         rc_proof_settle(engine, lane->worker, false);
     } else {
-        proof->queued = queued;
+        proof->queued = seen.queued;
         lane->worker->untaken_at = rc_now_us();
         look_again(engine, lane);
     }
+}
+
+static void look(struct rc_engine *engine, struct rc_lane *lane)
+{
+    struct rc_proof *proof = &lane->proof;
+    bool rings = proof->client.fd >= 0 && !proof->waits;
+    proof->look_at = 0;
+    if (!proof->wanted || rc_lane_all_dead(lane))
+        return; /* whoever adopts it asks anew */
+    if (rings && !arrived(engine, lane))
+        return;
+    struct sight seen = see(lane);
+    if (rings)
+        proof->queued = seen.queued; /* with ours */
+    judge(engine, lane, seen);
 }
 
 /* The server has closed ours, or said something: so it had it. */
@@ -267,7 +283,7 @@ void rc_proof_answered(struct rc_engine *engine, struct rc_lane *lane)
         return;
     }
     (void)rc_source_arm(engine->epoll, &lane->proof.client, 0);
-    if (lane->proof.wanted && listens(lane))
+    if (lane->proof.wanted && see(lane).listens)
         decide(engine, lane, 0);
 }
 
@@ -316,13 +332,17 @@ void rc_proof_ask(struct rc_engine *engine, struct rc_lane *lane, struct rc_work
     worker->accepts = false;
     if (proof->wanted && rc_lane_has_others(lane, worker))
         return;
-    proof->queued = lane->receiver.pair.fd >= 0 ? 0 : rc_lane_queued(lane, NULL);
+    struct sight seen = see(lane);
+    proof->queued = lane->receiver.pair.fd >= 0 ? 0 : seen.queued;
     if (rc_proof_pending(lane) && proof->queued == 0) /* a predecessor had it */
         rc_proof_end(engine, lane);
     proof->proven = false;
     proof->wanted = true;
     proof->tries = proof->interval = 0;
-    look(engine, lane);
+    if (rc_proof_pending(lane))
+        look(engine, lane);
+    else
+        judge(engine, lane, seen);
 }
 
 /* After the turn's events, once for all proofs of a worker. Who listens where there is nothing

@@ -52,27 +52,18 @@ static int connect_to(const struct rc_lane *lane, int fd)
     return error;
 }
 
-/* -EAGAIN: another's handshake lasts, or where the lane is will be known in a moment (order.c). */
+/* -EAGAIN: another's handshake lasts, or where the lane is will be known in a moment (order.c).
+ * -EXDEV: from here the same address may lead to somebody else. */
 static int may_begin(const struct rc_lane *lane)
 {
-    return lane->group->ringing || lane->fresh ? -EAGAIN : 0;
-}
-
-/* From here the same address may lead to somebody else. */
-static int check(const struct rc_lane *lane, int fd)
-{
-    if (fd >= 0 && !rc_same_network(fd, lane->source.fd)) {
-        rc_close(&fd);
-        return -EXDEV;
-    }
-    return fd;
+    return lane->group->key.network ? -EXDEV : lane->group->ringing || lane->fresh ? -EAGAIN : 0;
 }
 
 /* The descriptor, with a port that no other has (lane->proof.port); or -errno. */
 int rc_reach_begin(struct rc_lane *lane)
 {
     int error = may_begin(lane);
-    return error ? error : check(lane, rc_sink_client(&lane->group->key, &lane->proof.port));
+    return error ? error : rc_sink_client(&lane->group->key, &lane->proof.port);
 }
 
 /* With one of the few ports, of which a group is reached from one after the other. */
@@ -86,7 +77,7 @@ static int begin_again(struct rc_engine *engine, struct rc_lane *lane)
         fd = rc_client_at(key, port);
     }
     lane->proof.port = *port;
-    return check(lane, fd);
+    return fd;
 }
 
 /* Begins its handshake. rc_reach_end when it is over, or has failed. */

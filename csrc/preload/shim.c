@@ -22,9 +22,37 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+/* No flow label and no scope of IPv6: those that have one are read in our memory. */
+static int can_tell(const struct sockaddr *address, socklen_t length)
+{
+    const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)(const void *)address;
+    if (!address || length < sizeof(struct sockaddr_in) || length > sizeof(struct sockaddr_storage))
+        return 0;
+    return address->sa_family == AF_INET ||
+           (address->sa_family == AF_INET6 && length >= sizeof *six && !six->sin6_flowinfo &&
+            !six->sin6_scope_id);
+}
+
+/* With the address in the rest of the arguments (wire.h). */
 static int plain_bind(int fd, const struct sockaddr *address, socklen_t length)
 {
-    return (int)syscall(SYS_bind, fd, address, length);
+    const struct sockaddr_in *four = (const struct sockaddr_in *)(const void *)address;
+    const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)(const void *)address;
+    const uint64_t first[3] = {(uint32_t)fd, (uintptr_t)address, length};
+    struct rc_told told = {0};
+    uint64_t rest[3] = {0};
+    if (can_tell(address, length)) {
+        told.family = address->sa_family;
+        told.port = four->sin_port;
+        if (told.family == AF_INET)
+            told.host[0] = four->sin_addr.s_addr;
+        else
+            memcpy(told.host, &six->sin6_addr, sizeof told.host);
+        told.check = rc_told_check(&told, first);
+        memcpy(rest, &told, sizeof rest);
+    }
+    return (int)syscall(SYS_bind, (uint64_t)(uint32_t)fd, address, (uint64_t)length, rest[0],
+                        rest[1], rest[2]);
 }
 
 static int plain_listen(int fd, int backlog)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from . import events, worker
     from .cluster import Cluster
     from .events import Event
-    from .master.handle import ReloadHandle
+    from .events.view import Worker
+    from .host.handle import ReloadHandle
     from .options import Options
     from .options.checks import OptionError
-    from .population.view import Worker
     from .start.doors import ClusterError
 
 __version__ = "0.1.0"
@@ -38,9 +38,9 @@ if not TYPE_CHECKING:  # a checker would take any name for one of ours
     _HOMES = {
         "Cluster": "cluster",
         "ClusterError": "start.doors",
-        "Worker": "population.view",
+        "Worker": "events.view",
         "Event": "events",
-        "ReloadHandle": "master.handle",
+        "ReloadHandle": "host.handle",
         "OptionError": "options.checks",
         "Options": "options",
     }

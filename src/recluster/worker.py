@@ -45,7 +45,7 @@ generation: int | None = _number("RECLUSTER_GENERATION")
 _channel = _open_channel()
 
 
-def _begin() -> None:
+def begin() -> None:
     """In a worker whose mold had imported this module."""
     global id, generation, _channel
     id, generation = _number("WORKER_ID"), _number("RECLUSTER_GENERATION")

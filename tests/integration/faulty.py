@@ -8,17 +8,17 @@ WHERE: a name of a handler of `handlers` or `executor` ("_exit"), "spawn", "noti
 import os
 import sys
 
-from recluster.cluster import Cluster
 from recluster.control.control import Control
 from recluster.host.actions import SignalActions
 from recluster.master import executor, handlers
 from recluster.master.publisher import Publisher
+from recluster.master.supervisor import Supervisor
 from recluster.population import recycling
 from recluster.population.population import Population
 from recluster.verbs import cli
 
 PLACES = {
-    "spawn": (Cluster, "_spawn"),
+    "spawn": (Supervisor, "_spawn"),
     "notice": (Publisher, "notice"),
     "tick": (Population, "tick"),
     "signal": (SignalActions, "act"),

@@ -146,13 +146,14 @@ def test_asking_leaves_nothing_behind(running, path):
 
 
 class Loop:
-    """What a Control needs of a cluster, and the loop that drives it."""
+    """What a Control needs of a master, and the loop that drives it."""
 
     def __init__(self, path):
         self.options = Options.make({"control": path}, {})
         self._watched = {}
-        self._measuring = SimpleNamespace(census=Census(self, lambda: []))
-        self.control = open_control(self, "loop", print)
+        self.census = Census(self, lambda: [])
+        self.eventlog = SimpleNamespace(warn=print)
+        self.control = open_control(self, None, None, "loop")
 
     def watch(self, fd, callback):
         self._watched[fd] = callback

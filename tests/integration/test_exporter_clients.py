@@ -19,13 +19,14 @@ LARGE = "x" * 3_000_000
 
 
 class Loop:
-    """What an Exporter needs of a cluster, and the loop that drives it."""
+    """What an Exporter needs of a master, and the loop that drives it."""
 
     def __init__(self, path):
         self.options = SimpleNamespace(metrics=f"unix:{path}")
         self.watched, self.said = {}, []
-        self._measuring = SimpleNamespace(census=Census(self, lambda: []), tally=Tally())
-        self.exporter = Exporter.opened(self, self.said.append)
+        self.census, self.tally = Census(self, lambda: []), Tally()
+        self.eventlog = SimpleNamespace(line=self.said.append)
+        self.exporter = Exporter.opened(self)
 
     def watch(self, fd, callback):
         self.watched[fd] = callback
@@ -152,7 +153,7 @@ def test_a_text_is_given_again_until_something_happens(loop, connect, texts, mon
     clock[0] += 0.099
     scrape()
     assert len(texts) == 1
-    loop._measuring.tally.changes += 1
+    loop.tally.changes += 1
     scrape()
     assert len(texts) == 2
     clock[0] += 0.101

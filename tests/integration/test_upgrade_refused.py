@@ -60,7 +60,7 @@ def test_what_cannot_be_handed_on_is_named(apps, options, target, why):
 
 BROKEN = {
     "does not even begin": ("__init__.py", '"""', 'raise OSError("half installed")\n"""'),
-    "has a syntax error": ("cluster.py", "class Cluster", "class class Cluster"),
+    "has a syntax error": ("master/wishes.py", "class Wishes", "class class Wishes"),
     "knows another form": ("master/heritage.py", "FORMAT = 1", "FORMAT = 2"),
     "has a part more": ("master/heritage.py", '        "began",', '        "began", "more",'),
     "knows more of workers": (
@@ -111,8 +111,8 @@ def test_one_that_fails_after_all_says_so_and_ends(apps, installed):
         running.wait_each("ready", 2)
         installed.change(
             "master/succeeding.py",
-            "    cluster._alive().resume(",
-            '    raise OSError(5, "cannot")\n    cluster._alive().resume(',
+            "    core.alive().resume(",
+            '    raise OSError(5, "cannot")\n    core.alive().resume(',
         )
         with asked(running.process.pid) as answer, pytest.raises(json.JSONDecodeError):
             answer()

@@ -105,7 +105,7 @@ def test_something_that_was_just_decided_is_carried_out_first():
     people = started()
     people.weigh({0: 2.0})
     assert carried.unrest(people) is None
-    people._do(Refuse(ADDRESS, True))
+    people.do(Refuse(ADDRESS, True))
     assert carried.unrest(people) == "something has just happened"
 
 
@@ -202,9 +202,9 @@ def test_options_that_differ_are_named():
     def cluster(**given):
         settings = SimpleNamespace(filed={}, target=SimpleNamespace(kind="file", words=("a",)))
         return SimpleNamespace(
-            options=Options.make(given), _revision=SimpleNamespace(settings=settings)
+            options=Options.make(given), revision=SimpleNamespace(settings=settings)
         )
 
-    left = {"options": heritage._options(cluster(workers=2))}
+    left = {"options": heritage.options_of(cluster(workers=2))}
     with pytest.raises(carried.Unknown, match="workers changed since the last reload"):
         heritage.check(cluster(workers=3), left)

@@ -2,6 +2,7 @@
 
 import os
 import select
+from types import SimpleNamespace
 
 import pytest
 
@@ -93,7 +94,14 @@ def test_cpu_time_never_goes_down_and_a_failed_look_forgets_nothing(looked):
     for _ in range(4):
         census.ask(answers.append)
         told.append(answers[-1][1].cpu)
-    assert told == [5.0, 5.0, 5.0, 6.0] and census.cpu_of(1) == 6.0 and census.cpu_of(2) == 0.0
+    assert told == [5.0, 5.0, 5.0, 6.0]
+    engine = SimpleNamespace(counts=lambda worker: (1.0, 7, None))
+    assert census.spent(engine, 1) == (6.0, 7) and census.spent(engine, 2) == (1.0, 7)
+
+    def forgotten(worker):
+        raise OSError
+
+    assert census.spent(SimpleNamespace(counts=forgotten), 1) == (6.0, None)
 
 
 def test_without_descriptors_it_is_one_turn(looked, monkeypatch):

@@ -1,7 +1,7 @@
 """Arrows between the packages of src/recluster point downwards, as ARCHITECTURE.md has them.
 
-Every import counts, those within functions too: they defer it, and need it all the same. Those
-for type checkers only (`if TYPE_CHECKING:`) are apart.
+Every import counts, those within functions too: they defer it, and need it all the same. So do
+those for type checkers only: whose names one has to know, of him one knows.
 """
 
 import ast
@@ -38,24 +38,8 @@ def room(module):
     return module.split(".")[1] if "." in module else ITSELF
 
 
-def for_checkers(node):
-    return (
-        isinstance(node, ast.If)
-        and ast.unparse(node.test).endswith("TYPE_CHECKING")
-        and (not isinstance(node.test, ast.UnaryOp))
-    )
-
-
 def imports(tree):
-    """Import statements, but those for checkers."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield node
-        elif for_checkers(node):
-            for one in node.orelse:
-                yield from imports(one)
-        else:
-            yield from imports(node)
+    return [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
 
 
 def targets(node, module, is_package):
@@ -76,7 +60,7 @@ def targets(node, module, is_package):
 
 def arrows():
     for module, path in MODULES.items():
-        if path is not None:
+        if path is not None and module != ITSELF:  # which names for checkers what it has on demand
             tree = ast.parse(path.read_text())
             for node in imports(tree):
                 for target in targets(node, module, path.name == "__init__.py"):
@@ -102,7 +86,7 @@ def test_the_arrows_are_seen():
     rooms = {(room(one), room(other)) for one, other in ARROWS}
     assert len(ARROWS) > 400 and len(rooms) > 60
     assert ("recluster.verbs.entry", "recluster.verbs.cli") in ARROWS  # within a function
-    assert ("recluster.metrics.status", "recluster.cluster") not in ARROWS  # for checkers
+    assert ("recluster.metrics.exporter", "recluster.metrics.master") in ARROWS
 
 
 def test_no_arrow_goes_up():
@@ -143,3 +127,59 @@ def test_the_population_is_pure():
                 assert {name.partition(".")[0] for name in names} <= PURE, path.name
     rooms = {room(target) for module, target in ARROWS if room(module) == "population"}
     assert rooms <= {"population", "options", "events", "base"}
+
+
+# ---- what is private ---------------------------------------------------------------------
+
+TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items() if path}
+
+
+def is_private(name):
+    return name.startswith("_") and not name.endswith("__")
+
+
+def private(tree):
+    """The private names that a module defines, of its own or of its objects."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            name = node.name
+        elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+            name = node.id if isinstance(node, ast.Name) else node.attr
+        else:
+            continue
+        if is_private(name):
+            yield name
+
+
+PRIVATE = {module: set(private(tree)) for module, tree in TREES.items()}
+OURS = set().union(*PRIVATE.values())
+
+
+def reached(tree, known):
+    """Private names of ours, of an object that is not `self`, that are not this module's."""
+    theirs = [node.names[0].name for node in imports(tree) if isinstance(node, ast.Import)]
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute) or node.attr not in OURS - known:
+            continue
+        if ast.unparse(node.value) not in ("self", "cls", "super()", *theirs):
+            yield ast.unparse(node)
+
+
+def test_what_is_private_is_seen():
+    calls = (
+        "import os; os._exit(0)",
+        "self._core.go()",
+        "self._core._turn()",
+        "cluster._core.go()",
+    )
+    found = reached(ast.parse("; ".join(calls)), set())
+    assert sorted(found) == ["cluster._core", "self._core._turn"]
+    assert "_core" in PRIVATE["recluster.master.staff"] and len(OURS) > 500
+
+
+@pytest.mark.parametrize("module", sorted(TREES))
+def test_nobody_reaches_into_what_is_private(module):
+    assert list(reached(TREES[module], PRIVATE[module])) == []
+    for node in imports(TREES[module]):
+        if isinstance(node, ast.ImportFrom) and targets(node, module, False):
+            assert not any(is_private(one.name) for one in node.names if one.name != "_engine")

@@ -38,6 +38,25 @@ def test_half_open_handshakes_are_waited_for():
     assert drains(people, Facts(half_open=1), 23.0) is State.DRAINING  # SYN-ACKs are repeated
 
 
+@pytest.mark.parametrize(
+    ("facts", "looks"),
+    [
+        (Facts(connections=3), 2),  # it is steered around, and nothing is on its way
+        (Facts(connections=3, half_open=1), 10),
+        (Facts(connections=None), 10),  # of handshakes nothing is known
+    ],
+)
+def test_who_settles_is_looked_at_again_and_again_only_while_something_may_come(facts, looks):
+    people = retired(drain_settle=1)
+    made = 0
+    while people.members[1].state is State.SETTLING and (at := people.deadline()) <= 14.0:
+        people.tick(at)
+        for _ in of(people.take(), c.Inspect):
+            made += 1
+            people.inspected(1, facts, at)
+    assert made == pytest.approx(looks, abs=1)
+
+
 def test_an_answer_that_is_owed_is_waited_for_though_the_server_catches_the_signal():
     people = retired(drain_owes=8)
     owes = Facts(connections=1, owing=1, catches_stop=True)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from recluster import _engine
 from recluster.base.states import State
+from recluster.events.view import Worker
 from recluster.master.containment import Containment
 from recluster.master.pump import Pump
 from recluster.options import Options
@@ -19,7 +20,6 @@ from recluster.population import commands
 from recluster.population.draining import Facts
 from recluster.population.lifecycle import ENDED
 from recluster.population.recovery import Recovering
-from recluster.population.view import Worker
 
 ADDRESS = "127.0.0.1:80"
 OPTIONS = {
@@ -51,7 +51,7 @@ class World:
             carry_out=self.carry_out,
             ended=self.fail,
         )
-        self._do, self.people._do = self.people._do, self.do
+        self._do, self.people.do = self.people.do, self.do
         self.ended = None
         self.pump._ended = self.end
         self.people.start(self.now)

@@ -139,7 +139,7 @@ def test_a_reader_that_has_gone_is_no_reader(ends):
 
 
 class Watched:
-    """What a Cluster offers."""
+    """What a master offers."""
 
     def __init__(self):
         self.callbacks = {}

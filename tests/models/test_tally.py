@@ -5,10 +5,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from recluster.base.states import State
 from recluster.events import Exit, Reload
+from recluster.events.view import Worker
 from recluster.metrics.openmetrics import Family, Text, labelled, number
 from recluster.metrics.scraping import HEAD_MOST, Refused, answer, asked
 from recluster.metrics.tally import REASONS, Tally, how_of, reason_of, result_of
-from recluster.population.view import Worker
 
 WORKER = Worker(1, 7, 1, 0)
 

@@ -16,15 +16,9 @@ import time
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from .watcher import Watcher
+
 AGAIN = 1.0  # seconds until accept is tried again, after one that found no descriptors
-
-
-class Loop(Protocol):
-    """Who calls us when a descriptor is readable: the cluster."""
-
-    def watch(self, fd: int, callback: Callable[[], object]) -> None: ...
-
-    def unwatch(self, fd: int) -> None: ...
 
 
 class Connected(Protocol):
@@ -49,7 +43,7 @@ class Listener(Generic[C]):
 
     def __init__(
         self,
-        loop: Loop,
+        loop: Watcher,
         listener: socket.socket,
         *,
         at_a_time: int,

@@ -11,12 +11,15 @@ import os
 import select
 import socket
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..base.listener import Listener, taken
 from ..base.socketfile import Refused, inode_of, listen_at, make_directory
 from ..base.text import json_of
+from ..host.asked import Asked
+from ..host.handle import ReloadHandle
 from ..metrics.census import Known
+from ..metrics.master import Master
 from ..metrics.status import health_line, status_of
 from ..options.checks import AUTO, OptionError
 from ..output.following import FOLLOWED_MOST, FOLLOWERS_MOST, Wanted, lost_line, unread
@@ -24,13 +27,11 @@ from .names import Name, claim
 from .orders import ORDERS
 from .places import default_directory
 
-if TYPE_CHECKING:
-    from ..cluster import Cluster
-    from ..master.handle import ReloadHandle
-
 REQUEST_MOST = 4096  # bytes, without the newline
 CLIENTS_MOST = 16
 ACCEPTS_PER_LOOK = 64
+Told = Callable[[Mapping[str, Any]], None]
+
 BUSY = {"ok": False, "busy": True, "error": f"busy: {CLIENTS_MOST} others are asking"}
 
 # What a client is doing.
@@ -38,17 +39,19 @@ ASKING, WAITING, TOLD, FOLLOWING = "asking", "waiting", "told", "following"
 
 
 def open_control(
-    cluster: Cluster,
+    master: Master,
+    asked: Asked,
+    upgrade: Callable[[Told], None],
     program: str,
-    say: Callable[[str], None],
     before: Mapping[str, Any] | None = None,
 ) -> Control | None:
     """As the option `control` says. A path that was asked for and cannot be is
-    Refused; the cluster does not end for want of the default one. `program`: what it
-    is called where nobody says. `before`: of the master whose place this one takes."""
+    Refused; the master does not end for want of the default one. `upgrade` has another version
+    take over. `program`: what it is called where nobody says. `before`: of the master whose
+    place this one takes."""
     if before is not None:
-        return Control.resumed(cluster, say, before)
-    wanted: str | None = cluster.options.control
+        return Control.resumed(master, asked, upgrade, before)
+    wanted, say = master.options.control, master.eventlog.warn
     if wanted is None:
         return None
     path = os.path.abspath(wanted)
@@ -57,8 +60,8 @@ def open_control(
         if wanted == AUTO:
             path = os.path.join(directory, f"{os.getpid()}.sock")
             make_directory(directory)
-        control = Control(cluster, path, say)
-        control.name = _name(cluster.options.name, program, directory, path, say)
+        control = Control(master, asked, upgrade, path)
+        control.name = _name(master.options.name, program, directory, path, say)
         return control
     except (Refused, OSError) as error:
         why = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
@@ -106,21 +109,21 @@ class Control:
 
     def __init__(
         self,
-        cluster: Cluster,
+        master: Master,
+        asked: Asked,
+        upgrade: Callable[[Told], None],
         path: str,
-        say: Callable[[str], None],
         listener: socket.socket | None = None,
     ) -> None:
         self.path = path
-        self._say = say
         self.name: Name | None = None
-        self._cluster = cluster
+        self._master, self._orders, self._take_over = master, asked, upgrade
         self._upgrades: Client | None = None  # who waits for one
         listener = listener or listen_at(path)
         self._inode = inode_of(path)
         try:
             self.listener = Listener[Client](
-                cluster,
+                master,
                 listener,
                 at_a_time=ACCEPTS_PER_LOOK,
                 came=lambda connection: self.listener.contained(Client(connection), self._welcome),
@@ -145,10 +148,14 @@ class Control:
 
     @classmethod
     def resumed(
-        cls, cluster: Cluster, say: Callable[[str], None], before: Mapping[str, Any]
+        cls,
+        master: Master,
+        asked: Asked,
+        upgrade: Callable[[Told], None],
+        before: Mapping[str, Any],
     ) -> Control:
         """With the listener, the name and the client of the master before. Raises OSError."""
-        control = cls(cluster, before["path"], say, taken(before["listener"]))
+        control = cls(master, asked, upgrade, before["path"], taken(before["listener"]))
         control.name = Name(*before["name"]) if before["name"] else None
         if before["client"] is not None:
             control._upgrades = client = Client(taken(before["client"]))
@@ -187,7 +194,7 @@ class Control:
 
     def _failed(self, client: Client, error: Exception) -> None:
         what = f"an error inside the master: {type(error).__name__}: {error}"
-        self._say(f"a control client: {what}")
+        self._master.eventlog.warn(f"a control client: {what}")
         told = client.state == TOLD
         with contextlib.suppress(Exception):
             if not told:
@@ -225,8 +232,8 @@ class Control:
 
     def _drop(self, client: Client) -> None:
         self.listener.drop(client)
-        if client.state == FOLLOWING and self._cluster._log.recent:
-            self._cluster._log.recent.unfollow(client)
+        if client.state == FOLLOWING and self._master.recent:
+            self._master.recent.unfollow(client)
 
     def _read(self, client: Client) -> None:
         try:
@@ -284,7 +291,7 @@ class Control:
             elif command == "metrics":
                 self._of_workers(client, command, self._metrics)
             elif command == "health":
-                self._answer(client, health_line(self._cluster, request.get("min_ready")))
+                self._answer(client, health_line(self._master, request.get("min_ready")))
             elif command == "logs":
                 self._logs(client, request)
             elif command == "stop":
@@ -294,14 +301,17 @@ class Control:
             elif command == "upgrade":
                 self._upgrade(client)
             elif command in ("promote", "rollback"):
-                getattr(self._cluster, command)()
+                getattr(self._orders, command)()
                 self._answer(client, {"ok": True})
             elif command == "weights":
-                self._cluster.weights(request.get("weights"))
-                weights = self._cluster._population.weights
+                self._orders.weights(request.get("weights"))
+                weights = self._master.population.weights
                 self._answer(client, {"ok": True, "weights": weights})
             elif isinstance(command, str) and command in ORDERS:
-                self._answer(client, ORDERS[command](self._cluster, request))
+                answer = ORDERS[command](self._orders, request)
+                if "slot" in answer:
+                    self._master.eventlog.line(f"slot {answer['slot']}: {command}, as asked")
+                self._answer(client, answer)
             else:
                 self._fail(client, f"unknown command {str(command)[:80]!r}")
         except Exception as error:  # a client's question never ends the master
@@ -319,18 +329,18 @@ class Control:
                 reply = {"ok": False, "error": _why(command, error)}
             self.listener.contained(client, lambda one: self._answer_if_waiting(one, reply))
 
-        self._cluster._measuring.census.ask(looked)
+        self._master.census.ask(looked)
 
     def _status(self, known: Known) -> Mapping[str, Any]:
-        return {"ok": True, "status": status_of(self._cluster, known)}
+        return {"ok": True, "status": status_of(self._master, known)}
 
     def _metrics(self, known: Known) -> Mapping[str, Any]:
         from ..metrics.measures import text_of  # nobody's who is not asked
 
-        return {"ok": True, "metrics": text_of(self._cluster, known)}
+        return {"ok": True, "metrics": text_of(self._master, known)}
 
     def _logs(self, client: Client, request: Mapping[str, Any]) -> None:
-        recent = self._cluster._log.recent
+        recent = self._master.recent
         if recent is None:
             return self._fail(client, unread())
         wanted = Wanted.of(request)
@@ -362,26 +372,26 @@ class Control:
         if request.get("wait") is not True:
             self._answer(client, {"ok": True, "pid": os.getpid()})
         if request.get("now") is True:
-            self._cluster.terminate()
+            self._orders.terminate()
         else:
-            self._cluster.shutdown()
+            self._orders.shutdown()
 
     def _upgrade(self, client: Client) -> None:
         """Answered when it is over: by the new master, or by this one why it cannot be."""
-        self._cluster._upgrading.ask(self.upgraded)
+        self._take_over(self.upgraded)
         self._upgrades = client
 
     def _reload(self, client: Client, wait: bool, canary: float | None) -> None:
         """Who waits for a canary waits until it serves."""
         if wait:
-            handle = self._cluster.reload(
+            handle = self._orders.reload(
                 lambda handle: self._reloaded(client, handle), canary=canary
             )
             handle.on_serving = lambda handle: self._answer_if_waiting(
                 client, {"ok": True, "generation": handle.generation, "canary": canary}
             )
             return
-        handle = self._cluster.reload(canary=canary)
+        handle = self._orders.reload(canary=canary)
         if handle.done and not handle.ok:
             self._reloaded(client, handle)
         else:

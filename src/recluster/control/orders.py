@@ -7,12 +7,10 @@ asked for cannot be.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..host.asked import Asked
 from ..options.checks import OptionError, whole
-
-if TYPE_CHECKING:
-    from ..cluster import Cluster
 
 Answer = dict[str, Any]
 
@@ -24,22 +22,21 @@ def _number(request: Mapping[str, Any], key: str, least: int) -> int:
         raise OptionError(f"{key}: {request.get(key)!r} {error}") from None
 
 
-def scale(cluster: Cluster, request: Mapping[str, Any]) -> Answer:
-    cluster.scale(_number(request, "workers", 1))
-    return {"ok": True, "workers": cluster.size()}
+def scale(asked: Asked, request: Mapping[str, Any]) -> Answer:
+    asked.scale(_number(request, "workers", 1))
+    return {"ok": True, "workers": asked.size()}
 
 
-def _slot(what: str, told: str) -> Callable[[Cluster, Mapping[str, Any]], Answer]:
-    def order(cluster: Cluster, request: Mapping[str, Any]) -> Answer:
+def _slot(what: str, told: str) -> Callable[[Asked, Mapping[str, Any]], Answer]:
+    def order(asked: Asked, request: Mapping[str, Any]) -> Answer:
         slot = _number(request, "slot", 0)
-        getattr(cluster, what)(slot)
-        cluster._eventlog.line(f"slot {slot}: {what}, as asked")
+        getattr(asked, what)(slot)
         return {"ok": True, "slot": slot, "what": told}
 
     return order
 
 
-ORDERS: dict[str, Callable[[Cluster, Mapping[str, Any]], Answer]] = {
+ORDERS: dict[str, Callable[[Asked, Mapping[str, Any]], Answer]] = {
     "scale": scale,
     "restart": _slot("restart", "a successor is on its way"),
     "drain": _slot("drain", "drains, and stays empty until resume"),

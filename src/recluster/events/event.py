@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..base.levels import INFO
+from .view import Worker
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
-
-    from ..population.view import Worker
 else:
 
     def dataclass_transform(**_: Any) -> Any:

@@ -6,13 +6,10 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..options.checks import OptionError
+from .asked import Asked
 from .signals import catches
-
-if TYPE_CHECKING:
-    from ..cluster import Cluster
 
 
 def _has_terminal() -> bool:
@@ -24,16 +21,16 @@ def _has_terminal() -> bool:
 
 
 class SignalActions:
-    """Acts on the cluster, by its public methods; `line` tells why. What goes wrong
+    """Has the master act, as it is `asked`; `line` tells why. What goes wrong
     inside is given to `contain`."""
 
     def __init__(
         self,
-        cluster: Cluster,
+        asked: Asked,
         line: Callable[[str], object],
         contain: Callable[[str, Exception, float], None],
     ) -> None:
-        self._cluster = cluster
+        self._asked = asked
         self._line = line
         self._contain = contain
         self._had_terminal = _has_terminal()
@@ -47,30 +44,30 @@ class SignalActions:
             self._contain(signal.Signals(number).name, error, time.monotonic())
 
     def act(self, number: int) -> None:
-        cluster = self._cluster
+        asked = self._asked
         if number == signal.SIGHUP and self._had_terminal and not _has_terminal():
             self._line("the terminal was closed: shutting down")
-            cluster.shutdown()
+            asked.shutdown()
         elif number in (signal.SIGUSR2, signal.SIGHUP):
-            cluster.reload()
+            asked.reload()
         elif number == signal.SIGTERM:
-            cluster.shutdown(again=True)
+            asked.shutdown(again=True)
         elif number == signal.SIGINT:
             self._interrupts += 1
-            if self._interrupts > 1 or cluster.closing:
-                cluster.terminate()
+            if self._interrupts > 1 or asked.closing:
+                asked.terminate()
             else:
-                cluster.shutdown()
+                asked.shutdown()
         elif number == signal.SIGQUIT:
-            cluster.terminate()
+            asked.terminate()
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
             more = 1 if number == signal.SIGTTIN else -1
             try:
-                cluster.scale(max(1, cluster.size() + more))
+                asked.scale(max(1, asked.size() + more))
             except OptionError as error:
                 self._line(str(error))
         elif number == signal.SIGUSR1:
-            cluster.reopen()
-            for worker in cluster.workers():
+            asked.reopen()
+            for worker in asked.workers():
                 if catches(worker.pid, number):
-                    cluster.signal(worker, number)
+                    asked.signal(worker, number)

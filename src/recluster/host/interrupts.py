@@ -13,8 +13,9 @@ import signal
 import threading
 from types import FrameType
 
+from ..base.watcher import Watcher
 from .forks import living
-from .signals import Waker, Watcher
+from .signals import Waker
 
 
 class Held:

@@ -15,9 +15,9 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
 
 from .._engine import Engine
+from ..base.watcher import Watcher
 from .forks import living
 
 HANDLED = (
@@ -30,14 +30,6 @@ HANDLED = (
     signal.SIGTTIN,
     signal.SIGTTOU,
 )
-
-
-class Watcher(Protocol):
-    """What a Cluster offers."""
-
-    def watch(self, fd: int, callback: Callable[[], object]) -> None: ...
-
-    def unwatch(self, fd: int) -> None: ...
 
 
 class Signals:

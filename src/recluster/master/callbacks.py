@@ -13,7 +13,7 @@ from .. import events
 if TYPE_CHECKING:
     from typing import Literal, Protocol, TypeVar, overload
 
-    from .publisher import Publisher
+    from .supervisor import Supervisor
 
     E = TypeVar("E", bound=events.Event)
     T = TypeVar("T")
@@ -39,7 +39,7 @@ def overloads() -> str:
 class Callbacks:
     """The part of a Cluster that events are told to."""
 
-    _publisher: Publisher
+    _core: Supervisor
 
     if TYPE_CHECKING:
 
@@ -146,11 +146,11 @@ class Callbacks:
             """
             name = event.name if isinstance(event, type) else event
             if callback is not None:
-                return self._publisher.emitter.on(name, callback)
-            self._publisher.emitter.check(name)
+                return self._core.publisher.emitter.on(name, callback)
+            self._core.publisher.emitter.check(name)
 
             def decorate(callback):
-                self._publisher.emitter.on(name, callback)
+                self._core.publisher.emitter.on(name, callback)
                 return callback
 
             return decorate
@@ -158,4 +158,4 @@ class Callbacks:
         def off(self, event, callback):
             """Take an `on` back. Nothing happens if there was none."""
             name = event.name if isinstance(event, type) else event
-            self._publisher.emitter.off(name, callback)
+            self._core.publisher.emitter.off(name, callback)

@@ -12,11 +12,11 @@ import os
 
 from .. import _engine
 from ..base.levels import ERROR
+from ..events.view import Worker
 from ..output.eventlog import EventLog
 from ..population import commands
 from ..population.lifecycle import ENDED
 from ..population.recovery import Recovering
-from ..population.view import Worker
 
 FINAL = (_engine.EXIT, _engine.GONE)  # no process is left that could be ended
 TRIES = 3  # for a worker whose end cannot be handled, before it is forgotten

@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import _engine
 from ..base.text import bytes_of
+from ..events.view import Worker
 from ..host.signals import catches, is_node
 from ..metrics.memory import memory_of
 from ..options import Options
@@ -20,7 +21,6 @@ from ..output.eventlog import EventLog
 from ..population import commands
 from ..population.draining import Facts
 from ..population.population import Population
-from ..population.view import Worker
 from .questions import Asking
 
 

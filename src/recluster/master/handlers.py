@@ -14,10 +14,10 @@ from typing import Any
 from .. import _engine
 from ..base.levels import ERROR, INFO, WARNING
 from ..base.text import json_of, text_of
+from ..events.view import Worker
 from ..options import Options
 from ..output.eventlog import EventLog
 from ..population.population import Population
-from ..population.view import Worker
 from ..start.doors import OtherDoor
 
 Emit = Callable[[str, int, dict[str, Any]], None]

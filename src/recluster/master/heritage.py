@@ -12,14 +12,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import _engine
 from ..population import carried
 from ..population.carried import Unknown
-
-if TYPE_CHECKING:
-    from ..cluster import Cluster
+from .supervisor import Supervisor
 
 MARK = "RECLUSTER_SUCCEEDS"
 """In the environment of a new master, until it has read it: the descriptor with the text."""
@@ -45,40 +43,39 @@ PARTS = frozenset(
 Heritage = Mapping[str, Any]
 
 
-def _options(cluster: Cluster) -> dict[str, str]:
+def options_of(core: Supervisor) -> dict[str, str]:
     """What was said, not what are defaults: those may be others in the next version. Env files
     may have secrets."""
     import hashlib  # nobody's who is not upgraded
 
-    options, settings = cluster.options, cluster._revision.settings
+    options, settings = core.options, core.revision.settings
     said = {name: repr(getattr(options, name)) for name in sorted(options.sources)}
     filed = repr(sorted(settings.filed.items())).encode()
     said["the program"] = repr((settings.target.kind, settings.target.words))
     return {**said, "env files": hashlib.sha256(filed).hexdigest()}
 
 
-def written(cluster: Cluster, began: float) -> dict[str, Any]:
+def written(core: Supervisor, began: float) -> dict[str, Any]:
     """Of a cluster at rest. `began`: when its end as this program did."""
     from .. import __version__
 
-    assert cluster._spawner is not None
-    engine, measuring = cluster._alive(), cluster._measuring
+    assert core.spawner is not None
     return {
         "format": FORMAT,
         "version": __version__,
         "began": began,
-        "options": _options(cluster),
-        "door": cluster._spawner.door,
-        "balance": cluster._balance,
-        "unneeded": list(cluster._unneeded),
-        "engine": engine.carried(),
-        "population": carried.carried(cluster._population),
-        "pids": [(worker.key, worker.pid) for worker in cluster._workers.values()],
-        "tally": measuring.tally.carried(),
-        "control": cluster._control.carried() if cluster._control else None,
-        "metrics": measuring.carried(),
-        "pipes": cluster._pipes.carried() if cluster._pipes else [],
-        "stored": cluster._unit.carried() if cluster._unit else [],
+        "options": options_of(core),
+        "door": core.spawner.door,
+        "balance": core.balance,
+        "unneeded": list(core.unneeded),
+        "engine": core.alive().carried(),
+        "population": carried.carried(core.population),
+        "pids": [(worker.key, worker.pid) for worker in core.workers.values()],
+        "tally": core.tally.carried(),
+        "control": core.control.carried() if core.control else None,
+        "metrics": core.exporter.carried() if core.exporter else None,
+        "pipes": core.pipes.carried() if core.pipes else [],
+        "stored": core.unit.carried() if core.unit else [],
     }
 
 
@@ -112,15 +109,15 @@ def read(fd: int) -> Heritage:
     return found
 
 
-def check(cluster: Cluster, heritage: Heritage) -> None:
+def check(core: Supervisor, heritage: Heritage) -> None:
     """Whether this version, with the options that it finds now, can go on with that. Touches no
     descriptor and no worker. Raises Unknown."""
-    now, before = _options(cluster), heritage["options"]
+    now, before = options_of(core), heritage["options"]
     differ = [name for name in sorted({*now, *before}) if now.get(name) != before.get(name)]
     if differ:
         raise Unknown(f"{', '.join(differ)} changed since the last reload: reload, or restart")
     wrong = _engine.resumable(heritage["engine"])
     if wrong:
         raise Unknown(f"what the engine knows: {wrong}")
-    carried.resume(cluster._population, heritage["population"])
-    cluster._measuring.tally.resume(heritage["tally"])
+    carried.resume(core.population, heritage["population"])
+    core.tally.resume(heritage["tally"])

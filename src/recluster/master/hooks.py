@@ -14,19 +14,19 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from ..base.levels import DEBUG, INFO, WARNING
 from ..base.text import one_line
+from ..base.watcher import Watcher
 from ..events import Event
 from ..options.hookspec import Wanted
-from ..output.eventlog import said
+from ..output.eventlog import EventLog, said
+from ..population.population import Population
 from ..start.inherit import VARIABLES as SOCKETS
 from ..systemd.sdnotify import VARIABLES
+from .emitter import Emitter
 from .hookrun import Run
-
-if TYPE_CHECKING:
-    from ..cluster import Cluster
 
 NOT_FOR_HOOKS = frozenset((*VARIABLES, *SOCKETS))
 RUNNING_MOST = 8
@@ -36,14 +36,6 @@ END_PATIENCE = 5.0
 KILLED_MOST = 1.0  # seconds until somebody who was killed has ended
 VALUE_MOST = 4096  # characters of a variable; standard input has all
 SHOWN_MOST = 60  # characters of a command
-
-
-class Watcher(Protocol):
-    """What a Cluster offers."""
-
-    def watch(self, fd: int, callback: Callable[[], object]) -> None: ...
-
-    def unwatch(self, fd: int) -> None: ...
 
 
 def environment(fields: Mapping[str, Any]) -> dict[str, str]:
@@ -221,17 +213,18 @@ class Hooks:
         run.end()
 
 
-def open_hooks(cluster: Cluster) -> Hooks | None:
+def open_hooks(
+    on: Wanted, population: Population, eventlog: EventLog, emitter: Emitter
+) -> Hooks | None:
     """None if nobody wants any."""
-    on, population = cluster.options.on, cluster._population
     if not on:
         return None
-    hooks = Hooks(on, cluster._eventlog.line)
+    hooks = Hooks(on, eventlog.line)
 
     def happened(event: Event) -> None:
         fields = said(event.name, event.worker, population.generation, event.details)
         hooks.happened(event.name, fields)
 
     for name in dict(on):
-        cluster._publisher.emitter.on(name, happened)
+        emitter.on(name, happened)
     return hooks

@@ -13,14 +13,14 @@ from typing import Any
 
 from .. import events
 from ..base.levels import ERROR
+from ..events.view import Worker
+from ..host.handle import ReloadHandle, finish
 from ..metrics.tally import Tally
 from ..output.eventlog import EventLog
 from ..population import commands
 from ..population.lifecycle import ENDED
 from ..population.population import Population
-from ..population.view import Worker
 from .emitter import Emitter
-from .handle import ReloadHandle
 
 Finished = Callable[[ReloadHandle], object]
 
@@ -98,7 +98,7 @@ class Publisher:
     def _finish_reload(self, event: events.Reload) -> None:
         handle, callbacks = self._reloads.pop(event.number, (None, ()))
         if handle is not None:
-            handle._finish(event)
+            finish(handle, event)
             for callback in callbacks:
                 self.emitter.guarded(callback, handle)
 

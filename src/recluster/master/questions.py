@@ -11,9 +11,9 @@ import errno
 import socket
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from .. import _engine
+from ..base.watcher import Watcher
 from ..options import Options
 from ..options.checks import ReadyUrl
 from ..output.eventlog import EventLog
@@ -21,11 +21,6 @@ from ..population.population import Population
 from .answers import judged
 
 Answered = Callable[[int, "str | None"], None]
-
-
-class Watcher(Protocol):
-    def watch(self, fd: int, callback: Callable[[], object]) -> None: ...
-    def unwatch(self, fd: int) -> None: ...
 
 
 def secured(plain: socket.socket, url: ReadyUrl) -> socket.socket:

@@ -8,26 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..host.handle import ReloadHandle
 from ..options.checks import OptionError
 from ..population.population import Population
-from .handle import ReloadHandle
 from .settings import Read, Settings
 
 
 class Revision:
-    """`size` and `resize`: how many slots are wanted. `line` tells."""
+    """`resize`: to so many slots, as `scale` does. `line` tells."""
 
     def __init__(
         self,
         settings: Settings,
         population: Population,
-        size: Callable[[], int],
         resize: Callable[[int], None],
         line: Callable[[str], object],
     ) -> None:
         self.settings = settings
         self._population = population
-        self._size = size
         self._resize = resize
         self._line = line
         self._before = 0  # slots
@@ -63,7 +61,7 @@ class Revision:
         if now is None:
             return
         self.settings.expect(number)
-        self._before = self._size()
+        self._before = self._population.size
         wanted = now.options.workers
         if wanted != workers and wanted > self._before:
             self._change(wanted)
@@ -80,7 +78,7 @@ class Revision:
             self._population.weigh({**dict.fromkeys(good.weights, 1.0), **tried.weights})
 
     def _change(self, workers: int) -> None:
-        if workers == self._size():
+        if workers == self._population.size:
             return
         try:
             self._resize(workers)

@@ -9,45 +9,42 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import TYPE_CHECKING
 
 from .. import events
 from ..base.states import State
+from ..events.view import Worker
 from ..population import carried
-from ..population.view import Worker
 from ..start.inherit import Given
 from .heritage import Heritage
-
-if TYPE_CHECKING:
-    from ..cluster import Cluster
+from .supervisor import Supervisor
 
 
-def given(cluster: Cluster, left: Heritage) -> Given:
+def given(core: Supervisor, left: Heritage) -> Given:
     """Workers and lanes, which the engine has from now on. Raises OSError."""
-    cluster._alive().resume(left["engine"])
+    core.alive().resume(left["engine"])
     return Given(set(left["population"]["offered"]), tuple(left["unneeded"]))
 
 
-def go_on(cluster: Cluster, left: Heritage) -> None:
+def go_on(core: Supervisor, left: Heritage) -> None:
     """Raises OSError, or carried.Unknown."""
     from .. import __version__
 
-    people = cluster._population
+    people = core.population
     carried.resume(people, left["population"])
     pids = dict(left["pids"])
     for key, member in people.members.items():
-        cluster._workers[key] = Worker(
+        core.workers[key] = Worker(
             key, member.slot, member.generation, pids[key], State.SERVING.value, ready=True
         )
-    cluster._measuring.tally.resume(left["tally"])
-    if cluster._pipes:
-        cluster._pipes.resume(left["pipes"])
-    if cluster._unit:
-        cluster._unit.resume(left["stored"])
-    cluster._work()  # lanes are steered to by this master's program from here on
+    core.tally.resume(left["tally"])
+    if core.pipes:
+        core.pipes.resume(left["pipes"])
+    if core.unit:
+        core.unit.resume(left["stored"])
+    core.work()  # lanes are steered to by this master's program from here on
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    cluster._alive().reap()  # the trial: a SIGCHLD of before is lost where its action is set anew
+    core.alive().reap()  # the trial: a SIGCHLD of before is lost where its action is set anew
     done = events.Upgraded(left["version"], __version__, time.monotonic() - left["began"])
-    cluster._publisher.tell(done)
-    if cluster._control:
-        cluster._control.upgraded({"ok": True, **done.details})
+    core.publisher.tell(done)
+    if core.control:
+        core.control.upgraded({"ok": True, **done.details})

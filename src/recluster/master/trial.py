@@ -13,9 +13,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from ..base.text import one_line
+from ..base.watcher import Watcher
 
 WORD = "--check-state"
 READY = "recluster can go on"
@@ -26,14 +26,6 @@ OUTPUT_MOST = 1 << 16
 SHOWN_MOST = 400  # characters
 
 Verdict = Callable[["str | None"], None]
-
-
-class Watcher(Protocol):
-    """What a Cluster offers."""
-
-    def watch(self, fd: int, callback: Callable[[], object]) -> None: ...
-
-    def unwatch(self, fd: int) -> None: ...
 
 
 def command() -> list[str]:

@@ -17,17 +17,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..base.levels import WARNING
 from ..child import preloaded
 from ..output.sink import Sink
 from ..population.carried import unrest
 from . import heritage
+from .supervisor import Supervisor
 from .trial import Trial
-
-if TYPE_CHECKING:
-    from ..cluster import Cluster
 
 WITHIN = 30.0  # seconds in which all has to come to rest
 PAUSE = 0.02  # between two looks whether it has
@@ -37,11 +35,10 @@ Done = Callable[[Mapping[str, Any]], None]
 
 
 class Upgrading:
-    """An attendant of the pump. `may`: the process is this master's alone."""
+    """An attendant of the pump."""
 
-    def __init__(self, cluster: Cluster, may: bool) -> None:
-        self._cluster = cluster
-        self._may = may
+    def __init__(self, core: Supervisor) -> None:
+        self._core = core
         self._done: Done | None = None  # who asks is told
         self._at = self._until = 0.0
         self._trial: Trial | None = None
@@ -49,7 +46,7 @@ class Upgrading:
 
     def ask(self, done: Done) -> None:
         """`done` hears from this master only why it cannot be. Raises RuntimeError."""
-        if not self._may or self._cluster._signals is None:
+        if not self._core.may_upgrade or self._core.signals is None:
             raise RuntimeError(f"upgrade: {ELSEWHERE}")
         if self._done is not None:
             raise RuntimeError("upgrade: another is under way")
@@ -99,24 +96,24 @@ class Upgrading:
 
     def _never(self) -> str | None:
         """What does not pass."""
-        if self._cluster._population.shutting_down:
+        if self._core.population.shutting_down:
             return "the cluster is shutting down"
-        hindrance = self._cluster._alive().hindrance()
+        hindrance = self._core.alive().hindrance()
         if hindrance and not hindrance[1]:
             return f"{hindrance[0]}: that cannot be handed on; restart it"
         return None
 
     def _under_way(self) -> str | None:
         """What has to be over first."""
-        cluster = self._cluster
-        hindrance = cluster._alive().hindrance()
-        if why := unrest(cluster._population) or (hindrance and hindrance[0]):
+        core = self._core
+        hindrance = core.alive().hindrance()
+        if why := unrest(core.population) or (hindrance and hindrance[0]):
             return why
-        if cluster._nursery and not cluster._nursery.is_idle:
+        if core.nursery and not core.nursery.is_idle:
             return "a worker begins"
-        if (cluster._control and cluster._control.is_asked) or cluster._measuring.is_asked:
+        if (core.control and core.control.is_asked) or (core.exporter and core.exporter.is_asked):
             return "a client of the master is not answered yet"
-        for output in cluster._outputs:
+        for output in core.outputs:
             if isinstance(output, Sink):
                 output.write_out()
                 output.gather()
@@ -125,9 +122,9 @@ class Upgrading:
         return None
 
     def _try(self) -> None:
-        state = heritage.put(heritage.written(self._cluster, time.monotonic()))
+        state = heritage.put(heritage.written(self._core, time.monotonic()))
         try:
-            self._trial = Trial(self._cluster, state, self._was_tried)
+            self._trial = Trial(self._core, state, self._was_tried)
         finally:
             os.close(state)
 
@@ -142,29 +139,29 @@ class Upgrading:
 
     def _refuse(self, why: str) -> None:
         done, self._done = self._done, None
-        self._cluster._eventlog.line(f"not upgraded: {why}", WARNING)
+        self._core.eventlog.line(f"not upgraded: {why}", WARNING)
         if done is not None:
             done({"ok": False, "error": f"not upgraded: {why}"})
 
     # ---- doing it --------------------------------------------------------------------------
 
     def _succeed(self) -> None:
-        nursery, signals = self._cluster._nursery, self._cluster._signals
+        nursery, signals = self._core.nursery, self._core.signals
         if nursery and not nursery.rests():
             return
         began = time.monotonic()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             if signals is not None and not signals.waiting:
-                self._become(heritage.written(self._cluster, began))
+                self._become(heritage.written(self._core, began))
         finally:  # it has not come to pass, or one has come meanwhile and goes first
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _become(self, left: heritage.Heritage) -> None:
         """Returns only by an exception."""
-        engine, state = self._cluster._alive(), heritage.put(left)
+        engine, state = self._core.alive(), heritage.put(left)
         control, metrics = left["control"], left["metrics"]
-        kept = [state, *self._cluster._given_fds, *(pipe[0] for pipe in left["pipes"])]
+        kept = [state, *self._core.given_fds, *(pipe[0] for pipe in left["pipes"])]
         kept += [fd for fd in (control["listener"], control["client"]) if fd] if control else []
         kept += [metrics[1]] if metrics else []
         environ = {**os.environ, heritage.MARK: str(state)}

@@ -11,15 +11,16 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from importlib.machinery import PathFinder
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..base.levels import ERROR
+from ..base.watcher import Watcher
+from ..child.launch import Program
+from ..host.asked import Asked
+from ..options import Options
 from ..options.checks import OptionError
-
-if TYPE_CHECKING:
-    from ..cluster import Cluster
-    from ..output.sink import Watcher
 
 WATCHER = os.path.join(os.path.dirname(__file__), "watcher.py")
 PYTHON = ("*.py",)
@@ -50,9 +51,25 @@ def changed_line(paths: list[str], cwd: str) -> str:
     return f"{text} {'has' if len(paths) == 1 else 'have'} changed"
 
 
-def open_watch(cluster: Cluster) -> None:
-    if cluster.options.watch:
-        cluster._outputs.append(Watching(cluster))
+def wanted(options: Options, program: Program) -> dict[str, Any] | None:
+    """What the watcher is told to look at; None without --watch. Raises OptionError."""
+    if not options.watch:
+        return None
+    if not has_watchfiles():
+        raise OptionError(f"watch: {INSTALL}")
+    cwd = os.path.realpath(program.cwd())
+    paths = [os.path.join(cwd, path) for path in options.watch]
+    for path in paths:
+        if not os.path.exists(path):
+            raise OptionError(f"watch: there is no {path}")
+    usual = SOURCES if program.target.kind == "command" else PYTHON
+    ours = [options.log_file] if options.log_file else []
+    return {
+        "cwd": cwd,
+        "paths": [os.path.realpath(path) for path in paths],
+        "include": list(options.watch_include or usual),
+        "exclude": [*options.watch_exclude, *ours],
+    }
 
 
 class Watching:
@@ -61,24 +78,11 @@ class Watching:
     lines_lost = 0
     idle = True
 
-    def __init__(self, cluster: Cluster) -> None:
-        """Raises OptionError."""
-        options, program = cluster.options, cluster._program
-        if not has_watchfiles():
-            raise OptionError(f"watch: {INSTALL}")
-        self._cluster = cluster
-        self._cwd = os.path.realpath(program.cwd())
-        paths = [os.path.join(self._cwd, path) for path in options.watch]
-        for path in paths:
-            if not os.path.exists(path):
-                raise OptionError(f"watch: there is no {path}")
-        usual = SOURCES if program.target.kind == "command" else PYTHON
-        ours = [options.log_file] if options.log_file else []
-        self._wanted = {
-            "paths": [os.path.realpath(path) for path in paths],
-            "include": list(options.watch_include or usual),
-            "exclude": [*options.watch_exclude, *ours],
-        }
+    def __init__(self, wanted: dict[str, Any], asked: Asked, line: Callable[..., object]) -> None:
+        self._wanted = wanted
+        self._cwd = wanted["cwd"]
+        self._asked = asked
+        self._line = line
         self._process = -1  # a pidfd
         self._ends: tuple[int, ...] = ()  # read here, and what it reads
         self._rest = b""
@@ -115,19 +119,17 @@ class Watching:
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
         if not data or len(self._rest) > LONGEST:
-            self._cluster._eventlog.line(
-                "the watcher has ended: changes are not seen any more", ERROR
-            )
+            self._line("the watcher has ended: changes are not seen any more", ERROR)
             self.detach()
             return
         said = [json.loads(line) for line in lines]
         changed = sorted({path for one in said for path in one.get("changed", ())})
         if {} in said:
             shown = ", ".join(os.path.relpath(path, self._cwd) for path in self._wanted["paths"])
-            self._cluster._eventlog.line(f"watching {shown} ({' '.join(self._wanted['include'])})")
-        if changed and not self._cluster.closing:
-            self._cluster._eventlog.line(changed_line(changed, self._cwd))
-            self._cluster.reload()
+            self._line(f"watching {shown} ({' '.join(self._wanted['include'])})")
+        if changed and not self._asked.closing:
+            self._line(changed_line(changed, self._cwd))
+            self._asked.reload()
 
     def detach(self) -> None:
         if self._ends and self._watcher is not None:

@@ -1,49 +1,36 @@
 """What one can ask of a running cluster: other code, other slots, other weights.
 
-The part of the public API that only hands a wish to the population, and says why not.
+The part of the public API that only hands a wish to the population, and says why not: for the
+user, the control socket and the signals.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from ..base.levels import ERROR
-from ..host.driving import Driving
-from ..options.checks import OptionError, canary_part, weights_of
-from .handle import ReloadHandle
-
-if TYPE_CHECKING:
-    from ..metrics.measuring import Measuring
-    from ..options import Options
-    from ..output.sink import Output
-    from ..population.recovery import Recovering
-    from .links import Links
-    from .revision import Revision
-    from .settings import Read
+from ..host.handle import ReloadHandle
+from ..options.checks import OptionError, canary_part, weights_of, worker_count
+from .settings import Read
+from .staff import Staff
 
 
-class Wishes(Driving):
-    """What a Cluster is made of, here its parts by name only."""
-
-    options: Options
-    _population: Recovering
-    _links: Links
-    _revision: Revision
-    _outputs: list[Output]
-    _measuring: Measuring
-
+class Wishes(Staff):
     @property
     def metrics_address(self) -> str | None:
         """Where --metrics is answered, once it runs: with port 0, at which one."""
-        return self._measuring.address
+        return self._core.metrics_address
+
+    @property
+    def closing(self) -> bool:
+        """Whether a shutdown is under way."""
+        return self._core.population.closing
 
     def size(self) -> int:
         """How many slots are wanted: what `scale` was last told, or `workers`."""
-        self._owner.check()
-        slots = self._population.slots.values()
-        return sum(slot.wanted and not slot.surplus for slot in slots)
+        self._core.running()
+        return self._core.population.size
 
     def reload(
         self,
@@ -61,44 +48,75 @@ class Wishes(Driving):
         OptionError.
         """
         part = None if canary is None else canary_part(canary)
-        self._alive()
+        core = self._core
+        core.alive()
         now, why = self._look_again()
-        options = now.options if now else self.options
+        options = now.options if now else core.options
         if part is not None and options.surge:
             raise OptionError("canary: it goes with surge 0 only")
-        if warning := self._links.warning():
-            self._eventlog.warn(warning)
-        handle = ReloadHandle(self._drive, self._decide)
-        workers = self.options.workers
+        if warning := core.links.warning():
+            core.eventlog.warn(warning)
+        handle = ReloadHandle(core.drive, self._decide)
+        workers = core.options.workers
         if why:
-            handle.number = self._population.refuse(why, time.monotonic())
+            handle.number = core.population.refuse(why, time.monotonic())
         else:
-            self._revision.begin(now)
-            handle.number = self._population.reload(time.monotonic(), part)
-            reloading = self._population.reloading
+            core.revision.begin(now)
+            handle.number = core.population.reload(time.monotonic(), part)
+            reloading = core.population.reloading
             handle.generation = reloading.generation if reloading else 0
             if reloading:
-                self._eventlog.reloads(reloading.generation, self.size())
+                core.eventlog.reloads(reloading.generation, core.population.size)
 
-        self._publisher.expect(handle, self._revision.over, *filter(None, [callback]))
+        core.publisher.expect(handle, core.revision.over, *filter(None, [callback]))
         if not why:
-            self._revision.begun(now, handle.number, workers)
-        self._work()
+            core.revision.begun(now, handle.number, workers)
+        core.work()
         return handle
 
     def reopen(self) -> None:
         """Open `log_file` anew, and so a file of --events: after a rotation."""
-        self._alive()
-        for output in self._outputs:
+        self._core.alive()
+        for output in self._core.outputs:
             try:
                 output.reopen()
             except OSError as error:
-                self._eventlog.line(f"the log cannot be opened anew: {error.strerror}", ERROR)
+                self._core.eventlog.line(f"the log cannot be opened anew: {error.strerror}", ERROR)
+
+    def shutdown(self, *, again: bool = False) -> None:
+        """Gracefully: take no new connection, serve what waits, drain, end; after
+        `shutdown_timeout` workers that are left are killed. `again`: those that have had
+        the stop signal get it once more."""
+        core = self._core
+        if core.running() is not None:
+            core.eventlog.closes(core.population)
+            core.population.shutdown(time.monotonic(), again=again)
+            core.work()
+
+    def terminate(self, callback: Callable[[], object] | None = None) -> None:
+        """At once: kill every worker, release every lane, remove all listeners.
+        `callback` is called at the end."""
+        core = self._core
+        engine = core.running()
+        if callback is not None:
+            core.on_end.append(callback)
+        if engine is not None:
+            core.population.terminate(time.monotonic())
+            core.work()
+        elif callback is not None:
+            core.on_end.clear()
+            callback()
+
+    def scale(self, workers: int) -> None:
+        """Have that many slots; the highest drain. Raises OptionError."""
+        count = worker_count(workers)
+        self._core.alive()
+        self._core.resize(count)
 
     def _look_again(self) -> tuple[Read | None, str | None]:
         """What the files of the configuration say now, or why the reload cannot be."""
         try:
-            return self._revision.look(), None
+            return self._core.revision.look(), None
         except OptionError as error:
             return None, str(error)
 
@@ -113,27 +131,28 @@ class Wishes(Driving):
         self._decide("rollback", None)
 
     def _decide(self, what: str, handle: ReloadHandle | None) -> None:
-        self._alive()
-        decide = getattr(self._population, what)
+        self._core.alive()
+        decide = getattr(self._core.population, what)
         why = decide(time.monotonic(), handle.number if handle else None)
         if why:
             raise RuntimeError(why)
-        self._work()
+        self._core.work()
 
     def weights(self, weights: Mapping[int, float]) -> None:
         """With balance="weighted": give these slots these weights, from the next
         connection on. Raises OptionError."""
-        if self.options.balance != "weighted":
-            raise OptionError(f"weights: they go with balance weighted, not {self.options.balance}")
+        balance = self._core.options.balance
+        if balance != "weighted":
+            raise OptionError(f"weights: they go with balance weighted, not {balance}")
         try:
             wanted = weights_of(weights)
         except ValueError as error:
             raise OptionError(f"weights: {weights!r} {error}") from None
-        self._alive()
-        why = self._population.weigh(wanted)
+        self._core.alive()
+        why = self._core.population.weigh(wanted)
         if why:
             raise OptionError(f"weights: {why}")
-        self._work()
+        self._core.work()
 
     def restart(self, slot: int) -> None:
         """Replace the worker of a slot, its successor first; at once where the slot pauses.
@@ -149,9 +168,9 @@ class Wishes(Driving):
         self._wish("resume", slot)
 
     def _wish(self, what: str, slot: int) -> None:
-        self._alive()
-        ask: Callable[[int, float], str | None] = getattr(self._population, what)
+        self._core.alive()
+        ask: Callable[[int, float], str | None] = getattr(self._core.population, what)
         why = ask(slot, time.monotonic())
         if why:
             raise OptionError(f"{what}: slot {slot}: {why}")
-        self._work()
+        self._core.work()

@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Protocol
 
+from .._engine import Engine
+from ..base.watcher import Watcher
 from .procfacts import Facts, facts_of, proportional
 
 SLICE = 32  # workers
@@ -23,14 +24,6 @@ RESTS = 50_000  # times what a read of PSS took: 0.002 % of a CPU
 
 Known = dict[int, Facts]
 Done = Callable[[Known], object]
-
-
-class Watcher(Protocol):
-    """What a Cluster offers."""
-
-    def watch(self, fd: int, callback: Callable[[], object]) -> None: ...
-
-    def unwatch(self, fd: int) -> None: ...
 
 
 class Census:
@@ -57,9 +50,14 @@ class Census:
             self._weighed = {key: at for key, at in self._weighed.items() if key in current}
             self._go_on()
 
-    def cpu_of(self, key: int) -> float:
-        """When it was last looked at."""
-        return self._known[key].cpu if key in self._known else 0.0
+    def spent(self, engine: Engine, key: int) -> tuple[float, int | None]:
+        """What a worker that has just ended has used, and how many connections it got."""
+        seen = self._known[key].cpu if key in self._known else 0.0
+        try:
+            cpu, accepted, _ = engine.counts(key)
+        except OSError:  # the engine has let go of it: its end is told nevertheless
+            return seen, None
+        return max(cpu, seen), accepted
 
     def close(self) -> None:
         if self._again >= 0:

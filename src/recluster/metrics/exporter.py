@@ -11,20 +11,16 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..base.listener import Listener, taken
 from ..base.socketfile import Refused as NoSocket
 from ..base.socketfile import inode_of, listen_at
 from .census import Known
+from .master import Master
 from .measures import text_of
 from .openmetrics import CONTENT_TYPE, OLDER
 from .scraping import Asked, Refused, answer, asked
 from .status import health_line
-
-if TYPE_CHECKING:
-    from ..cluster import Cluster
 
 CLIENTS_MOST = 16
 ACCEPTS_PER_LOOK = 16
@@ -70,36 +66,32 @@ class Exporter:
     """Listens at `address` until closed."""
 
     @classmethod
-    def opened(
-        cls,
-        cluster: Cluster,
-        say: Callable[[str], None],
-        before: tuple[str, int] | None = None,
-    ) -> Exporter:
+    def opened(cls, master: Master, before: tuple[str, int] | None = None) -> Exporter:
         """As the option `metrics` says; with the address and the listener of the master
         `before`, whose place this one takes. Raises socketfile.Refused."""
         if before is not None:
             address, fd = before
-            return cls(cluster, say, taken(fd), address)
-        wanted = cluster.options.metrics or ""
+            return cls(master, taken(fd), address)
+        wanted = master.options.metrics or ""
         try:
-            exporter = cls(cluster, say, *listen_on(wanted))
+            exporter = cls(master, *listen_on(wanted))
         except (OSError, NoSocket) as error:
             why = getattr(error, "strerror", None) or error
             raise NoSocket(f"metrics: {wanted}: {why}") from None
         url = exporter.address
-        say(f"metrics on {url if url.startswith('unix:') else f'http://{url}{PATH}'}")
+        master.eventlog.line(
+            f"metrics on {url if url.startswith('unix:') else f'http://{url}{PATH}'}"
+        )
         return exporter
 
     def __init__(
         self,
-        cluster: Cluster,
-        say: Callable[[str], None],
+        master: Master,
         listener: socket.socket,
         address: str,
     ) -> None:
-        self._cluster = cluster
-        self._say = say
+        self._master = master
+        self._say = master.eventlog.line
         self._text = ""
         self._asked_at = 0.0
         self._fresh = (-1, 0.0)  # the tally's changes then, and until when it is
@@ -107,7 +99,7 @@ class Exporter:
         self._inode = inode_of(address[5:]) if address.startswith("unix:") else None
         try:
             self._listener = Listener[Client](
-                cluster,
+                master,
                 listener,
                 at_a_time=ACCEPTS_PER_LOOK,
                 came=self._came,
@@ -181,14 +173,6 @@ class Exporter:
         else:  # it has hung up before its answer was there
             self._listener.drop(client)
 
-    def _contained(self, client: Client, act: Callable[[Client], object]) -> None:
-        """A client never ends the master: what goes wrong ends its connection."""
-        try:
-            act(client)
-        except Exception as error:
-            self._say(f"a metrics client: {type(error).__name__}: {error}")
-            self._listener.drop(client)
-
     # ---- a request -------------------------------------------------------------------
 
     def _read(self, client: Client) -> None:
@@ -210,7 +194,7 @@ class Exporter:
 
     def _answer(self, client: Client, wish: Asked) -> None:
         if wish.path in ("/healthz", "/readyz"):
-            line = health_line(self._cluster, _least(wish))
+            line = health_line(self._master, _least(wish))
             word = line.partition(" ")[0]
             fine = word == "ready" or (word == "degraded" and wish.path == "/healthz")
             self._tell(client, answer(200 if fine else 503, f"{line}\n", bare=wish.bare))
@@ -221,7 +205,7 @@ class Exporter:
         else:
             self._listener.wait(client, 0)  # hanging up is told nevertheless
             self._asked_at = time.monotonic()
-            self._cluster._measuring.census.ask(
+            self._master.census.ask(
                 lambda known: self._listener.contained(
                     client, lambda _: self._measured(client, known)
                 )
@@ -230,16 +214,16 @@ class Exporter:
     def _is_fresh(self) -> bool:
         """Scrapers in a loop get a tenth of the master's time at most."""
         changes, until = self._fresh
-        return changes == self._cluster._measuring.tally.changes and time.monotonic() < until
+        return changes == self._master.tally.changes and time.monotonic() < until
 
     def _measured(self, client: Client, known: Known) -> None:
         if not self._listener.has(client):  # it did not wait
             return
         if not self._is_fresh():
-            self._text = text_of(self._cluster, known)
+            self._text = text_of(self._master, known)
             now = time.monotonic()
             took = now - self._asked_at
-            self._fresh = self._cluster._measuring.tally.changes, now + FRESH * took
+            self._fresh = self._master.tally.changes, now + FRESH * took
         self._told(client)
 
     def _told(self, client: Client) -> None:

@@ -1,4 +1,4 @@
-"""What is measured of a cluster, and its text for Prometheus. Looks only, changes nothing.
+"""What is measured of a master, and its text for Prometheus. Looks only, changes nothing.
 
 FAMILIES is what docs/metrics.md shows (a test compares).
 """
@@ -9,21 +9,17 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from .. import __version__
 from .._engine import PRESSURES
 from ..base.states import State
-from ..start.doors import NAMES
+from ..population.members import Member
 from .census import Known
+from .master import Master
 from .openmetrics import Family, Sample, Text, labelled
 from .procfacts import PAGE, read
 from .status import health_of, running_pids
 from .tally import BUCKETS
-
-if TYPE_CHECKING:
-    from ..cluster import Cluster
-    from ..population.members import Member
 
 P = "recluster_"
 
@@ -124,39 +120,39 @@ def _by_reason(counts: Mapping[tuple[int, str], int]) -> list[Sample]:
     ]
 
 
-def _slots(cluster: Cluster) -> dict[str, float]:
-    _, serving, wanted = health_of(cluster, None)
-    drained = sum(1 for one in cluster._population.slots.values() if one.drained)
+def _slots(master: Master) -> dict[str, float]:
+    _, serving, wanted = health_of(master, None)
+    drained = sum(1 for one in master.population.slots.values() if one.drained)
     return {"wanted": wanted, "serving": serving, "drained": drained}
 
 
-def text_of(cluster: Cluster, known: Known) -> str:
+def text_of(master: Master, known: Known) -> str:
     """`known`: what a census has found. Raises RuntimeError if the cluster does not run."""
     out = Text()
-    _of_master(cluster, out)
-    _of_reloads(cluster, out)
-    _of_lanes(cluster, out)
-    _of_workers(cluster, known, out)
-    out.add(LOST, [("", sum(output.lines_lost for output in cluster._outputs))])
+    _of_master(master, out)
+    _of_reloads(master, out)
+    _of_lanes(master, out)
+    _of_workers(master, known, out)
+    out.add(LOST, [("", sum(output.lines_lost for output in master.outputs))])
     return out.end()
 
 
-def _of_master(cluster: Cluster, out: Text) -> None:
-    people, spawner = cluster._population, cluster._spawner
+def _of_master(master: Master, out: Text) -> None:
+    people = master.population
     build = labelled(
         version=__version__,
         python=".".join(map(str, sys.version_info[:3])),
-        door=NAMES[spawner.door] if spawner else "",
-        balance=cluster._balance,
+        door=master.door or "",
+        balance=master.balance,
     )
     out.add(BUILD, [(build, 1)])
-    out.add(START, [("", cluster._measuring.tally.began)])
+    out.add(START, [("", master.tally.began)])
     out.add(MASTER_CPU, [("", time.process_time())])
     out.add(MASTER_RSS, [("", int(read("/proc/self/statm").split()[1]) * PAGE)])
-    out.add(MOLD_RSS, _by("generation", _molds(cluster)))
+    out.add(MOLD_RSS, _by("generation", _molds(master)))
     out.add(GENERATION, [("", people.generation)])
     out.add(RELOADING, [("", bool(people.reloading or people.baking))])
-    out.add(SLOTS, _by("state", _slots(cluster)))
+    out.add(SLOTS, _by("state", _slots(master)))
     states = {state.value: 0 for state in State if state is not State.GONE}
     for member in people.members.values():
         if member.state is not State.GONE:
@@ -164,13 +160,13 @@ def _of_master(cluster: Cluster, out: Text) -> None:
     out.add(WORKERS, _by("state", states))
 
 
-def _molds(cluster: Cluster) -> dict[int, int]:
-    molds = cluster._nursery.shown() if cluster._nursery else []
-    return {one["generation"]: one["rss"] for one in molds if one["rss"] is not None}
+def _molds(master: Master) -> dict[int, int]:
+    shown = master.molds()
+    return {one["generation"]: one["rss"] for one in shown if one["rss"] is not None}
 
 
-def _of_reloads(cluster: Cluster, out: Text) -> None:
-    tally = cluster._measuring.tally
+def _of_reloads(master: Master, out: Text) -> None:
+    tally = master.tally
     out.add(RELOADS, _by("result", tally.reloads))
     within = dict(zip(BUCKETS, tally.within, strict=True))
     out.histogram(RELOAD_SECONDS, within, tally.reloads["ok"], tally.reload_seconds)
@@ -179,13 +175,13 @@ def _of_reloads(cluster: Cluster, out: Text) -> None:
         out.add(LAST_OK, [("", tally.last_reload[1])])
 
 
-def _of_lanes(cluster: Cluster, out: Text) -> None:
+def _of_lanes(master: Master, out: Text) -> None:
     queued: defaultdict[str, int] = defaultdict(int)
     backlog: defaultdict[str, int] = defaultdict(int)
     fullest: defaultdict[str, float] = defaultdict(float)
     pressures = dict.fromkeys(PRESSURES, 0)
-    members = cluster._population.members
-    for key, address, _, waiting, room, pressure, _, _ in cluster._alive().lanes():
+    members = master.population.members
+    for key, address, _, waiting, room, pressure, _, _ in master.alive().lanes():
         queued[address] += waiting
         backlog[address] += room
         fullest[address] = max(fullest[address], waiting / room if room else 0.0)
@@ -201,9 +197,9 @@ def _of_lanes(cluster: Cluster, out: Text) -> None:
     out.add(DRAINING, _by("generation", draining))
 
 
-def _of_workers(cluster: Cluster, known: Known, out: Text) -> None:
-    people, tally, engine = cluster._population, cluster._measuring.tally, cluster._alive()
-    running = _running(cluster)
+def _of_workers(master: Master, known: Known, out: Text) -> None:
+    people, tally, engine = master.population, master.tally, master.alive()
+    running = _running(master)
     rss: defaultdict[int, int] = defaultdict(int)
     processes: defaultdict[int, int] = defaultdict(int)
     fds: defaultdict[int, int] = defaultdict(int)
@@ -236,7 +232,7 @@ def _of_workers(cluster: Cluster, known: Known, out: Text) -> None:
     out.add(CONNECTIONS, _by("slot", connections))
     out.add(ACCEPTED, _by("slot", accepted))
     out.add(INFO, info)
-    out.add(BORN, _births(cluster))
+    out.add(BORN, _births(master))
     out.add(STARTS, _by("slot", tally.starts))
     out.add(EXITS, _by_reason(tally.exits))
     out.add(RECYCLES, _by_reason(tally.recycles))
@@ -249,13 +245,13 @@ def _of_workers(cluster: Cluster, known: Known, out: Text) -> None:
     out.add(FDS, _by("slot", fds))
 
 
-def _running(cluster: Cluster) -> list[tuple[Member, int]]:
-    members = cluster._population.members
-    return [(members[key], pid) for key, pid in running_pids(cluster) if key in members]
+def _running(master: Master) -> list[tuple[Member, int]]:
+    members = master.population.members
+    return [(members[key], pid) for key, pid in running_pids(master) if key in members]
 
 
-def _births(cluster: Cluster) -> Iterable[Sample]:
+def _births(master: Master) -> Iterable[Sample]:
     since = time.time() - time.monotonic()
-    for index, slot in sorted(cluster._population.slots.items()):
+    for index, slot in sorted(master.population.slots.items()):
         if slot.serving:
             yield labelled(slot=index), round(slot.serving.born + since, 3)

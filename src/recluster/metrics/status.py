@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import __version__
 from .._engine import PRESSURES
 from ..population.lifecycle import ENDED
-from ..start.doors import NAMES
 from .census import Known
+from .master import Master
 from .procfacts import Facts
-
-if TYPE_CHECKING:
-    from ..cluster import Cluster
 
 
 def _since(moment: float | None, now: float) -> float | None:
@@ -48,16 +45,16 @@ def _by_address(lane: Lane) -> tuple[str, int]:
     return lane[1], lane[0]
 
 
-def _balance_of(cluster: Cluster) -> str:
+def _balance_of(master: Master) -> str:
     """In dispatch also how the workers are told, which their programs decide."""
-    how = cluster._alive().balance_how()
-    return f"{cluster.options.balance} by {how}" if how else cluster._balance
+    how = master.alive().balance_how()
+    return f"{master.options.balance} by {how}" if how else master.balance
 
 
-def health_of(cluster: Cluster, least: int | None) -> tuple[str, int, int]:
+def health_of(master: Master, least: int | None) -> tuple[str, int, int]:
     """(ready, degraded or down; how many slots serve; how many should). Who hangs does not
     serve, and in a shutdown nobody is to be sent there."""
-    people = cluster._population
+    people = master.population
     kept = [slot for slot in people.slots.values() if slot.wanted and not slot.surplus]
     serving = sum(slot.serving is not None and slot.serving.hung_since is None for slot in kept)
     wanted = len(kept) if least is None else least
@@ -66,29 +63,29 @@ def health_of(cluster: Cluster, least: int | None) -> tuple[str, int, int]:
     return "ready" if serving >= wanted else "degraded", serving, wanted
 
 
-def running_pids(cluster: Cluster) -> list[tuple[int, int]]:
+def running_pids(master: Master) -> list[tuple[int, int]]:
     """(key, pid) of the workers that are not reaped: those numbers are theirs."""
-    members, found = cluster._population.members, []
-    for key, worker in sorted(cluster._workers.items()):
+    members, found = master.population.members, []
+    for key, worker in sorted(master.workers.items()):
         member = members.get(key)
         if worker.pid and member and member.state not in ENDED:
             found.append((key, worker.pid))
     return found
 
 
-def health_line(cluster: Cluster, least: object) -> str:
+def health_line(master: Master, least: object) -> str:
     """Not JSON: whoever asks for it is in haste."""
-    cluster._alive()
+    master.alive()
     known = least if isinstance(least, int) and least > 0 else None
-    state, serving, wanted = health_of(cluster, known)
+    state, serving, wanted = health_of(master, known)
     line = f"{state} {serving} of {wanted} slots serve"
-    return f"{line}, shutting down" if cluster._population.shutting_down else line
+    return f"{line}, shutting down" if master.population.shutting_down else line
 
 
-def _look_of(cluster: Cluster, key: int, known: Known) -> dict[str, Any]:
+def _look_of(master: Master, key: int, known: Known) -> dict[str, Any]:
     """Memory, CPU time and connections of a worker that runs, where they are known."""
     facts = known.get(key) or Facts([])
-    _, accepted, connections = cluster._alive().counts(key)
+    _, accepted, connections = master.alive().counts(key)
     return {
         "processes": len(facts.pids),
         "rss": facts.rss or None,
@@ -105,7 +102,7 @@ def _add(total: int | None, more: int | None) -> int | None:
     return total if more is None else (total or 0) + more
 
 
-def status_of(cluster: Cluster, known: Known) -> dict[str, Any]:
+def status_of(master: Master, known: Known) -> dict[str, Any]:
     """`known`: what a census has found of the workers. Raises RuntimeError if the cluster does
     not run.
 
@@ -124,8 +121,8 @@ def status_of(cluster: Cluster, known: Known) -> dict[str, Any]:
     and `pressure` (the worst) are of the lanes that it has alone. Times are seconds,
     `at` those of a clock that only rates are made of.
     """
-    now, people, workers = time.monotonic(), cluster._population, cluster._workers
-    tally = cluster._measuring.tally
+    now, people, workers = time.monotonic(), master.population, master.workers
+    tally = master.tally
     slots: dict[int, dict[str, Any]] = {}
     for index, slot in people.slots.items():
         if slot.wanted:
@@ -146,8 +143,8 @@ def status_of(cluster: Cluster, known: Known) -> dict[str, Any]:
             "age": _since(member.born, now),
             "ready_for": _since(member.ready_at, now),
             "addresses": sorted(member.addresses),
-            "receives": cluster._alive().receives(key),
-            **_look_of(cluster, key, known if pids[key] else {}),
+            "receives": master.alive().receives(key),
+            **_look_of(master, key, known if pids[key] else {}),
         }
         slots.setdefault(member.slot, _new(member.slot))["workers"].append(told[key])
     for index, facts in slots.items():
@@ -165,7 +162,7 @@ def status_of(cluster: Cluster, known: Known) -> dict[str, Any]:
         if error:
             facts["last_error"] = {"ago": _since(error[0], now), "what": error[1]}
     lanes = []
-    found = sorted(cluster._alive().lanes(), key=_by_address)
+    found = sorted(master.alive().lanes(), key=_by_address)
     for key, address, live, queued, backlog, pressure, sharers, connections in found:
         holder = people.members.get(key)
         one = holder if sharers == 1 else None
@@ -190,27 +187,26 @@ def status_of(cluster: Cluster, known: Known) -> dict[str, Any]:
     canary = None
     if people.baking and people.baking.canary:
         canary = {"generation": people.baking.generation, "part": people.baking.canary}
-    health, serving, wanted = health_of(cluster, None)
-    control = cluster._control
+    health, serving, wanted = health_of(master, None)
     return {
         "at": round(now, 6),
-        "name": control.name.text if control and control.name else None,
+        "name": master.name,
         "pid": os.getpid(),
         "health": health,
         "serving": serving,
         "wanted": wanted,
-        "metrics": cluster._measuring.address,
+        "metrics": master.metrics_address,
         "last_reload": _reload_told(people.last_reload, now),
         "version": __version__,
-        "door": NAMES[cluster._spawner.door] if cluster._spawner else None,
-        "balance": _balance_of(cluster),
+        "door": master.door,
+        "balance": _balance_of(master),
         "generation": people.generation,
         "reloading": people.reloading.generation if people.reloading else None,
         "closing": people.closing,
         "unclaimed": sorted(people.unclaimed),
         "weights": {slot: people.weights[slot] for slot in sorted(people.weights)},
         "canary": canary,
-        "molds": cluster._nursery.shown() if cluster._nursery else [],
+        "molds": master.molds(),
         "slots": [slots[index] for index in sorted(slots)],
         "lanes": lanes,
     }

@@ -119,7 +119,7 @@ def _be_worker(slot: int, channel: int) -> None:
     sys.modules.pop("__mp_main__", None)
     ours = sys.modules.get("recluster.worker")
     if ours is not None:
-        ours._begin()
+        ours.begin()
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:  # module random does so itself
         numpy_random.seed()

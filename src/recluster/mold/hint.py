@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from ..child.launch import Program
+from ..events.view import Worker
 from ..options import Options
 from ..output.eventlog import EventLog
 from ..population.commands import Notice
-from ..population.view import Worker
 from .target import can_be
 
 LONG = 1.0  # seconds of CPU time of one boot

@@ -20,13 +20,13 @@ from .. import _engine
 from ..base.text import json_of
 from ..child import preloaded
 from ..child.launch import Program
+from ..events.view import Worker
 from ..options import Options
 from ..options.checks import AUTO_MODULES as AUTO
 from ..output.eventlog import EventLog
 from ..population import commands
 from ..population.commands import Spawn
 from ..population.population import Population
-from ..population.view import Worker
 from .plan import Plan, merged
 from .policy import Ask, Command, End, Fail, Make, Molds
 from .target import can_be, mold_environ, run_of

@@ -8,18 +8,16 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from ..events import NAMES, Event
+from ..events import Event
 from ..options.checks import OptionError
 from .eventlog import said
 from .formats import stamp
 from .outlet import open_outlet
 from .sink import Sink
 from .streams import File, Standard
-
-if TYPE_CHECKING:
-    from ..cluster import Cluster
 
 
 def _line_of(fields: dict[str, Any]) -> bytes:
@@ -40,37 +38,35 @@ class _Output(Standard):
         return _lost(count)
 
 
-def _descriptor(cluster: Cluster, fd: int) -> Sink:
-    try:
-        sink = Sink(open_outlet(fd), _lost)
-        if fd > 2:  # else it is the workers' as well
-            os.set_inheritable(fd, False)
-            cluster._given_fds.append(fd)
-            cluster._on_fork.append(lambda: os.close(fd))
-    except (OSError, OverflowError):
-        raise OptionError(f"--events: descriptor {fd} is not open") from None
-    return sink
+class EventLines:
+    """To `where`: a number, `-` or a path. `sink` is an output of the master; `given` are
+    descriptors that are the master's alone. Raises OptionError."""
 
+    def __init__(self, where: str, generation: Callable[[], int]) -> None:
+        self._generation = generation
+        self.given: list[int] = []
+        self.sink: Sink | _File | _Output
+        if where == "-":
+            self.sink = _Output("stdout", "json")
+        elif where.isascii() and where.isdigit():
+            self.sink = self._descriptor(int(where))
+        elif where:
+            self.sink = _File(os.path.abspath(where), "json")
+        else:
+            raise OptionError("--events: give a descriptor, a path or -")
 
-def write_events(cluster: Cluster, where: str) -> None:
-    """`where`: a number, `-` or a path. Raises OptionError."""
-    sink: Sink | _File | _Output
-    if where == "-":
-        sink = _Output("stdout", "json")
-    elif where.isascii() and where.isdigit():
-        sink = _descriptor(cluster, int(where))
-    elif where:
-        sink = _File(os.path.abspath(where), "json")
-    else:
-        raise OptionError("--events: give a descriptor, a path or -")
-    cluster._outputs.append(sink)
+    def _descriptor(self, fd: int) -> Sink:
+        try:
+            sink = Sink(open_outlet(fd), _lost)
+            if fd > 2:  # else it is the workers' as well
+                os.set_inheritable(fd, False)
+                self.given.append(fd)
+        except (OSError, OverflowError):
+            raise OptionError(f"--events: descriptor {fd} is not open") from None
+        return sink
 
-    def write(event: Event) -> None:
-        generation = cluster._population.generation
-        line = _line_of(said(event.name, event.worker, generation, event.details))
-        if isinstance(sink, Standard):
-            sink.look()
-        sink.put(line)
-
-    for name in NAMES:
-        cluster.on(name, write)
+    def write(self, event: Event) -> None:
+        line = _line_of(said(event.name, event.worker, self._generation(), event.details))
+        if isinstance(self.sink, Standard):
+            self.sink.look()
+        self.sink.put(line)

@@ -10,12 +10,10 @@ from ..base.levels import DEBUG, INFO, WARNING
 from ..base.text import one_line
 from ..base.wording import seconds
 from ..events import Event, Exit, Online
+from ..events.view import Worker
 from ..options import Options
-from ..population.view import Worker
 
 if TYPE_CHECKING:
-    from ..child.launch import Program
-    from ..control.control import Control
     from ..population.population import Population
 
 Out = Callable[[int, str, dict[str, Any]], None]  # level, text, fields
@@ -64,13 +62,11 @@ class EventLog:
         """What is said from now on comes after the first line (`begins`)."""
         self._early = []
 
-    def begins(self, program: Program, control: Control | None) -> None:
-        """The first line: what somebody wants to know who finds only the log."""
+    def begins(self, command: str, name: str | None, path: str | None) -> None:
+        """The first line: what somebody wants to know who finds only the log. `path`: of the
+        control socket."""
         from .. import __version__
 
-        name = control.name.text if control and control.name else None
-        path = control.path if control else None
-        command = program.described()
         called = f", name {name}" if name else ""
         where = f"control {path}" if path else "no control socket"
         text = f"version {__version__}, pid {os.getpid()}{called}, {where}: {command}"

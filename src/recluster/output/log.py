@@ -9,15 +9,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..base.levels import ERROR, LEVELS
+from ..base.watcher import Watcher
 from ..options import Options
 from ..start.doors import ClusterError
 from .eventlog import Out, said
 from .recent import Recent
-from .sink import Watcher
 from .streams import File, Standard, Stream
 
 if TYPE_CHECKING:
     import logging
+
+    AnyLogger = logging.Logger | logging.LoggerAdapter[Any]
 
 
 class Log:
@@ -83,7 +85,7 @@ class Log:
             stream.close(patience)
 
 
-def to_logger(logger: logging.Logger | logging.LoggerAdapter[Any]) -> Out:
+def to_logger(logger: AnyLogger) -> Out:
     """For a program that has loggers: an event's fields are the record's `recluster`."""
 
     def out(level: int, text: str, fields: dict[str, Any]) -> None:

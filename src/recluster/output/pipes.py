@@ -11,31 +11,18 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import _engine
-from ..population.view import Worker
+from ..base.watcher import Watcher
+from ..events.view import Worker
 from .eventlog import said
-from .sink import Watcher
-
-if TYPE_CHECKING:
-    from ..cluster import Cluster
 
 LONGEST = 16384  # bytes of one line
 AT_ONCE = 65536  # of one pipe in one turn: who floods is heard in its turn, as all are
 LAST_WORDS_MOST = 64  # such looks, at an end: a child that lives on may go on writing
 
 Tell = Callable[[str, bytes, dict[str, Any], bool], None]
-
-
-def open_pipes(cluster: Cluster) -> Pipes | None:
-    """None where nobody wants to have them read."""
-    if not cluster.options.prefix:
-        return None
-    pipes = Pipes(cluster._workers, cluster._log.output)
-    cluster._outputs.append(pipes)
-    cluster._publisher.at_exit.append(pipes.last_words)
-    return pipes
 
 
 class Pipe:

@@ -15,18 +15,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from ..base.watcher import Watcher
 from .outlet import PIPE_BUF, Outlet
 
 ROOM = 1 << 20  # bytes
 FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk may have room again
-
-
-class Watcher(Protocol):
-    """What a Cluster offers."""
-
-    def watch(self, fd: int, callback: Callable[[], object]) -> None: ...
-
-    def unwatch(self, fd: int) -> None: ...
 
 
 class Output(Protocol):

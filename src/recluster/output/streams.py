@@ -8,9 +8,10 @@ import sys
 import time
 
 from ..base.levels import WARNING
+from ..base.watcher import Watcher
 from .formats import Text, choose, is_journal
 from .outlet import open_outlet
-from .sink import Sink, Watcher
+from .sink import Sink
 
 # O_NONBLOCK: a FIFO that nobody reads is an error, and not a reason to wait.
 TO_A_FILE = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK

@@ -72,8 +72,8 @@ class Addresses(Reloading):
 
     def shared(self, places: Iterable[tuple[str, int, bool]]) -> None:
         """(address, how many, unsure): all where listeners of others are among the lanes."""
-        before, self._shared = self._shared, set(places)
-        for address, listeners, unsure in sorted(self._shared - before):
+        before, self.shared_there = self.shared_there, set(places)
+        for address, listeners, unsure in sorted(self.shared_there - before):
             self._tell(events.Shared(address, listeners, unsure))
 
     def _restarts(self, index: int, now: float) -> None:
@@ -109,7 +109,7 @@ class Addresses(Reloading):
     def _replace_leaving(self, now: float, pause: float = 0.0) -> None:
         for slot in self._wanted():
             member, reload = slot.serving, self.reloading
-            if not member or not self._leaves(member) or slot.incoming or self.closing:
+            if not member or not member.leaves or slot.incoming or self.closing:
                 continue
             if reload is None and slot.spawn_at is None:
                 slot.spawn_at = max(self._replace_at(member, now), now + pause)
@@ -122,7 +122,7 @@ class Addresses(Reloading):
         self.offered.discard(address)
         if address in self.unclaimed:
             self.unclaimed.discard(address)
-            self._do(Refuse(address, False))
+            self.do(Refuse(address, False))
             self._tell(events.Unclaimed(address, refused=False))
 
     def _miss_claims(self, now: float) -> None:
@@ -135,7 +135,7 @@ class Addresses(Reloading):
         elif self._claim_by is not None and now >= self._claim_by:
             self._claim_by = None
             for address in sorted(self.offered):
-                self._do(Refuse(address, True))
+                self.do(Refuse(address, True))
                 self._tell(events.Unclaimed(address, refused=True))
             self.unclaimed |= self.offered
             self.offered = set()
@@ -154,14 +154,14 @@ class Addresses(Reloading):
             since = self._deserted.pop(address)
             if address in self._held:
                 self._held.discard(address)
-                self._do(Hold(address, False))
+                self.do(Hold(address, False))
                 if address in served:
                     self._tell(events.Hold(address, held=False, seconds=now - since))
         for address in sorted(lost - served):
             since = self._deserted.setdefault(address, now)
             if address not in self._held and now >= since + hold:
                 self._held.add(address)
-                self._do(Hold(address, True))
+                self.do(Hold(address, True))
                 self._tell(events.Hold(address, held=True, seconds=now - since))
 
     def _served(self) -> set[str]:

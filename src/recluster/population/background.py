@@ -73,6 +73,6 @@ class Background(Recycling):
 
     def _end_strays(self, member: Member, now: float, *, kill: bool = False) -> None:
         """The dead worker's; looked for again until its last process is gone."""
-        self._do(EndStrays(member.id, kill or self.closing))
+        self.do(EndStrays(member.id, kill or self.closing))
         if not self.closing:
             member.deadline = now + STRAY_GRACE

@@ -58,12 +58,12 @@ def unrest(people: Population) -> str | None:
             return f"slot {slot.index} has no worker that serves"
         if slot.coming() or slot.previous or slot.chain or slot.surplus:
             return f"a worker of slot {slot.index} begins or ends"
-        if slot.spawn_at is not None or (slot.serving and people._leaves(slot.serving)):
+        if slot.spawn_at is not None or (slot.serving and slot.serving.leaves):
             return f"the worker of slot {slot.index} is about to be replaced"
     serving = {slot.serving.id for slot in people.slots.values() if slot.serving}
     if people.members.keys() - serving:
         return "a worker ends"
-    return "something has just happened" if people._commands else None
+    return "something has just happened" if people.commands else None
 
 
 # ---- written -----------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def carried(people: Population) -> dict[str, Any]:
         **{name: getattr(people, name) for name in VALUES},
         **{name: sorted(getattr(people, name)) for name in SETS},
         "weights": sorted(people.weights.items()),
-        "shared": sorted(people._shared),
+        "shared": sorted(people.shared_there),
         "members": [_member(member) for member in people.members.values()],
         "slots": [_slot(slot) for slot in people.slots.values()],
     }
@@ -123,7 +123,7 @@ def resume(people: Population, before: Mapping[str, Any]) -> None:
     for name in SETS:
         setattr(people, name, set(values[name]))
     people.weights = dict(values["weights"])
-    people._shared = {(address, count, unsure) for address, count, unsure in values["shared"]}
+    people.shared_there = {(address, count, unsure) for address, count, unsure in values["shared"]}
     people.members = {member.id: member for member in map(_member_of, values["members"])}
     names = {*SLOT_VALUES, "serving", "served", "delay"}
     for one in values["slots"]:
@@ -137,4 +137,4 @@ def resume(people: Population, before: Mapping[str, Any]) -> None:
             slot.serving = people.members[found["serving"]]
         people.slots[slot.index] = slot
     for address in sorted(people.unclaimed):  # who connects there is refused by this master now
-        people._do(Refuse(address, True))
+        people.do(Refuse(address, True))

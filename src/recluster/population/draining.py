@@ -48,6 +48,11 @@ class Facts:
     told: bool = False
 
 
+def may_get_more(facts: Facts) -> bool:
+    """A connection may come out of its queue, or into it, though it is retired."""
+    return facts.queued > 0 or facts.half_open > 0 or facts.connections is None
+
+
 def settled(member: Member, facts: Facts, now: float) -> bool:
     """Nothing more will come to it."""
     if facts.queued or now < member.settle_until:

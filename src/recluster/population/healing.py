@@ -77,7 +77,7 @@ class Healing(Slots):
         for slot in list(self.slots.values()):
             if slot.spawn_at is not None and slot.spawn_at <= now:
                 slot.spawn_at = None
-                if not slot.serving or self._leaves(slot.serving):
+                if not slot.serving or slot.serving.leaves:
                     self._respawn(slot, now)
 
     def _respawn(self, slot: Slot, now: float) -> None:
@@ -104,7 +104,7 @@ class Healing(Slots):
         for member in slot.coming():
             if member.state is State.STARTING and not member.addresses and not member.heir_of:
                 member.heir_of = dead.id
-                self._do(Inherit(member.id, dead.id))
+                self.do(Inherit(member.id, dead.id))
 
     def is_booting(self, worker: int) -> bool:
         member = self.members[worker]

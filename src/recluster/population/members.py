@@ -50,6 +50,11 @@ class Member:
     hung_since: float | None = None  # it takes no connections, though some wait
 
     @property
+    def leaves(self) -> bool:
+        """It serves less than it should, or will: to be replaced first."""
+        return self.leaving or bool(self.closed)
+
+    @property
     def only_unix(self) -> bool:
         """One queue for all generations: nothing is under way to this one alone."""
         return bool(self.addresses) and all(one.startswith("unix:") for one in self.addresses)

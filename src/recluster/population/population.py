@@ -21,7 +21,7 @@ from .. import events
 from ..base.states import State
 from ..base.wording import signal_name
 from .commands import Audit, CloseLanes, EndStrays, FindDeaf, Inspect, Leave, Move
-from .draining import Facts, finished, may_move, move_again, settled
+from .draining import Facts, finished, may_get_more, may_move, move_again, settled
 from .lifecycle import ENDED, RETIRED, Event
 from .members import Member
 from .readiness import Readiness
@@ -50,7 +50,7 @@ class Population(Readiness):
         if self.closing and again and not self.killing:
             for member in self.members.values():
                 if member.state is State.STOPPING:
-                    self._do(Leave(member.id))
+                    self.do(Leave(member.id))
         if self.closing or self._close_at is not None:
             return
         if self.reloading:
@@ -76,7 +76,7 @@ class Population(Readiness):
         self._close_at = None
         self.closing = True
         self._code = code
-        self._do(CloseLanes())
+        self.do(CloseLanes())
         for slot in self.slots.values():
             slot.wanted, slot.spawn_at = False, None
             self._drop_coming(slot, now)
@@ -113,12 +113,12 @@ class Population(Readiness):
         for member in self.members.values():
             if member.state is State.STOPPING and not self.killing:
                 member.urged = True
-                self._do(Inspect(member.id))
+                self.do(Inspect(member.id))
 
     def _tell_what_is_waited_for(self, now: float) -> None:
         waited_for = [one for one in self.members.values() if one.state not in ENDED]
         for member in waited_for:
-            self._do(Inspect(member.id))
+            self.do(Inspect(member.id))
         if waited_for:
             self._tell(events.Waiting(max(0.0, self._close_by - now)))
 
@@ -168,7 +168,7 @@ class Population(Readiness):
         if self.slots[member.slot].serving is not member or member.leaving:
             return
         member.leaving = True
-        self._do(FindDeaf(worker))
+        self.do(FindDeaf(worker))
         self._replace_leaving(now)
         self.tick(now)
 
@@ -342,9 +342,9 @@ class Population(Readiness):
         self._event(member, Event.GONE, now)
         member.deadline = None
         if member.strays:  # the preload door does not tell when the last of them ends
-            self._do(EndStrays(worker, kill=True))
+            self.do(EndStrays(worker, kill=True))
         if member not in self.slots[member.slot].chain:
-            self._do(Inspect(worker))
+            self.do(Inspect(worker))
 
     def inspected(self, worker: int, facts: Facts, now: float) -> None:
         """The answer to Inspect."""
@@ -355,7 +355,7 @@ class Population(Readiness):
         if member.state is State.STOPPING and member.urged:
             member.urged = False
             if facts.owing <= 0:
-                self._do(Leave(member.id))
+                self.do(Leave(member.id))
         if member.state is State.SETTLING and facts.queued and self._given_up(member, now):
             member.deadline = min(member.deadline or now, now + HURRY_GRACE)
             self._event(member, Event.HURRY, now)
@@ -369,7 +369,9 @@ class Population(Readiness):
             if settled(member, facts, now):
                 self._event(member, Event.SETTLED, now)
             else:
-                member.look_at = now + LOOK_EVERY
+                soon = now + LOOK_EVERY
+                more = may_get_more(facts)
+                member.look_at = soon if more else max(soon, member.settle_until)
         elif member.state is State.DRAINING:
             member.told = facts.told
             if member.told or finished(member, facts, self.options, self._dies_of_stop, now):
@@ -379,7 +381,7 @@ class Population(Readiness):
             if quiet is not None:
                 member.move_at = move_again(member, now)
                 member.moves += 1
-                self._do(Move(worker, quiet))
+                self.do(Move(worker, quiet))
             member.look_at = now + LOOK_EVERY
         elif member.state is State.GONE:
             if facts.handed and not self.killing:
@@ -394,7 +396,7 @@ class Population(Readiness):
                 self._release(member)
                 heir = self.members.get(member.heir_of)
                 if heir and heir.state is State.GONE and heir not in self.slots[heir.slot].chain:
-                    self._do(Inspect(heir.id))
+                    self.do(Inspect(heir.id))
 
     def _given_up(self, member: Member, now: float) -> bool:
         """Its generation was rolled back, and it does not take what waits for it."""
@@ -449,7 +451,7 @@ class Population(Readiness):
             self._ask_again(member, now)
             if member.look_at is not None and member.look_at <= now:
                 member.look_at = None
-                self._do(Inspect(member.id))
+                self.do(Inspect(member.id))
             if member.deadline is not None and member.deadline <= now:
                 member.deadline = None
                 self._overdue(member, now)
@@ -466,7 +468,7 @@ class Population(Readiness):
         if member.state in (State.STARTING, State.READY):
             member.overdue = True
             why = self._overdue_verdict(member)
-            self._do(Audit(member.id))
+            self.do(Audit(member.id))
             self._tell(events.Overdue(why), member.id)
             self._cancel(member, now, Event.OVERDUE)
             if self.reloading and slot.incoming is member:

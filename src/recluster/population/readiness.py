@@ -31,7 +31,7 @@ class Readiness(Failing):
 
     def _ask(self, member: Member, now: float) -> None:
         member.ask_at = now + ANSWER_WITHIN
-        self._do(Ask(member.id))
+        self.do(Ask(member.id))
 
     def answered(self, worker: int, refusal: str | None, now: float) -> None:
         """To `ready_url`; None: it is ready, else what it said."""
@@ -77,4 +77,4 @@ class Readiness(Failing):
         self._advance(now)
         if not in_reload:  # who hears it finds that it gets connections
             self._tell(events.Ready(seconds), worker)
-        self._do(Audit(worker))  # when it is live: a look at all of its processes takes a while
+        self.do(Audit(worker))  # when it is live: a look at all of its processes takes a while

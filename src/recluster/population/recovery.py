@@ -30,7 +30,7 @@ class Recovering(Population):
             for slot in self.slots.values():
                 if member in slot.chain:
                     slot.chain.remove(member)
-            self._do(Release(worker))
+            self.do(Release(worker))
         self.repair(now)
 
     def repair(self, now: float) -> None:
@@ -79,7 +79,7 @@ class Recovering(Population):
             elif not member.relief:
                 self._drop(member, now)
             if member.state is State.KILLED:
-                self._do(Kill(member.id))
+                self.do(Kill(member.id))
             elif member.state in LEAVING:
                 member.deadline = member.deadline or now + self.options.timeout
 

@@ -78,7 +78,7 @@ class Recycling(Sizing):
     def _old_enough(self) -> list[Member]:
         """Those that serve, and are not on their way out."""
         serving = [slot.serving for slot in self._kept() if slot.serving]
-        return [member for member in serving if not self._leaves(member)]
+        return [member for member in serving if not member.leaves]
 
     def _recycle(self, now: float) -> None:
         serving = {member.id: member for member in self._old_enough()}
@@ -117,4 +117,4 @@ class Recycling(Sizing):
             self._measure_at = now + MEASURE_EVERY
             for member in self._old_enough():
                 if member.id not in self._due:
-                    self._do(Measure(member.id))
+                    self.do(Measure(member.id))

@@ -60,6 +60,11 @@ class Reloading(Healing):
         self._tell_reload(Reload(0, now, self._last_reload), False, why, now)
         return self._last_reload
 
+    @property
+    def size(self) -> int:
+        """How many slots are wanted."""
+        return len(self._kept())
+
     def _kept(self) -> list[Slot]:
         return [slot for slot in self._wanted() if not slot.surplus]
 
@@ -203,7 +208,7 @@ class Reloading(Healing):
             self.generation = slot.previous.generation
             slot.serving, slot.previous, slot.spawn_at = slot.previous, None, None
         for member in [one for one in self.members.values() if one.generation in self._rejected]:
-            self._do(GiveUp(member.id))
+            self.do(GiveUp(member.id))
         self._retire(failed, now)
         for slot in self._wanted():
             if slot.serving:
@@ -231,7 +236,7 @@ class Reloading(Healing):
                 slot.index,
                 "goes on: nobody serves here" if goes_on else "stopped: the reload failed",
             )
-            if not goes_on and (slot.serving is None or self._leaves(slot.serving)):
+            if not goes_on and (slot.serving is None or slot.serving.leaves):
                 slot.spawn_at = now + self.options.respawn
         if reload.switched:
             numbers = ", ".join(map(str, sorted(reload.switched)))

@@ -53,7 +53,7 @@ class Slots:
         self._proven = 0  # workers that became ready, and did not go to the background then
         self._nothing = ""  # that there is nothing to run, as a worker has found
         self._random = random
-        self._commands: list[Command] = []
+        self.commands: list[Command] = []
         self.about = 0  # the worker that `tick` looks at
         self.weights: dict[int, float] = dict(options.weights)  # slot -> weight
         self._live: frozenset[int] = frozenset()
@@ -64,7 +64,7 @@ class Slots:
         self._close_by = 0.0  # when the last worker will be gone
         self._urge_at: float | None = None  # the stop signal comes once more
         self._waiting_at: float | None = None  # it is told what is waited for
-        self._shared: set[tuple[str, int, bool]] = set()  # where others listen too
+        self.shared_there: set[tuple[str, int, bool]] = set()  # where others listen too
         self._last_id = 0
         self._last_generation = 0
         self._last_reload = 0
@@ -74,11 +74,6 @@ class Slots:
         self._rejected: set[int] = set()  # generations that were rolled back
         self._dies_of_stop: bool | None = None  # what was seen of this program; None: nothing
         self._longest_boot: float | None = None  # seconds from birth to ready, here
-
-    @staticmethod
-    def _leaves(member: Member) -> bool:
-        """It serves less than it should, or will: to be replaced first."""
-        return member.leaving or bool(member.closed)
 
     @property
     def shutting_down(self) -> bool:
@@ -92,7 +87,7 @@ class Slots:
 
     def take(self) -> list[Command]:
         """The commands since the last call, in the order to carry them out."""
-        commands, self._commands = self._commands, []
+        commands, self.commands = self.commands, []
         change = self._change()
         return commands if change is None else placed(commands, change)
 
@@ -108,11 +103,11 @@ class Slots:
         self._live, self._live_weights = found, weights
         return Live(self._live, weights)
 
-    def _do(self, command: Command) -> None:
-        self._commands.append(command)
+    def do(self, command: Command) -> None:
+        self.commands.append(command)
 
     def _tell(self, event: events.Event, worker: int = 0) -> None:
-        self._do(Notice(event, worker))
+        self.do(Notice(event, worker))
 
     def _event(self, member: Member, event: Event, now: float) -> None:
         member.state, act = step(member.state, event)
@@ -120,20 +115,20 @@ class Slots:
             member.look_at = now + LOOK_EVERY
         elif act is Act.DRAIN:
             member.draining_since = now
-            self._do(Disconnect(member.id))
-            self._do(Inspect(member.id))
+            self.do(Disconnect(member.id))
+            self.do(Inspect(member.id))
         elif act is Act.LEAVE:
             member.look_at = None
             if not self.killing and not member.told:
                 member.left_at = now
-                self._do(Leave(member.id))
+                self.do(Leave(member.id))
         elif act is Act.ABORT:
             member.deadline = now + ABORT_GRACE
-            self._do(GiveUp(member.id))
-            self._do(Abort(member.id))
+            self.do(GiveUp(member.id))
+            self.do(Abort(member.id))
         elif act is Act.KILL:
             member.deadline = member.look_at = None
-            self._do(Kill(member.id))
+            self.do(Kill(member.id))
 
     def _spawn(self, slot: Slot, generation: int, now: float) -> None:
         heir = slot.chain[-1] if slot.chain else None
@@ -157,7 +152,7 @@ class Slots:
         )
         # A relief worker takes what is left in one lane, and nothing that is new.
         party = generation if self.options.balance == "shared" and not relief else 0
-        self._do(Spawn(member.id, slot.index, generation, heir_of, party))
+        self.do(Spawn(member.id, slot.index, generation, heir_of, party))
         self.members[member.id] = member
         return member
 
@@ -173,7 +168,7 @@ class Slots:
         # clients of those that serve feel it when many do.
         apart = 0.0 if self.closing or not members else min(APART, settle / len(members))
         if members:
-            self._do(Retired(tuple(member.id for member in members)))
+            self.do(Retired(tuple(member.id for member in members)))
         for order, member in enumerate(members):
             member.hung_since = None
             member.retired_at = now
@@ -276,13 +271,13 @@ class Slots:
         chain, slot.chain = slot.chain, []
         for member in chain:
             if member.state is State.GONE:
-                self._do(Inspect(member.id))
+                self.do(Inspect(member.id))
 
     def _plan_spawn(self, slot: Slot, ended: Member, now: float) -> None:
         # A ready one that waited long for its siblings has not proved itself by that.
         since = ended.served_at or ended.ready_at
         ready_for = None if since is None else now - since
-        if self._leaves(ended):  # nothing has failed
+        if ended.leaves:  # nothing has failed
             at = self._replace_at(ended, now)
         else:
             at = slot.backoff.next_spawn(now, ended.born, ready_for, self._random)
@@ -314,12 +309,12 @@ class Slots:
         heir = self.members.get(member.heir_of)
         while heir is not None and heir.state is State.GONE:
             following = self.members.get(heir.heir_of)
-            self._do(Release(heir.id))
+            self.do(Release(heir.id))
             del self.members[heir.id]
             heir = following
 
     def _release(self, member: Member) -> None:
-        self._do(Release(member.id))
+        self.do(Release(member.id))
         del self.members[member.id]
         self._finish_if_empty()
 
@@ -333,4 +328,4 @@ class Slots:
             left = bool(self.members)
         if not left:
             self.ended = self._code
-            self._do(Ended(self._code))
+            self.do(Ended(self._code))

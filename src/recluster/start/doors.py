@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .. import _engine
 from ..child.launch import SHIM
 
-if TYPE_CHECKING:
-    from ..master.spawner import Spawner
+
+class HasDoor(Protocol):
+    """Who starts workers."""
+
+    door: int
 
 
 class ClusterError(RuntimeError):
@@ -52,7 +55,7 @@ class OtherDoor:
     """What is left where a worker may not be looked into: it was root's and has dropped its
     rights, and the master lacks CAP_SYS_PTRACE (most containers)."""
 
-    def __init__(self, engine: _engine.Engine, wanted: str, spawner: Spawner) -> None:
+    def __init__(self, engine: _engine.Engine, wanted: str, spawner: HasDoor) -> None:
         self._engine = engine
         self._wanted = wanted
         self._spawner = spawner

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from .._engine import Engine
 from ..base.text import one_line
@@ -19,9 +18,6 @@ from ..population.lifecycle import ENDED
 from ..population.population import WAITING_EVERY, Population
 from .sdnotify import Notifier
 from .store import Store, room
-
-if TYPE_CHECKING:
-    from ..master.pump import Pump
 
 AGAIN = 0.25  # seconds until what found the manager's queue full is tried once more
 MARGIN = 5.0  # seconds of EXTEND_TIMEOUT_USEC beyond what we ourselves wait for
@@ -82,13 +78,12 @@ class Unit:
         self._store: Store | None = None
         self.close = notifier.close
 
-    def attend(
-        self, pump: Pump, engine: Engine, restored: Mapping[int, str], reload: Callable[[], object]
-    ) -> None:
-        store = Store(engine, self._people, self._notifier, self._room, restored, reload)
-        self._store = store
-        pump.attend(self)
-        pump.attend(store)
+    def store(
+        self, engine: Engine, restored: Mapping[int, str], reload: Callable[[], object]
+    ) -> Store:
+        people = self._people
+        self._store = Store(engine, people, self._notifier, self._room, restored, reload)
+        return self._store
 
     def carried(self) -> list[tuple[int, str]]:
         """For the master that takes this one's place: which lanes are kept, by which names."""

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 
 from .. import _engine
 from ..base.cpus import cgroup_quota, usable_cpus
-from ..cluster import Cluster
 from ..control.names import name_of
+from ..master.supervisor import Supervisor
 from ..options.checks import OptionError
 from ..start import balancing, doors
 from . import surroundings
@@ -42,16 +42,16 @@ def main(verb: str, words: list[str], prog: str = "recluster", master: int | Non
         return 2
     words, prints = _without_print(words)
     try:
-        cluster = make(words)
+        core = make(words)
     except OptionError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
     if prints:
         from . import printed
 
-        _tell([printed.text(cluster.options, cluster._program.target)])
+        _tell([printed.text(core.options, core.program.target)])
         return 0
-    found = list(_findings(cluster))
+    found = list(_findings(core))
     width = max(len(topic) for _, topic, _ in found)
     _tell([f"{mark.ljust(4)}  {topic.ljust(width)}  {text}" for mark, topic, text in found])
     return 1 if any(mark == "no" for mark, _, _ in found) else 0
@@ -72,18 +72,18 @@ def _without_print(words: list[str]) -> tuple[list[str], bool]:
     return words[:at] + words[at + 1 :], True
 
 
-def _findings(cluster: Cluster) -> Iterator[Finding]:
-    yield from _program(cluster)
-    yield from _engine_tries(cluster)
-    yield from surroundings.privileges(cluster.options)
-    yield from surroundings.cgroup(cluster.options)
-    yield from surroundings.limits(cluster.options)
-    yield from surroundings.control(cluster.options)
-    yield from surroundings.overlaps(cluster.options, cluster._program.target)
+def _findings(core: Supervisor) -> Iterator[Finding]:
+    yield from _program(core)
+    yield from _engine_tries(core)
+    yield from surroundings.privileges(core.options)
+    yield from surroundings.cgroup(core.options)
+    yield from surroundings.limits(core.options)
+    yield from surroundings.control(core.options)
+    yield from surroundings.overlaps(core.options, core.program.target)
 
 
-def _program(cluster: Cluster) -> Iterator[Finding]:
-    options, program = cluster.options, cluster._program
+def _program(core: Supervisor) -> Iterator[Finding]:
+    options, program = core.options, core.program
     how = "exec'd" if program.needs_exec else "forked from the master where the door allows it"
     words = " ".join(program.target.words)
     yield "yes", "program", f"{program.target.kind} {words}: workers are {how}"
@@ -93,13 +93,13 @@ def _program(cluster: Cluster) -> Iterator[Finding]:
     yield "yes", "name", f"{name}, or {name}-2 and so on beside another"
     quota = cgroup_quota()
     limit = "" if quota is None else f", the cgroup's quota is {quota:g}"
-    if cluster._revision.path:
-        yield "yes", "configuration", cluster._revision.path
+    if core.revision.path:
+        yield "yes", "configuration", core.revision.path
     yield "yes", "workers", f"{options.workers}; {usable_cpus()} CPUs are usable here{limit}"
 
 
-def _engine_tries(cluster: Cluster) -> Iterator[Finding]:
-    options = cluster.options
+def _engine_tries(core: Supervisor) -> Iterator[Finding]:
+    options = core.options
     engine = _engine.Engine(False)
     try:
         yield from _tried(

@@ -11,11 +11,14 @@ from typing import Any, NoReturn
 
 from ..child import startup
 from ..child.forked import Forked, become
-from ..cluster import Cluster
+from ..events import NAMES
 from ..master import heritage
+from ..master.driving import Driving
+from ..master.settings import Settings
+from ..master.supervisor import Supervisor
 from ..options import FIELDS, configfile
 from ..options.checks import AUTO, OptionError
-from ..output.eventlines import write_events
+from ..output.eventlines import EventLines
 from ..output.log import complain
 from ..population.carried import Unknown
 from ..start.doors import ClusterError
@@ -93,9 +96,15 @@ def _print_what_is_asked(given: dict[str, Any]) -> None:
     raise SystemExit(0)
 
 
-def _of_file(words: list[str], given: dict[str, Any]) -> Cluster:
+def _supervisor(
+    target: str | list[str] | None, given: dict[str, Any], module: str | None = None
+) -> Supervisor:
+    return Supervisor(Settings(target, module, given.pop("config"), given))
+
+
+def _of_file(words: list[str], given: dict[str, Any]) -> Supervisor:
     try:
-        return Cluster(words[0], **given)
+        return _supervisor(words[0], given)
     except OptionError as error:
         if "does not exist" not in str(error):
             raise
@@ -119,8 +128,8 @@ def _config(named: str | None, has_target: bool) -> str | None:
     return path
 
 
-def make(words: list[str], *, dev: bool = False, tries: bool = False) -> Cluster:
-    """The cluster of a command line. Raises OptionError; exits for --help. `dev`: with the
+def make(words: list[str], *, dev: bool = False, tries: bool = False) -> Supervisor:
+    """The master of a command line. Raises OptionError; exits for --help. `dev`: with the
     defaults of `recluster dev`. `tries`: it is not to be started."""
     made = parser()
     ours, kind, theirs = split(words, made)
@@ -143,21 +152,23 @@ def make(words: list[str], *, dev: bool = False, tries: bool = False) -> Cluster
     if dev:
         development.prepare(given, config.values)
     if not kind:
-        cluster = Cluster(**given)
+        core = _supervisor(None, given)
     elif kind == "command":
-        cluster = Cluster(theirs, **given)
+        core = _supervisor(theirs, given)
     else:
         given["args"] = theirs[1:]
-        if kind == "module":
-            cluster = Cluster(module=theirs[0], **given)
-        else:
-            cluster = _of_file(theirs, given)
+        named = kind == "module"
+        core = _supervisor(None, given, theirs[0]) if named else _of_file(theirs, given)
     if events is not None and not tries:
-        write_events(cluster, events)
-    cluster._may_fork = True
-    cluster._may_upgrade = not dev
-    cluster._keeps_terminal = dev and development.keeps_terminal(cluster.options)
-    return cluster
+        lines = EventLines(events, lambda: core.population.generation)
+        core.outputs.append(lines.sink)
+        core.given_fds += lines.given
+        for name in NAMES:
+            core.publisher.emitter.on(name, lines.write)
+    core.may_fork = True
+    core.may_upgrade = not dev
+    core.keeps_terminal = dev and development.keeps_terminal(core.options)
+    return core
 
 
 def main(words: list[str] | None = None, *, dev: bool = False) -> int:
@@ -168,8 +179,8 @@ def main(words: list[str] | None = None, *, dev: bool = False) -> int:
     startup.begin()  # for whoever has come here by another way than __main__
     try:
         left = successor.left()
-        cluster = make(sys.argv[1:] if words is None else words, dev=dev)
-        cluster._heritage = left
+        core = make(sys.argv[1:] if words is None else words, dev=dev)
+        core.heritage = left
     except (OptionError, Unknown) as error:
         print(f"recluster: {error}", file=sys.stderr)
         return 2
@@ -178,14 +189,14 @@ def main(words: list[str] | None = None, *, dev: bool = False) -> int:
     # so copy what is shared with the master.
     gc.freeze()
     try:
-        return cluster.run()
+        return Driving(core).run()
     except (ClusterError, OSError) as error:
         lost = "the new version cannot go on, and the workers end with it: " * succeeds
-        complain(cluster.options, f"{lost}{error}")
+        complain(core.options, f"{lost}{error}")
         return 1
     except Forked as error:
         worker = error
     # In a forked worker. The master's frames are unwound, so the program has the
     # stack to itself, and its end is the end of an ordinary interpreter.
-    del cluster
+    del core
     return become(worker)

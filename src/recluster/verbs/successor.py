@@ -32,8 +32,8 @@ def check(words: list[str]) -> int:
     try:
         found = heritage.read(int(words[0]))
         first = words[1] if len(words) > 1 else ""
-        cluster = cli.make(words[2:] if first == "run" else words[1:], tries=True)
-        heritage.check(cluster, found)
+        core = cli.make(words[2:] if first == "run" else words[1:], tries=True)
+        heritage.check(core, found)
     except (OptionError, Unknown) as error:
         version = sys.modules[__package__.partition(".")[0]].__version__
         print(f"recluster {version}: {error}")

@@ -10,12 +10,17 @@ import socket
 import struct
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+import recluster
 
 from ..harness import packed, ready, spread, stream
 
 PIDFD_GETFD = 438  # on every architecture
+
+(SHIM,) = map(str, Path(recluster.__file__).parent.glob("_shim*.so"))
 
 CHILD = """
 import os, socket, sys
@@ -32,14 +37,41 @@ os.read(channel, 1)
 """
 
 
+# Through the library, or as it calls: with words beside the arguments.
+TELLS = """
+import ctypes, os, socket, sys
+channel, (shim, host, words) = int(sys.argv[1]), sys.argv[2:]
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+sock = socket.socket(family)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+address = family.to_bytes(2, sys.byteorder) + bytes(2)
+if family == socket.AF_INET:
+    address += socket.inet_pton(family, host) + bytes(8)
+else:
+    address += bytes(4) + socket.inet_pton(family, host) + bytes(4)
+place = ctypes.create_string_buffer(address, len(address))
+libc = ctypes.CDLL(None, use_errno=True)
+if words:
+    rest = [ctypes.c_ulong(int(word)) for word in words.split()]
+    first = [ctypes.c_long(number) for number in (49, sock.fileno())]
+    done = libc.syscall(*first, place, ctypes.c_ulong(len(address)), *rest)
+else:
+    done = ctypes.CDLL(shim, use_errno=True).bind(sock.fileno(), place, len(address))
+os.write(channel, b'%d\\n' % (ctypes.get_errno() if done else 0))
+sock.listen(5)
+os.write(channel, b'0\\n')
+os.read(channel, 1)
+"""
+
+
 class Child:
     """A worker process behind the seccomp door; `answers` are its two errnos."""
 
-    def __init__(self, engine, number, before=lambda: None):
+    def __init__(self, engine, number, before=lambda: None, text=CHILD, words=()):
         lib, self.engine = engine.lib, engine
         channel = engine.ffi.new("int *")
         assert lib.rc_worker_new(engine.pointer, number, 0, channel) == 0
-        program = engine.program(sys.executable, "-ISc", CHILD, str(channel[0]))
+        program = engine.program(sys.executable, "-ISc", text, str(channel[0]), *words)
         door = lib.RC_DOOR_NOTIFY
         assert lib.rc_worker_exec(engine.pointer, number, door, program) > 0
         engine.wait_until(lambda events: (lib.RC_EVENT_DOOR, number, 0, b"") in events)
@@ -81,7 +113,6 @@ def test_a_child_s_listener_becomes_a_lane(seccomp, engine, lib):
         ("realloc", 0, 1, errno.ENOMEM, [0, errno.ENOMEM]),
         ("epoll_ctl", 0, 1, errno.ENOSPC, [0, errno.ENOSPC]),
         ("listen", 0, 1, errno.EADDRINUSE, [0, errno.EADDRINUSE]),
-        ("open", 0, 1, errno.EMFILE, [0, 0]),
         ("ioctl", 0, 1, errno.ENOMEM, [0, 0]),
     ],
     ids=lambda case: "-".join(map(str, (case[0], case[2], errno.errorcode[case[3]]))),
@@ -119,6 +150,31 @@ def test_the_thread_that_reads_is_gone_when_it_must_be_and_else_soon(seccomp, en
     Child(engine, 3)  # the one before has ended unasked
     engine.free()
     assert threads() == before
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_address_that_the_library_tells_is_not_read_in_memory(seccomp, engine, fault, host):
+    """No thread is made that would read it."""
+    child = Child(
+        engine,
+        1,
+        before=lambda: fault.arm(1, errno.EMFILE, "eventfd"),
+        text=TELLS,
+        words=(SHIM, host, ""),
+    )
+    assert fault.disarm() == 0
+    assert child.answers == [0, 0]
+    ((*_, address),) = engine.lanes()
+    assert address.rpartition(":")[0].strip("[]") == host
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="another number of bind(2)")
+@pytest.mark.parametrize("words", ["2 3 4", f"{0x1234 << 32 | 80 << 16 | 2} {0x7F000001} 0"])
+def test_what_lies_by_chance_where_the_library_tells_an_address_is_none(seccomp, engine, words):
+    child = Child(engine, 1, text=TELLS, words=(SHIM, "127.0.0.1", words))
+    assert child.answers == [0, 0]
+    ((*_, address),) = engine.lanes()
+    assert address.startswith("127.0.0.1:") and not address.endswith(":80")
 
 
 # ---- the shim's wire -----------------------------------------------------------------

@@ -38,13 +38,13 @@ class Subject:
     @classmethod
     def of(cls, what: str, words: list[str]) -> Subject:
         """Raises OptionError."""
-        cluster = make(list(words))
+        core = make(list(words))
         ours, kind, theirs = split(words, parser())
         behind = {"module": ["-m"], "command": ["--"]}.get(kind, [])
         return cls(
             " ".join(["recluster init", what, *words]),
-            cluster.options,
-            cluster._program.target,
+            core.options,
+            core.program.target,
             tuple(_without_cwd(ours)),
             (*behind, *theirs),
             logical_cwd(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from ..host.loops import Flag
+from .loops import Flag
 
 if TYPE_CHECKING:
     from ..events import Reload
@@ -37,13 +37,6 @@ class ReloadHandle:
         self.verdicts: dict[int, str] = {}
         self._finished = Flag()
 
-    def _finish(self, event: Reload) -> None:
-        self.ok, self.why = event.ok, event.why
-        self.generation, self.seconds = event.generation, event.seconds
-        self.verdicts = event.verdicts
-        self.done, self.on_probation = True, False
-        self._finished.set()
-
     def promote(self) -> None:
         """The probation is over: the new generation gets all connections. Raises
         RuntimeError if it is not on probation."""
@@ -71,3 +64,12 @@ class ReloadHandle:
     def __repr__(self) -> str:
         state = "under way" if not self.done else "done" if self.ok else f"failed: {self.why}"
         return f"<reload to generation {self.generation}: {state}>"
+
+
+def finish(handle: ReloadHandle, event: Reload) -> None:
+    """By who tells of it; no part of what its user has."""
+    handle.ok, handle.why = event.ok, event.why
+    handle.generation, handle.seconds = event.generation, event.seconds
+    handle.verdicts = event.verdicts
+    handle.done, handle.on_probation = True, False
+    handle._finished.set()
