@@ -182,9 +182,7 @@ class Nursery:
         if self._auto and self._barren == BARREN_MOST:
             self._auto, self._plan = False, Plan([*self._named], [*self._named])
             what = "what nobody has named" if self._named else "all"
-            self.say(
-                f"preload: the mold {how}, {BARREN_MOST} times: {what} is left to the workers"
-            )
+            self.say(f"preload: the mold {how}, {BARREN_MOST} times: {what} is left to the workers")
 
     def _hear(self, mold: int, said: Any, now: float) -> None:
         if not isinstance(said, dict) or said.get("cmd") != COMMAND:
