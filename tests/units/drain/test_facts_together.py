@@ -5,8 +5,8 @@ import collections
 
 import pytest
 
-from .factscase import UNKNOWN
-from .harness import Clock, check
+from ..factscase import UNKNOWN
+from ..harness import Clock, check
 
 BETWEEN = 0.05  # seconds: csrc/drain/facts.c
 
