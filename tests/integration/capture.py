@@ -10,7 +10,7 @@ import struct
 import threading
 
 ETH_P_IP, OUTGOING, ATTACH_FILTER, RCVBUFFORCE = 0x0800, 4, 26, 33
-FIN, RST = 0x01, 0x04
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
 
 def filter_of(port):
@@ -42,7 +42,8 @@ class Capture:
         self._socket.setsockopt(socket.SOL_SOCKET, ATTACH_FILTER, packed)
         self._socket.bind(("lo", ETH_P_IP))
         self._socket.settimeout(0.2)
-        self._owed, self._ended = set(), set()  # clients' ports
+        # Clients' ports. Others may have ours at their own end, and be no clients.
+        self._clients, self._owed, self._ended = set(), set(), set()
         self.wrong, self.requests, self.ends = [], 0, 0
         self._thread = threading.Thread(target=self._read)
 
@@ -74,8 +75,11 @@ class Capture:
         offset, flags = packet[32] >> 4, packet[33]
         loaded = length > 20 + 4 * offset
         if target == self._port:
-            self._from_client(source, loaded, flags)
-        else:
+            if flags & (SYN | ACK) == SYN:
+                self._clients.add(source)
+            if source in self._clients:
+                self._from_client(source, loaded, flags)
+        elif target in self._clients:
             self._from_server(target, loaded, flags)
 
     def _from_client(self, client, loaded, flags):
@@ -84,7 +88,7 @@ class Capture:
             self._owed.add(client)
             if client in self._ended:
                 self.wrong.append(f"{client} asks after the server has ended")
-        elif flags & 0x02:  # SYN: the port of one before
+        elif flags & SYN:  # SYN: the port of one before
             self._owed.discard(client), self._ended.discard(client)
 
     def _from_server(self, client, loaded, flags):

@@ -16,7 +16,14 @@ from harness import Running, edit, free_port, let_go, replace
 
 FAST = ("--drain-settle", 0.2)
 BOOT = 1.5
-DIES = "import os, threading\nthreading.Timer(0.5, os.kill, (os.getpid(), 11)).start()\n"
+DIES = """
+import os, socketserver, threading
+accept = socketserver.TCPServer.get_request
+def get_request(self):  # the first one is the master's proof that it serves
+    threading.Timer(1.0, os.kill, (os.getpid(), 11)).start()
+    return accept(self)
+socketserver.TCPServer.get_request = get_request
+"""
 SLOW = f"import time\n\ntime.sleep({BOOT})\n"
 LISTENS = """
 import socket, sys, threading
