@@ -3,6 +3,7 @@
     python bench/behind_proxy.py [--requests 20000] [--reloads 5] [--only uvicorn]
     python bench/behind_proxy.py --proxy haproxy      # or none: clients that keep theirs
     python bench/behind_proxy.py --handover off       # what the server's own end costs
+    python bench/behind_proxy.py --namespaces         # clients, proxy and server in three (row.py)
 
 A proxy may not repeat a POST, so each one on a connection that the server closes at that moment
 is a 502. The server writes down each request's number: none may be missing, none there twice.
@@ -25,6 +26,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from row import PROXY, SERVER, Row
+
 WITHIN = 30.0
 NGINX = """
 daemon off; master_process off; pid {place}/nginx.pid; error_log {place}/error.log;
@@ -33,9 +36,9 @@ http {{
     access_log off; client_body_temp_path {place}/body; proxy_temp_path {place}/proxy;
     fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;
     keepalive_requests 1000000;
-    upstream server {{ server 127.0.0.1:{port}; keepalive 32; keepalive_requests 1000000; }}
+    upstream server {{ server {back}:{port}; keepalive 32; keepalive_requests 1000000; }}
     server {{
-        listen 127.0.0.1:{front};
+        listen {host}:{front};
         location / {{
             proxy_pass http://server; proxy_http_version 1.1; proxy_set_header Connection "";
         }}
@@ -53,8 +56,8 @@ defaults
     timeout client 30s
     timeout server 30s
 listen front
-    bind 127.0.0.1:{front}
-    server one 127.0.0.1:{port} pool-max-conn 64
+    bind {host}:{front}
+    server one {back}:{port} pool-max-conn 64
 """
 PROXIES = {
     "nginx": ("nginx", "-c", "nginx.conf"), "haproxy": ("haproxy", "-db", "-f", "haproxy.conf")
@@ -82,7 +85,7 @@ async def answer(request):
     return web.Response(text="ok")
 app = web.Application()
 app.router.add_post("/", answer)
-web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)
+web.run_app(app, host="HOST", port=int(sys.argv[1]), print=None)
 """
 NODE = """
 const fs = require('fs'), http = require('http');
@@ -96,7 +99,7 @@ const server = http.createServer((request, response) => {
   });
 });
 server.keepAliveTimeout = 60000;
-server.listen(Number(process.argv[2]), '127.0.0.1');
+server.listen(Number(process.argv[2]), 'HOST');
 if (process.env.CLOSES) process.on('SIGTERM', () => server.close(() => process.exit(0)));
 """
 # Those that know nothing of the stop signal.
@@ -113,7 +116,7 @@ async def answer(reader, writer):
         writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
         await writer.drain()
 async def main():
-    server = await asyncio.start_server(answer, "127.0.0.1", int(sys.argv[1]))
+    server = await asyncio.start_server(answer, "HOST", int(sys.argv[1]))
     await server.serve_forever()
 asyncio.run(main())
 """
@@ -132,7 +135,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"ok")
     def log_message(self, *args):
         pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+http.server.ThreadingHTTPServer(("HOST", int(sys.argv[1])), Handler).serve_forever()
 """
 WSGI = """
 import os
@@ -147,13 +150,13 @@ FILES = {
     "wsgi.py": WSGI, "asgi.py": ASGI, "aio.py": AIOHTTP, "server.js": NODE, "loop.py": ASYNCIO,
     "threads.py": THREADS
 }  # fmt: skip
-UVICORN = ("-m", "uvicorn", "asgi:app", "--port", "PORT", "--log-level", "error")
+UVICORN = ("-m", "uvicorn", "asgi:app", "--host", "HOST", "--port", "PORT", "--log-level", "error")
 SERVERS = {
     "uvicorn": (*UVICORN, "--loop", "asyncio"),
     "uvloop": (*UVICORN, "--loop", "uvloop"),
     "aiohttp": ("aio.py", "PORT"),
     # Its workers are exec'd: they have the library where it is in the environment.
-    "hypercorn": ("--", sys.executable, "-m", "hypercorn", "asgi:app", "-b", "127.0.0.1:PORT"),
+    "hypercorn": ("--", sys.executable, "-m", "hypercorn", "asgi:app", "-b", "HOST:PORT"),
     "gthread": (
         "-m",
         "gunicorn",
@@ -162,7 +165,7 @@ SERVERS = {
         "--threads",
         "64",
         "-b",
-        "127.0.0.1:PORT",
+        "HOST:PORT",
         "--keep-alive",
         "60",
         "wsgi:app",
@@ -174,10 +177,10 @@ SERVERS = {
 }
 PEERS = {
     "gunicorn HUP": (sys.executable, "-m", "gunicorn", "-w", "2", "-k", "gthread", "--threads",
-                     "64", "-b", "127.0.0.1:PORT", "--keep-alive", "60", "wsgi:app"),
+                     "64", "-b", "HOST:PORT", "--keep-alive", "60", "wsgi:app"),
     "uvicorn HUP": (sys.executable, *UVICORN, "--workers", "2", "--loop", "asyncio"),
     "granian HUP": (sys.executable, "-m", "granian", "--interface", "asgi", "--workers", "2",
-                    "--port", "PORT", "--no-ws", "asgi:app"),
+                    "--host", "HOST", "--port", "PORT", "--no-ws", "asgi:app"),
 }  # fmt: skip
 
 
@@ -188,11 +191,11 @@ def free_port() -> int:
         return port
 
 
-def wait_for(port: int, least: float) -> None:
+def wait_for(host: str, port: int, least: float) -> None:
     until = time.monotonic() + WITHIN
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), least).close()
+            socket.create_connection((host, port), least).close()
             return
         except OSError:
             if time.monotonic() > until:
@@ -202,8 +205,8 @@ def wait_for(port: int, least: float) -> None:
 class Clients:
     """Threads that POST one numbered request after the other on kept connections."""
 
-    def __init__(self, port: int, count: int) -> None:
-        self.port, self.stopping = port, False
+    def __init__(self, host: str, port: int, count: int) -> None:
+        self.host, self.port, self.stopping = host, port, False
         self.sent = 0
         self.failed: Counter[str] = Counter()
         self.longest = 0.0
@@ -218,7 +221,7 @@ class Clients:
         while not self.stopping:
             number += 1
             if connection is None:
-                connection = socket.create_connection(("127.0.0.1", self.port), WITHIN)
+                connection = socket.create_connection((self.host, self.port), WITHIN)
                 stream = connection.makefile("rb")
             began = time.monotonic()
             how, ends = "", False
@@ -258,11 +261,13 @@ class Clients:
 class Cluster:
     """Two workers under recluster."""
 
-    def __init__(self, place: Path, words: list[str], options: tuple[str, ...]) -> None:
+    def __init__(
+        self, place: Path, at: list[str], words: list[str], options: tuple[str, ...]
+    ) -> None:
         self._log = place / "log"
         events, inherited = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "recluster", "--events", str(inherited), "-w", "2",
+            [*at, sys.executable, "-m", "recluster", "--events", str(inherited), "-w", "2",
              "--timeout", "60", *options, *words],
             cwd=place, env={**os.environ, "SEEN": str(place / "seen")}, pass_fds=[inherited],
             stderr=self._log.open("wb"),
@@ -298,9 +303,9 @@ class Cluster:
 class Peer:
     """Another tool, that reloads at SIGHUP: when its workers are others, it has."""
 
-    def __init__(self, place: Path, words: list[str]) -> None:
+    def __init__(self, place: Path, at: list[str], words: list[str]) -> None:
         self._process = subprocess.Popen(
-            words, cwd=place, env={**os.environ, "SEEN": str(place / "seen")},
+            [*at, *words], cwd=place, env={**os.environ, "SEEN": str(place / "seen")},
             stderr=(place / "log").open("wb"), stdout=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -333,29 +338,37 @@ def measure(
     clients: int = 32,
     options: tuple[str, ...] = (),
     proxy: str = "nginx",
+    row: Row | None = None,
 ) -> dict[str, object]:
     """How many were sent, failed, were executed twice; the longest wait; and how long after its
     successor served the last worker with old code was gone."""
     with tempfile.TemporaryDirectory() as folder:
         place, port = Path(folder), free_port()
         front = free_port() if proxy in PROXIES else port
+        back = SERVER if row else "127.0.0.1"
+        host = (PROXY if proxy in PROXIES else SERVER) if row else back
         for file, text in FILES.items():
-            (place / file).write_text(text)
+            (place / file).write_text(text.replace("HOST", back))
         for file, text in (("nginx.conf", NGINX), ("haproxy.conf", HAPROXY)):
-            (place / file).write_text(text.format(place=place, port=port, front=front))
-        words = [word.replace("PORT", str(port)) for word in {**SERVERS, **PEERS}[name]]
-        tool = Peer(place, words) if name in PEERS else Cluster(place, words, options)
+            (place / file).write_text(
+                text.format(place=place, port=port, front=front, host=host, back=back)
+            )
+        words = {**SERVERS, **PEERS}[name]
+        words = [word.replace("PORT", str(port)).replace("HOST", back) for word in words]
+        at = row.at_server if row else []
+        tool = Peer(place, at, words) if name in PEERS else Cluster(place, at, words, options)
         between = None
         if proxy in PROXIES:
             program, *words = PROXIES[proxy]
             words[-1] = str(place / words[-1])
             between = subprocess.Popen(
-                [shutil.which(program) or program, *words], stderr=subprocess.DEVNULL
+                [*(row.at_proxy if row else []), shutil.which(program) or program, *words],
+                stderr=subprocess.DEVNULL,
             )
         try:
-            wait_for(port, WITHIN)
-            wait_for(front, WITHIN)
-            load = Clients(front, clients)
+            wait_for(back, port, WITHIN)
+            wait_for(host, front, WITHIN)
+            load = Clients(host, front, clients)
             leaves = 0.0
             try:
                 for turn in range(reloads):
@@ -395,13 +408,17 @@ def main() -> None:
     made.add_argument("--handover", default="auto", choices=["auto", "off"])
     made.add_argument("--proxy", default="nginx", choices=[*PROXIES, "none"])
     made.add_argument("--clients", type=int, default=32)
+    made.add_argument("--namespaces", action="store_true")
     given = made.parse_args()
+    row = Row() if given.namespaces else None
     for name in given.only or [*SERVERS, *PEERS]:
         found = measure(
             name, given.reloads, given.requests, given.clients,
-            ("--handover", given.handover), given.proxy,
+            ("--handover", given.handover), given.proxy, row,
         )  # fmt: skip
         print(found, flush=True)
+    if row:
+        row.end()
 
 
 if __name__ == "__main__":

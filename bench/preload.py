@@ -118,11 +118,14 @@ def gunicorn(*options: str) -> Callable[[int, int], list[str]]:
 
 
 def servers(imports: str) -> list[Server]:
-    listed = ("--preload", f"uvicorn,preload_asgi,{imports}")
+    listed = f"uvicorn,preload_asgi,{imports}"
     return [
         Server("recluster --preload auto", recluster("--preload", "auto"), signal.SIGUSR2,
                ours=True),
-        Server("recluster --preload LIST", recluster(*listed), signal.SIGUSR2, ours=True),
+        Server("recluster --preload auto,LIST", recluster("--preload", f"auto,{listed}"),
+               signal.SIGUSR2, ours=True),
+        Server("recluster --preload LIST", recluster("--preload", listed), signal.SIGUSR2,
+               ours=True),
         Server("recluster", recluster("--preload", "none"), signal.SIGUSR2),
         Server("gunicorn --preload", gunicorn("--preload"), signal.SIGHUP, "uvicorn_worker"),
         Server("gunicorn", gunicorn(), signal.SIGHUP, "uvicorn_worker"),
@@ -320,12 +323,12 @@ def main() -> int:
     made.add_argument("--workers", type=int, default=16)
     made.add_argument("--imports", default="numpy,scipy.stats")
     made.add_argument("--requests", type=int, default=200)
-    made.add_argument("--only", default="", help="names of servers, with commas between them")
+    made.add_argument("--only", default="", help="names of servers, with ; between them")
     made.add_argument("--write", action="store_true")
     options = made.parse_args()
     one = import_cpu(options.imports)
     results, late = [], False
-    wanted = options.only.split(",") if options.only else None
+    wanted = options.only.split(";") if options.only else None
     for server in servers(options.imports):
         if importlib.util.find_spec(server.needs) is None or (wanted and server.name not in wanted):
             continue

@@ -38,8 +38,14 @@ def upgrade(master: Master) -> float:
 def one(server: Server, mode: str, program: str, given: argparse.Namespace) -> bool:
     port, took = free_port(), list[float]()
     words = [word.replace("PORT", str(port)) for word in server.words]
+    options = ("--balance", given.balance) if given.balance else ()
+    options += ("--balance-by", given.balance_by) if given.balance_by else ()
     master = Master(
-        words, workers=given.workers, cwd=Path(server.app).parent, log=subprocess.DEVNULL
+        words,
+        workers=given.workers,
+        options=options,
+        cwd=Path(server.app).parent,
+        log=subprocess.DEVNULL,
     )
     try:
         before = sorted(ready["pid"] for ready in master.wait_ready(DEADLINE))
@@ -52,8 +58,8 @@ def one(server: Server, mode: str, program: str, given: argparse.Namespace) -> b
                 took.append(upgrade(master))
             load.wait_for(given.requests)
 
-        options = {"connections": given.connections, "tick": 100, **MODES[mode]}
-        report: dict[str, Any] = under_load(program, port, options, work)
+        shape = {"connections": given.connections, "tick": 100, **MODES[mode]}
+        report: dict[str, Any] = under_load(program, port, shape, work)
         more = descriptors(master.pid) - held
         children = Path(f"/proc/{master.pid}/task/{master.pid}/children").read_text().split()
         same = set(map(str, before)) <= set(children)
@@ -76,6 +82,8 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=50000)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--balance")
+    parser.add_argument("--balance-by")
     parser.add_argument("--only", metavar="TEXT", nargs="+", default=[""])
     given = parser.parse_args()
     print(machine())

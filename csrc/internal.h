@@ -72,7 +72,7 @@ struct rc_worker {
     bool unsettled;     /* one of its lanes was, in this turn */
     struct rc_shared_proof shared_proof;
     int unproven;      /* but for those where none could be made, for this -errno */
-    bool seen_waiting; /* its main thread, for connections (activity.c) */
+    bool seen_waiting; /* its main thread, for connections (free.c) */
     bool blind;        /* told: a process of it has rights that we lack, and is not looked into */
     unsigned lies;     /* how often what it gave for a socket was none when it was taken */
     bool inscrutable;  /* what it does cannot be seen here */
@@ -131,7 +131,7 @@ struct rc_engine {
     struct rc_polling polling;
     bool short_slice, sweeping;
     int64_t imbalance_at,
-        imbalance_until; /* the next look of imbalance.c, us, 0: none; and the last */
+        imbalance_until; /* the next look at what is open, us, 0: none; and the last */
     pid_t owner;         /* the process whose engine it is */
     sigset_t handled;    /* signals that a worker begins with the default of */
     struct rc_become become;

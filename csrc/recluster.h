@@ -104,11 +104,13 @@ pid_t rc_worker_exec(rc_engine *engine, uint32_t worker, enum rc_door_kind door,
 /* Or of a mold, a worker without a door: rc_mold_ask sends it the line, with the channel's end,
  * and rc_worker_adopt takes the pid that it answers with. In the mold: rc_mold_fork, the
  * worker's pid, 0 in the worker; `traps` as rc_worker_traps says, -1: no door; `ours`: the
- * master is a subreaper. (mold.c) */
+ * master is a subreaper (mold.c). Before the first: what only importing has read is let go
+ * (filepages.c). */
 int rc_worker_traps(rc_engine *engine, uint32_t worker);
 int rc_mold_ask(rc_engine *engine, uint32_t mold, uint32_t worker, const char *line, size_t length);
 int rc_worker_adopt(rc_engine *engine, uint32_t worker, pid_t pid);
 pid_t rc_mold_fork(int line, int channel, int traps, int ours);
+void rc_file_pages_forget(void);
 void rc_engine_abandon(rc_engine *engine); /* in a forked child: close all, touch nothing */
 int rc_worker_signal(rc_engine *engine, uint32_t worker, int number);
 /* To the worker's server: the leader, or where that is a shell or the like, the topmost process
@@ -155,12 +157,12 @@ int rc_restore(rc_engine *engine, int fd, const char *note, char *text, size_t r
 int rc_restored(rc_engine *engine);
 int rc_forsaken(rc_engine *engine);
 
-/* Workers and lanes that go on under another master in the same process (execve): whether that
- * can be now (0, -EAGAIN with what is under way, -ENOTSUP with what cannot be handed on); all
- * that it has to know, as text for the caller to free; and whether the descriptors of it stay
- * open across the exec. In the next one: what of that text it does not know (-EINVAL), and,
- * before any worker, the taking over; then rc_steer. (carry/) */
-int rc_carry_hindrance(rc_engine *engine, const char **what);
+/* Workers and lanes that go on under another master in the same process (execve): what is
+ * under way and has to be over first, or NULL; all that it has to know, as text for the caller to
+ * free; and whether the descriptors of it stay open across the exec. In the next one: what of that
+ * text it does not know (-EINVAL), and, before any worker, the taking over; then rc_steer. (carry/)
+ */
+const char *rc_carry_hindrance(rc_engine *engine);
 int rc_carry(rc_engine *engine, char **text, size_t *length);
 void rc_carry_keep(rc_engine *engine, int on);
 int rc_resumable(const char *text, size_t length, const char **wrong);
@@ -184,6 +186,9 @@ int rc_balance(rc_engine *engine, enum rc_policy policy);
 int rc_balance_kernel(rc_engine *engine, const char **refused);
 /* How long a UDP flow stays with a worker that retires, where CAP_BPF is there. */
 int rc_flows_stay(rc_engine *engine, unsigned ms);
+/* How long the connection of a client that asks for nothing is held when its worker was ended and
+ * all was answered (handover.c); 0 until that is said. -EINVAL: negative, or without end. */
+int rc_handover_idle(rc_engine *engine, double seconds);
 int rc_balance_dispatch(rc_engine *engine);
 const char *rc_balance_how(const rc_engine *engine); /* which way of dispatch is in use */
 

@@ -36,7 +36,7 @@ static const char *worker_hinders(const struct rc_worker *worker)
 
 static const char *group_hinders(const struct rc_group *group)
 {
-    if (group->undelivered || group->ringing || group->held)
+    if ((group->undelivered && !group->front) || group->ringing || group->held)
         return "connections are on their way to a worker";
     for (unsigned at = 0; at < group->count; at++) {
         const struct rc_lane *lane = group->lanes[at];
@@ -48,31 +48,19 @@ static const char *group_hinders(const struct rc_group *group)
     return NULL;
 }
 
-/* What never passes. */
-static const char *cannot(const struct rc_engine *engine)
+/* What is under way, or NULL. */
+const char *rc_carry_hindrance(rc_engine *engine)
 {
-    if (engine->dispatch.on)
-        return "the master accepts for its workers (balance by dispatch)";
-    return NULL;
-}
-
-/* 0; or -EAGAIN and what is under way, or -ENOTSUP and what cannot be handed on. */
-int rc_carry_hindrance(rc_engine *engine, const char **what)
-{
-    *what = cannot(engine);
-    if (*what)
-        return -ENOTSUP;
     if (engine->looks || engine->callers || engine->turns || engine->waits)
-        *what = "a worker binds or listens";
+        return "a worker binds or listens";
     if (engine->rings.all || engine->handover.all)
-        *what = "connections move from a worker to another";
-    if (!*what)
-        *what = rc_carry_unix_hinders(engine);
-    for (const struct rc_worker *worker = engine->workers; worker && !*what; worker = worker->next)
-        *what = worker_hinders(worker);
-    for (const struct rc_group *group = engine->groups; group && !*what; group = group->next)
-        *what = group_hinders(group);
-    return *what ? -EAGAIN : 0;
+        return "connections move from a worker to another";
+    const char *what = rc_carry_unix_hinders(engine);
+    for (const struct rc_worker *worker = engine->workers; worker && !what; worker = worker->next)
+        what = worker_hinders(worker);
+    for (const struct rc_group *group = engine->groups; group && !what; group = group->next)
+        what = group_hinders(group);
+    return what;
 }
 
 /* ---- writing ---------------------------------------------------------------------------- */
@@ -91,7 +79,10 @@ static void write_engine(struct rc_carry_text *text, const struct rc_engine *eng
 {
     struct rc_carried record = {.kind = RC_CARRIED_ENGINE};
     struct rc_kernel_maps maps;
+    struct rc_open *opens;
+    size_t count;
     rc_kernel_carry(engine, &maps);
+    text->failed |= rc_opens_carry(engine, &opens, &count) < 0;
     record.is.engine = (struct rc_carried_engine){
         .format = RC_CARRY_FORMAT,
         .guard = engine->guard.pid,
@@ -108,8 +99,11 @@ static void write_engine(struct rc_carry_text *text, const struct rc_engine *eng
         .bpf_marks = maps.marks,
         .bpf_tallies = maps.tallies,
         .bpf_link = maps.link,
+        .dispatches = engine->dispatch.on,
+        .opens = bytes(opens, count * sizeof *opens),
     };
     rc_carry_write(text, &record);
+    free(opens);
 }
 
 static void write_worker(struct rc_carry_text *text, const struct rc_worker *worker)
@@ -138,6 +132,10 @@ static void write_worker(struct rc_carry_text *text, const struct rc_worker *wor
         .receives = worker->receives,
         .accepted = (int64_t)worker->accepted,
         .passes = worker->passes,
+        .takes = worker->takes,
+        .took = worker->took,
+        .given = (int64_t)worker->given,
+        .forgiven = (int64_t)worker->forgiven,
         .passed = bytes(worker->passed, sizeof worker->passed),
         .pending = bytes(worker->pending, worker->pendings * sizeof *worker->pending),
         .zeros = bytes(worker->zeros, sizeof worker->zeros),
@@ -171,6 +169,12 @@ static void write_lane(struct rc_carry_text *text, const struct rc_lane *lane)
         .deaf = lane->deaf,
         .by_leader = lane->by_leader,
         .proven = lane->proof.proven,
+        .front = lane == lane->group->front,
+        .pair = lane->receiver.pair.fd,
+        .theirs = lane->receiver.theirs,
+        .pair_inode = (int64_t)lane->receiver.inode,
+        .offered = lane->receiver.offered,
+        .late = lane->receiver.late,
         .others = bytes(others, count * sizeof *others),
     };
     rc_carry_write(text, &record);
@@ -180,8 +184,10 @@ static void write_lane(struct rc_carry_text *text, const struct rc_lane *lane)
 static void write_group(struct rc_carry_text *text, const struct rc_group *group)
 {
     struct rc_carried record = {.kind = RC_CARRIED_GROUP};
+    struct rc_bytes undelivered = rc_carry_undelivered(group);
     int lanes, flows;
     rc_udp_carry(group, &lanes, &flows);
+    text->failed |= undelivered.length && !undelivered.at;
     record.is.group = (struct rc_carried_group){
         .key = bytes(&group->key, sizeof group->key),
         .zero = bytes(&group->zero, sizeof group->zero),
@@ -193,8 +199,10 @@ static void write_group(struct rc_carry_text *text, const struct rc_group *group
         .unsure = group->unsure,
         .guests = bytes(group->guests, group->guest_count * sizeof *group->guests),
         .asides = bytes(group->asides, group->aside_count * sizeof *group->asides),
+        .undelivered = undelivered,
     };
     rc_carry_write(text, &record);
+    free(undelivered.at);
     for (unsigned at = 0; at < group->count; at++)
         write_lane(text, group->lanes[at]);
 }
@@ -250,6 +258,7 @@ void rc_carry_keep(rc_engine *engine, int on)
         rc_udp_carry(group, &lanes, &flows);
         keep(lanes, on);
         keep(flows, on);
+        rc_carry_dispatch_fds(group, keep, on);
         for (unsigned at = 0; at < group->count; at++)
             keep(group->lanes[at]->source.fd, on);
     }

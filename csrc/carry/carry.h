@@ -1,7 +1,7 @@
 /* carry.h - what a master knows of its workers and lanes, as text for the one that takes its
  * place in the same process (execve): the records, and how they are written and read.
  *
- * Direction: carry, resume -> unixes -> text.
+ * Direction: carry, resume -> unixes, dispatched -> text.
  */
 #ifndef RECLUSTER_CARRY_H
 #define RECLUSTER_CARRY_H
@@ -11,8 +11,8 @@
 #include <stdint.h>
 
 /* Changes with any record, and with any struct of which the bytes are carried (rc_key,
- * rc_pending, rc_zero_count, rc_guest, and bpf/shared.h). */
-enum { RC_CARRY_FORMAT = 1 };
+ * rc_pending, rc_zero_count, rc_guest, rc_open, rc_accepted, and bpf/shared.h). */
+enum { RC_CARRY_FORMAT = 2 };
 
 /* Of what has been read they lie in memory of the reader's (rc_carried_free). */
 struct rc_bytes {
@@ -36,7 +36,9 @@ struct rc_bytes {
     NUMBER(bpf_lanes)                                                                              \
     NUMBER(bpf_marks)                                                                              \
     NUMBER(bpf_tallies)                                                                            \
-    NUMBER(bpf_link)
+    NUMBER(bpf_link)                                                                               \
+    NUMBER(dispatches)                                                                             \
+    BYTES(opens)
 #define RC_WORKER_RECORD(NUMBER, BYTES)                                                            \
     NUMBER(id)                                                                                     \
     NUMBER(generation)                                                                             \
@@ -60,6 +62,10 @@ struct rc_bytes {
     NUMBER(receives)                                                                               \
     NUMBER(accepted)                                                                               \
     NUMBER(passes)                                                                                 \
+    NUMBER(takes)                                                                                  \
+    NUMBER(took)                                                                                   \
+    NUMBER(given)                                                                                  \
+    NUMBER(forgiven)                                                                               \
     BYTES(passed)                                                                                  \
     BYTES(pending)                                                                                 \
     BYTES(zeros)                                                                                   \
@@ -75,7 +81,8 @@ struct rc_bytes {
     NUMBER(flows)                                                                                  \
     NUMBER(unsure)                                                                                 \
     BYTES(guests)                                                                                  \
-    BYTES(asides)
+    BYTES(asides)                                                                                  \
+    BYTES(undelivered)
 #define RC_LANE_RECORD(NUMBER, BYTES)                                                              \
     NUMBER(fd)                                                                                     \
     NUMBER(worker)                                                                                 \
@@ -91,6 +98,12 @@ struct rc_bytes {
     NUMBER(deaf)                                                                                   \
     NUMBER(by_leader)                                                                              \
     NUMBER(proven)                                                                                 \
+    NUMBER(front)                                                                                  \
+    NUMBER(pair)                                                                                   \
+    NUMBER(theirs)                                                                                 \
+    NUMBER(pair_inode)                                                                             \
+    NUMBER(offered)                                                                                \
+    NUMBER(late)                                                                                   \
     BYTES(others)
 #define RC_UNIX_RECORD(NUMBER, BYTES)                                                              \
     BYTES(name)                                                                                    \
@@ -167,5 +180,15 @@ const char *rc_carry_unix_hinders(const struct rc_engine *engine);
 void rc_carry_unix_fds(const struct rc_engine *engine, void (*keep)(int fd, bool on), bool on);
 bool rc_carried_unix_fits(const struct rc_carried_unix *record);
 int rc_carried_unix_take(struct rc_engine *engine, const struct rc_carried_unix *record);
+
+/* dispatched.c */
+struct rc_group;
+struct rc_lane;
+struct rc_bytes rc_carry_undelivered(const struct rc_group *group);
+void rc_carry_dispatch_fds(const struct rc_group *group, void (*keep)(int fd, bool on), bool on);
+bool rc_carried_undelivered_fits(const struct rc_bytes *undelivered);
+int rc_carried_undelivered_take(struct rc_group *group, const struct rc_bytes *undelivered);
+int rc_carried_receiver_take(struct rc_engine *engine, struct rc_lane *lane,
+                             const struct rc_carried_lane *record);
 
 #endif

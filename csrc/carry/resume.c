@@ -54,7 +54,10 @@ static const char *wrong_with(struct look *look, const struct rc_carried *record
     const struct rc_carried_worker *worker = &record->is.worker;
     const struct rc_carried_group *group = &record->is.group;
     if (record->kind == RC_CARRIED_ENGINE)
-        return look->engines++ || record->is.engine.format != RC_CARRY_FORMAT ? "the format" : NULL;
+        return look->engines++ || record->is.engine.format != RC_CARRY_FORMAT ||
+                       !whole(&record->is.engine.opens, sizeof(struct rc_open), SIZE_MAX)
+                   ? "the format"
+                   : NULL;
     if (!look->engines)
         return "the format";
     if (record->kind == RC_CARRIED_WORKER)
@@ -68,7 +71,8 @@ static const char *wrong_with(struct look *look, const struct rc_carried *record
         return group->key.length != sizeof(struct rc_key) ||
                        group->zero.length != sizeof(struct rc_key) ||
                        !whole(&group->guests, sizeof(struct rc_guest), SIZE_MAX) ||
-                       !whole(&group->asides, sizeof(struct rc_aside), RC_ASIDES_MAX)
+                       !whole(&group->asides, sizeof(struct rc_aside), RC_ASIDES_MAX) ||
+                       !rc_carried_undelivered_fits(&group->undelivered)
                    ? "addresses"
                    : NULL;
     }
@@ -133,6 +137,11 @@ static int take_engine(struct taken *taken, const struct rc_carried_engine *reco
         error = close_on_exec(fds[at]);
     if (!error && record->shim >= 0)
         error = rc_shim_resume(engine, (int)record->shim, (uint64_t)record->token);
+    if (!error && record->dispatches)
+        error = rc_balance_dispatch(engine);
+    if (!error)
+        error = rc_opens_resume(engine, record->opens.at,
+                                record->opens.length / sizeof(struct rc_open));
     if (!error && record->bells >= 0)
         error = rc_rings_resume(engine, (int)record->bells, (int)record->bells_shown);
     return error ? error : rc_kernel_resume(engine, &maps);
@@ -170,6 +179,10 @@ static void note_worker(struct rc_worker *worker, const struct rc_carried_worker
     worker->receives = record->receives;
     worker->accepted = (uint64_t)record->accepted;
     worker->passes = (unsigned)record->passes;
+    worker->takes = record->takes;
+    worker->took = record->took;
+    worker->given = (uint64_t)record->given;
+    worker->forgiven = (uint64_t)record->forgiven;
     memcpy(worker->passed, record->passed.at, sizeof worker->passed);
     memcpy(worker->pending, record->pending.at, record->pending.length);
     worker->pendings = (unsigned)(record->pending.length / sizeof *worker->pending);
@@ -231,6 +244,8 @@ static int take_group(struct taken *taken, const struct rc_carried_group *record
     int error = close_on_exec(record->flow_lanes);
     if (!error)
         error = close_on_exec(record->flows);
+    if (!error)
+        error = rc_carried_undelivered_take(group, &record->undelivered);
     if (error)
         return error;
     if (key.type == SOCK_DGRAM) {
@@ -297,7 +312,9 @@ static int take_lane(struct taken *taken, const struct rc_carried_lane *record)
         return error;
     }
     lane->index = (unsigned)record->index;
-    if (!record->worker)
+    if (record->front)
+        group->front = lane;
+    else if (!record->worker)
         group->sink = lane;
     if (lane->inherited && !lane->ours)
         group->kernel = NULL; /* as in inherited.c: a program stays on it */
@@ -308,7 +325,10 @@ static int take_lane(struct taken *taken, const struct rc_carried_lane *record)
         error = close_on_exec(record->fd); /* not in the epoll set, as in udp.c */
         lane->source.fd = (int)record->fd;
     } else if (!error) {
-        error = watch(engine, &lane->source, RC_SOURCE_LANE, record->fd, 0);
+        error = rc_carried_receiver_take(engine, lane, record);
+        if (!error) /* as in front.c and receivers.c: what waits there already is told of, too */
+            error = watch(engine, &lane->source, record->front ? RC_SOURCE_FRONT : RC_SOURCE_LANE,
+                          record->fd, record->front || record->pair >= 0 ? EPOLLIN | EPOLLET : 0);
     }
     return error;
 }
@@ -351,6 +371,8 @@ int rc_resume(rc_engine *engine, const char *text, size_t length)
     int error = rc_resumable(text, length, &missed);
     if (!error)
         error = each(text, length, take, &taken, &missed);
+    if (!error)
+        error = rc_dispatch_resumed(engine);
     if (!error)
         error = rc_guard_relieve(engine, &taken.before);
     return error;

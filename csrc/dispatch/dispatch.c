@@ -41,6 +41,16 @@ int rc_dispatch_open(struct rc_engine *engine, bool count)
     return error;
 }
 
+/* All that the master before has handed on is here. Whoever comes to `rc_wait` first is told soon
+ * that something may wait. */
+int rc_dispatch_resumed(struct rc_engine *engine)
+{
+    if (!engine->dispatch.on)
+        return 0;
+    rc_dispatch_be_patient(engine, RC_PATIENCE_MS);
+    return engine->dispatch.opens.source.fd >= 0 ? rc_opens_resumed(engine) : 0;
+}
+
 /* ---- what waits -------------------------------------------------------------- */
 
 static bool anything_waits(const struct rc_group *group)

@@ -11,6 +11,7 @@
 #ifndef RECLUSTER_DISPATCH_H
 #define RECLUSTER_DISPATCH_H
 
+#include "base/connections.h"
 #include "base/loop.h"
 #include "base/parts.h"
 #include "lane/receiver.h"
@@ -18,7 +19,6 @@
 #include <netinet/in.h>
 #include <stdbool.h>
 
-struct rc_flow;
 struct rc_engine;
 struct rc_group;
 struct rc_lane;
@@ -34,6 +34,12 @@ struct rc_opens {
     size_t count, room;
     size_t next; /* the place to look at next */
     int64_t looked_ms;
+};
+
+/* One of these, for the master that takes this one's place. */
+struct rc_open {
+    uint32_t worker;
+    struct rc_flow flow;
 };
 
 struct rc_dispatch {
@@ -67,6 +73,7 @@ void rc_dispatch_run(struct rc_engine *engine, struct rc_group *group);
 void rc_dispatch_run_all(struct rc_engine *engine);
 void rc_dispatch_taken(struct rc_engine *engine, struct rc_lane *lane);
 void rc_dispatch_patience(struct rc_engine *engine);
+int rc_dispatch_resumed(struct rc_engine *engine);
 bool rc_dispatch_may_take(const struct rc_lane *lane);
 
 /* undelivered.c */
@@ -94,5 +101,8 @@ void rc_opens_look(struct rc_engine *engine, int64_t now_ms);
 void rc_opens_read(struct rc_engine *engine);
 void rc_opens_forget(struct rc_engine *engine, struct rc_worker *worker);
 int rc_opens_filter(struct rc_engine *engine);
+int rc_opens_carry(const struct rc_engine *engine, struct rc_open **out, size_t *count);
+int rc_opens_resume(struct rc_engine *engine, const void *opens, size_t count);
+int rc_opens_resumed(struct rc_engine *engine);
 
 #endif

@@ -28,6 +28,11 @@
 enum { FIRST_ROOM = 256, BUFFER = 4 << 20, AT_A_TIME = 256, PORTS_MAX = 100 };
 enum { LOOKS = 64, LOOK_EVERY_MS = 2 };
 
+static uint64_t cookie_of(const struct inet_diag_sockid *id)
+{
+    return (uint64_t)id->idiag_cookie[0] | (uint64_t)id->idiag_cookie[1] << 32;
+}
+
 static uint64_t spread(uint64_t cookie)
 {
     return cookie * 0x9e3779b97f4a7c15u;
@@ -123,6 +128,19 @@ static struct rc_flow flow_of(const struct rc_accepted *accepted, uint64_t cooki
     return flow;
 }
 
+static int add(struct rc_opens *opens, uint32_t worker, const struct rc_flow *flow)
+{
+    if (opens->count * 2 >= opens->room && grow(opens) < 0 && opens->count + 1 >= opens->room)
+        return -ENOMEM; /* it is not counted */
+    uint64_t cookie = cookie_of(&flow->id);
+    size_t at = place_of(opens, cookie);
+    opens->cookies[at] = cookie;
+    opens->workers[at] = worker;
+    opens->flows[at] = *flow;
+    opens->count++;
+    return 0;
+}
+
 /* The connection is this worker's from now on, whosever it was. */
 void rc_opens_add(struct rc_engine *engine, struct rc_worker *worker,
                   const struct rc_accepted *accepted)
@@ -133,14 +151,8 @@ void rc_opens_add(struct rc_engine *engine, struct rc_worker *worker,
     if (getsockopt(accepted->fd, SOL_SOCKET, SO_COOKIE, &cookie, &length) < 0 || !cookie)
         return;
     closed(engine, cookie);
-    if (opens->count * 2 >= opens->room && grow(opens) < 0 && opens->count + 1 >= opens->room)
-        return; /* no memory: it is not counted */
-    size_t at = place_of(opens, cookie);
-    opens->cookies[at] = cookie;
-    opens->workers[at] = worker->id;
-    opens->flows[at] = flow_of(accepted, cookie);
-    opens->count++;
-    worker->open++;
+    struct rc_flow flow = flow_of(accepted, cookie);
+    worker->open += add(opens, worker->id, &flow) == 0;
 }
 
 /* Before a choice: ask about a few, at most every two milliseconds. One that the server has
@@ -232,11 +244,6 @@ static int by_number(const void *a, const void *b)
     return (one > two) - (one < two);
 }
 
-static uint64_t cookie_of(const struct inet_diag_sockid *id)
-{
-    return (uint64_t)id->idiag_cookie[0] | (uint64_t)id->idiag_cookie[1] << 32;
-}
-
 /* All that fronts have, or had, of one family. */
 static int dump_fronts(struct rc_engine *engine, sa_family_t family, struct rc_flows *flows)
 {
@@ -300,6 +307,52 @@ void rc_opens_read(struct rc_engine *engine)
     }
     if (lost)
         compare(engine);
+}
+
+/* ---- for the master that takes this one's place ---------------------------------- */
+
+/* The caller frees them. */
+int rc_opens_carry(const struct rc_engine *engine, struct rc_open **out, size_t *count)
+{
+    const struct rc_opens *opens = &engine->dispatch.opens;
+    *count = 0;
+    *out = opens->count ? calloc(opens->count, sizeof **out) : NULL;
+    if (opens->count && !*out)
+        return -ENOMEM;
+    for (size_t at = 0; at < opens->room; at++)
+        if (opens->cookies[at]) {
+            (*out)[*count].worker = opens->workers[at];
+            (*out)[(*count)++].flow = opens->flows[at];
+        }
+    return 0;
+}
+
+/* Before its workers. */
+int rc_opens_resume(struct rc_engine *engine, const void *opens, size_t count)
+{
+    int error = 0;
+    for (size_t at = 0; at < count && !error; at++) {
+        struct rc_open one;
+        memcpy(&one, (const char *)opens + at * sizeof one, sizeof one);
+        error = add(&engine->dispatch.opens, one.worker, &one.flow);
+    }
+    return error;
+}
+
+/* With all workers and fronts. What has ended while nobody listened to the kernel is found by a
+ * dump. */
+int rc_opens_resumed(struct rc_engine *engine)
+{
+    const struct rc_opens *opens = &engine->dispatch.opens;
+    for (size_t at = 0; at < opens->room; at++) {
+        struct rc_worker *worker = opens->cookies[at] ? rc_find(engine, opens->workers[at]) : NULL;
+        if (worker)
+            worker->open++;
+    }
+    int error = rc_opens_filter(engine);
+    if (!error)
+        compare(engine);
+    return error;
 }
 
 void rc_opens_close(struct rc_engine *engine)

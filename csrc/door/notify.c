@@ -111,9 +111,11 @@ static void put_address(struct rc_call *call, const char *bytes, size_t got, uin
  * would read in the worker's memory: what counts is what the kernel does. */
 static bool is_told(const struct seccomp_notif *notice, struct rc_call *call)
 {
+    uint64_t first[3];
     struct rc_told told;
+    memcpy(first, notice->data.args, sizeof first);
     memcpy(&told, &notice->data.args[3], sizeof told);
-    if (!told.check || told.check != rc_told_check(&told, notice->data.args))
+    if (!told.check || told.check != rc_told_check(&told, first))
         return false;
     struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = told.port};
     struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = told.port};

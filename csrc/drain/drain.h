@@ -17,10 +17,11 @@ struct rc_worker;
 struct rc_drain {
     struct rc_retirement *retirement; /* shared by those that retired together */
     struct rc_flows connections;
-    int half_open;   /* at the last look */
-    bool empty;      /* its lanes' queues, at the last look */
-    bool known;      /* connections are those of the worker */
-    int64_t calm_ms; /* CLOCK_MONOTONIC of the first such look, of AF_UNIX connections */
+    int half_open;     /* at the last look */
+    bool empty;        /* its lanes' queues, at the last look */
+    bool known;        /* connections are those of the worker */
+    int64_t looked_at; /* us */
+    int64_t calm_ms;   /* CLOCK_MONOTONIC of the first such look, of AF_UNIX connections */
 };
 
 /* facts.c */

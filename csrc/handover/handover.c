@@ -28,12 +28,19 @@ enum {
     LOOK_US = 2000,    /* between two looks while a worker lets go, */
     LOOKS_US = 500000, /* for so long; and then: */
     LATER_US = 50000,
-    IDLE_US = 2000000,   /* a client that asks for nothing more; it may wait for a stream's end, */
-    MOVED_US = 75000000, /* but of this one that is known; proxies keep theirs for a minute */
-    ENDS_US = 500000,    /* for a client that was told to close, or waits for it as the end */
-    ROOM_LEAST = 1024,   /* descriptors, beside two for each connection */
-    STILL_MS = 12,       /* after an answer: then its close was not a part of that */
+    IDLE_US = 2000000, /* a client that asks for nothing more; it may wait for a stream's end */
+    ENDS_US = 500000,  /* for a client that was told to close, or waits for it as the end */
+    ROOM_LEAST = 1024, /* descriptors, beside two for each connection */
+    STILL_MS = 12,     /* after an answer: then its close was not a part of that */
 };
+
+int rc_handover_idle(rc_engine *engine, double seconds)
+{
+    if (!(seconds >= 0 && seconds <= 1e9)) /* a NaN is neither */
+        return -EINVAL;
+    engine->handover.idle_us = (int64_t)(seconds * 1e6);
+    return 0;
+}
 
 static void next_alarm(struct rc_engine *engine, int64_t now)
 {
@@ -161,10 +168,11 @@ static void notice(struct rc_kept *kept, const struct rc_exchange *now)
  * that lives closes what it has answered, or never read; of one that has ended nothing is
  * known but what was noticed before. What lies there begins with a request only if the answer
  * before was whole; where nothing does, the last answer must be younger than the last request. */
-static int64_t patience(const struct rc_kept *kept, const struct rc_exchange *now)
+static int64_t patience(const struct rc_engine *engine, const struct rc_kept *kept,
+                        const struct rc_exchange *now)
 {
     if (kept->moved && now->written == kept->before.written)
-        return MOVED_US;
+        return engine->handover.idle_us;
     if (now->read == 0 && now->written == 0)
         return IDLE_US;
     if (!kept->settled && !(kept->worker && now->written > kept->then.written))
@@ -187,7 +195,7 @@ static void judge(struct rc_engine *engine, struct rc_kept *kept)
         return;
     }
     notice(kept, &now);
-    int64_t us = patience(kept, &now);
+    int64_t us = patience(engine, kept, &now);
     if (us && speaks_http(kept))
         keep(engine, kept, RC_KEPT_IDLE, us);
     else if (now.written > kept->then.written)

@@ -60,6 +60,7 @@ struct rc_kept {
 struct rc_handover {
     struct rc_kept *all;
     int64_t began_at; /* the last one, us */
+    int64_t idle_us;  /* how long a client that was moved may ask for nothing; others have less */
     bool hastes;
 };
 

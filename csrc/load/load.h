@@ -1,5 +1,5 @@
 /* load.h - how busy the worker of a lane is, by its queue and by what the worker does.
- * Direction: polling, activity, imbalance -> pressure. Who looks, and when: watch/.
+ * Direction: free -> pressure. Who looks, and when: watch/.
  */
 #ifndef RECLUSTER_LOAD_H
 #define RECLUSTER_LOAD_H
@@ -51,13 +51,19 @@ enum rc_activity {
 
 enum { RC_STARVED_US = 75000 }; /* whose queue stands still for less may only lack a CPU */
 
-/* imbalance.c */
+/* free.c */
+enum rc_activity rc_worker_activity(struct rc_worker *worker);
+void rc_lane_works(struct rc_engine *engine, struct rc_lane *lane, bool works, int64_t now);
+bool rc_polling_on(const struct rc_engine *engine, int64_t now);
+void rc_polling_begin(struct rc_engine *engine, int64_t now);
+bool rc_polling_goes_on(struct rc_engine *engine, unsigned lanes, int64_t now);
+bool rc_polling_arrival(struct rc_engine *engine, struct rc_lane *lane, int64_t now);
+void rc_polling_sweep(struct rc_engine *engine, int64_t now);
 int rc_imbalance_names(const char *path);
 int64_t rc_imbalance_look(struct rc_engine *engine);
 void rc_imbalance_end(struct rc_engine *engine);
-
-/* activity.c */
-enum rc_activity rc_worker_activity(struct rc_worker *worker);
+void rc_imbalance_begin(struct rc_engine *engine, int64_t now);
+void rc_imbalance_sweep(struct rc_engine *engine, int64_t now);
 
 /* slice.c */
 void rc_slice_short(struct rc_engine *engine, bool wanted);
@@ -74,13 +80,9 @@ bool rc_lane_judged(const struct rc_engine *engine, const struct rc_lane *lane);
 bool rc_group_any_free(const struct rc_group *group);
 void rc_lane_chosen(struct rc_lane *lane, bool chosen);
 void rc_lane_calm(struct rc_lane *lane);
+void rc_lane_rest(struct rc_engine *engine, struct rc_lane *lane, int64_t now);
 
 /* starved.c */
 bool rc_wants_cpu(pid_t process, uint64_t *ran_ns);
-
-/* polling.c */
-bool rc_polling_on(const struct rc_engine *engine, int64_t now);
-void rc_polling_begin(struct rc_engine *engine, int64_t now);
-bool rc_polling_goes_on(struct rc_engine *engine, unsigned lanes, int64_t now);
 
 #endif

@@ -1,12 +1,13 @@
 /* pressure.c - what is known of a lane: its queue, and its worker's state by it.
  *
  * Owns: the reading of rc_pressure, and of whom there is one. What is in it is seen by
- * congestion.c and imbalance.c.
+ * congestion.c and free.c.
  */
 #include "internal.h"
 
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/epoll.h>
 
 /* As RC_STARVED_US, */
 enum {
@@ -47,6 +48,15 @@ void rc_lane_calm(struct rc_lane *lane)
     if (lane->pressure.hung)
         lane->worker->hung_lanes--;
     memset(&lane->pressure, 0, sizeof lane->pressure);
+}
+
+/* Nothing waits in it, and the next connection is to wake us. */
+void rc_lane_rest(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
+{
+    lane->pressure.queued = lane->pressure.hot = 0;
+    lane->pressure.look_at = lane->pressure.marked_at = 0;
+    lane->pressure.armed_at = now;
+    (void)rc_source_arm(engine->epoll, &lane->source, EPOLLIN);
 }
 
 /* Where the kernel counts, a worker that takes nothing is passed over by its count alone,

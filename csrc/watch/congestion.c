@@ -1,16 +1,14 @@
-/* congestion.c - what a lane's queue, and its worker, say of it.
+/* congestion.c - what a lane's queue says of it, and when lanes are looked at.
  *
- * Owns: when a lane is looked at, and what was seen: free, taking,
- * busy, blocked (its worker is at work, so a new connection would wait; for so long),
- * congested (its queue stands still), hung (it was avoided for a second, and still
- * does). Does not own the choice: that is choosing.c, which prefers the better and
- * never refuses the worse while there is nothing else.
+ * Owns: when a lane is looked at, and what was seen: congested (its queue stands still), hung
+ * (it was avoided for a second, and still does). Does not own what its worker does (load/free.c),
+ * nor the choice: that is choosing.c, which prefers the better and never refuses the worse while
+ * there is nothing else.
  *
  * A lane at rest costs nothing: it is armed in the epoll set, and is looked at
  * only after a connection was seen waiting in it, by one timer for all lanes,
  * until its queue is empty again. (One that is taken before the master wakes is
- * not seen; it needs nothing.) Beside that, all are looked at while workers are polled, and who
- * was just seen to be given a connection counts as at work, until it is looked at.
+ * not seen; it needs nothing.)
  *
  * Invariants:
  *  - the lane of a live worker is armed, or has a time of its next look;
@@ -25,15 +23,7 @@ enum {
     STILL_MOST_US = 1000000, /* between two looks at one that does */
     HOT_LOOKS = 8,           /* at a lane that gets one connection after another */
     HUNG_US = 1000000,       /* avoided for this long, and still */
-    SAMPLE_US = 1000,        /* between two looks at a worker while workers are polled, */
-    TAKING_SAMPLE_US = 500,  /* at one that has just gone to work, for less than this: */
-    TAKES_US = 2500,
-    BLOCKED_SAMPLE_US = 4000, /* and at one that is at work for longer than this: */
-    BLOCKS_US = 10000,
-    CROWD_US = 2500,        /* between two looks at what workers have open, at least, and */
-    CROWD_COST = 100,       /* so many times what a look costs; */
-    CROWD_LAST_US = 200000, /* for so long after the last connection that was seen */
-    STEER_US = 10,          /* the cost of a program, by the lane (72 us for 128) */
+    STEER_US = 10,           /* the cost of a program, by the lane (72 us for 128) */
 };
 
 /* ---- the next look ----------------------------------------------------------------- */
@@ -72,61 +62,13 @@ static void set_hung(struct rc_lane *lane, bool hung)
     worker->hung_queued = (int)lane->pressure.queued; /* told by reading.c, when there is room */
 }
 
-static void set_work(struct rc_engine *engine, struct rc_lane *lane, bool works, int64_t now)
-{
-    struct rc_pressure *pressure = &lane->pressure;
-    enum rc_pressure_kind before = pressure->work;
-    if (works && before == RC_FREE)
-        pressure->busy_at = engine->polling.stirred_at = now;
-    pressure->work = !works                                ? RC_FREE
-                     : now - pressure->busy_at < TAKES_US  ? RC_TAKING
-                     : now - pressure->busy_at < BLOCKS_US ? RC_BUSY
-                                                           : RC_BLOCKED;
-    lane->group->stale |= pressure->work != before;
-}
-
 static void set_congested(struct rc_lane *lane, bool congested)
 {
     lane->group->stale |= lane->pressure.congested != congested;
     lane->pressure.congested = congested;
 }
 
-/* ---- who has more open ------------------------------------------------------------------ */
-
-static void crowd_begin(struct rc_engine *engine, int64_t now)
-{
-    engine->imbalance_until = now + CROWD_LAST_US;
-    if (engine->imbalance_at)
-        return;
-    engine->imbalance_at = now + CROWD_US;
-    rc_sweep_at(engine, engine->imbalance_at);
-}
-
-static void keep_crowd(struct rc_engine *engine, int64_t now)
-{
-    if (!engine->imbalance_at)
-        return;
-    if (engine->imbalance_at <= now) {
-        int64_t next = rc_imbalance_look(engine) * CROWD_COST;
-        engine->imbalance_at = now + (next > CROWD_US ? next : CROWD_US);
-        if (now >= engine->imbalance_until) {
-            engine->imbalance_at = 0;
-            rc_imbalance_end(engine);
-        }
-    }
-    if (engine->imbalance_at)
-        rc_sweep_at(engine, engine->imbalance_at);
-}
-
 /* ---- a look at a queue ------------------------------------------------------------------ */
-
-static void rest(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
-{
-    lane->pressure.queued = lane->pressure.hot = 0;
-    lane->pressure.look_at = lane->pressure.marked_at = 0;
-    lane->pressure.armed_at = now;
-    (void)rc_source_arm(engine->epoll, &lane->source, EPOLLIN);
-}
 
 /* Nothing waits in it. Where the next connection would wake us at once, a few looks more,
  * at the same moments for all lanes, cost less than to be woken by each lane for itself. */
@@ -134,7 +76,7 @@ static void emptied(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
 {
     struct rc_pressure *pressure = &lane->pressure;
     if (!pressure->hot || rc_polling_on(engine, now)) {
-        rest(engine, lane, now);
+        rc_lane_rest(engine, lane, now);
         return;
     }
     pressure->hot--;
@@ -201,71 +143,12 @@ void rc_lane_arrival(struct rc_engine *engine, struct rc_lane *lane)
     look_in(engine, lane, now, STILL_US);
     if (!rc_lane_judged(engine, lane))
         return;
-    crowd_begin(engine, now);
-    if (!rc_polling_on(engine, now))
-        return;
-    lane->pressure.sampled_at = now;
-    set_work(engine, lane, true, now); /* in a moment; the next look tells whether still */
-    if (engine->polling.look_at > now + TAKING_SAMPLE_US)
-        engine->polling.look_at = now + TAKING_SAMPLE_US;
-    rc_sweep_at(engine, engine->polling.look_at);
-    steer_if_stale(engine, lane->group, now);
+    rc_imbalance_begin(engine, now);
+    if (rc_polling_arrival(engine, lane, now))
+        steer_if_stale(engine, lane->group, now);
 }
 
-/* ---- polling ------------------------------------------------------------------------------ */
-
-/* How long what was seen of a worker is believed. */
-static int64_t believed_us(const struct rc_lane *lane)
-{
-    switch (lane->pressure.work) {
-    case RC_BLOCKED:
-        return BLOCKED_SAMPLE_US;
-    case RC_TAKING:
-        return TAKING_SAMPLE_US;
-    default:
-        return SAMPLE_US;
-    }
-}
-
-static void sample(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
-{
-    struct rc_pressure *pressure = &lane->pressure;
-    if (now < pressure->sampled_at + believed_us(lane))
-        return;
-    pressure->sampled_at = now;
-    bool works =
-        rc_lane_judged(engine, lane) && rc_worker_activity(lane->worker) == RC_ACTIVITY_WORK;
-    set_work(engine, lane, works, now);
-    if (pressure->work == RC_BLOCKED && rc_group_any_free(lane->group))
-        rc_polling_begin(engine, now); /* or goes on */
-    if (!works && pressure->look_at && !pressure->congested && rc_lane_queued(lane, NULL) == 0)
-        rest(engine, lane, now); /* to see the next one come */
-}
-
-static void keep_vigil(struct rc_engine *engine, int64_t now)
-{
-    unsigned lanes = 0;
-    if (!engine->polling.until)
-        return;
-    for (struct rc_group *group = engine->groups; group; group = group->next)
-        lanes += group->count;
-    bool on = rc_polling_goes_on(engine, lanes, now);
-    bool due = on && now >= engine->polling.look_at;
-    if (due) /* all at a time: each at its own would wake us more often */
-        engine->polling.look_at = now + SAMPLE_US;
-    for (struct rc_group *group = engine->groups; group; group = group->next)
-        for (unsigned at = 0; at < group->count; at++) {
-            struct rc_lane *lane = group->lanes[at];
-            if (!on) /* nobody looks any more, so nothing is known */
-                set_work(engine, lane, false, now);
-            else if (due && rc_lane_watched(lane))
-                sample(engine, lane, now);
-            if (due && lane->pressure.work == RC_TAKING)
-                engine->polling.look_at = now + TAKING_SAMPLE_US;
-        }
-    if (on)
-        rc_sweep_at(engine, engine->polling.look_at);
-}
+/* ---- all of them -------------------------------------------------------------------------- */
 
 void rc_lanes_sweep(struct rc_engine *engine)
 {
@@ -285,8 +168,8 @@ void rc_lanes_sweep(struct rc_engine *engine)
         }
     rc_orders_sweep(engine, now);
     rc_proof_sweep(engine, now);
-    keep_vigil(engine, now);
-    keep_crowd(engine, now);
+    rc_polling_sweep(engine, now);
+    rc_imbalance_sweep(engine, now);
     for (struct rc_group *group = engine->groups; group; group = group->next)
         steer_if_stale(engine, group, now);
     rc_slice_short(engine,

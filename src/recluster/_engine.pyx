@@ -146,11 +146,10 @@ cdef class Engine:
         return _check(rc_forsaken(self._alive()), "look at restored lanes")
 
     def hindrance(self):
-        """What keeps workers and lanes from going on under another master in this process, and
-        whether that passes; None: nothing."""
-        cdef const char *what = NULL
-        cdef int result = rc_carry_hindrance(self._alive(), &what)
-        return None if result == 0 else ((<bytes>what).decode(), -result == EAGAIN)
+        """What is under way, and has to be over before workers and lanes can go on under another
+        master in this process; None: nothing."""
+        cdef const char *what = rc_carry_hindrance(self._alive())
+        return None if what == NULL else (<bytes>what).decode()
 
     def carried(self):
         """All that the next one has to know of them, as text."""
@@ -299,6 +298,11 @@ cdef class Engine:
     def flows_stay(self, double seconds):
         """How long UDP flows stay with a worker that retires, where the kernel can do it."""
         _check(rc_flows_stay(self._alive(), <unsigned int>(min(seconds, 1e6) * 1000)), "flows")
+
+    def handover_idle(self, double seconds):
+        """How long the connection of a client that asks for nothing is held after its worker was
+        ended."""
+        _check(rc_handover_idle(self._alive(), min(seconds, 1e9)), "handover_idle")
 
     def balance_kernel(self):
         """Have the kernel do it: None, or (what was refused, errno)."""

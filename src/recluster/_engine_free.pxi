@@ -99,6 +99,11 @@ def leave(int code):
     _exit(code)
 
 
+def forget_file_pages():
+    """In a mold that has imported: what only that has read of libraries' files."""
+    rc_file_pages_forget()
+
+
 def fork_worker(int line, int channel, int traps, bint ours):
     """In a mold: the worker's pid, 0 in the worker. Raises OSError."""
     PyOS_BeforeFork()

@@ -1,7 +1,7 @@
 """The cluster: what a program has that supervises a server.
 
 Owns nothing but the supervisor it has made; what can be asked of that is its own API (`start`,
-`dispatch`), `master/driving`, `master/wishes`, `master/staff` and `master/callbacks`.
+`dispatch`), `master/driving`, `master/wishes` and `master/callbacks`.
 """
 
 from __future__ import annotations

@@ -13,14 +13,13 @@ from recluster.host.actions import SignalActions
 from recluster.master import executor, handlers
 from recluster.master.publisher import Publisher
 from recluster.master.supervisor import Supervisor
-from recluster.population import recycling
-from recluster.population.population import Population
+from recluster.population import population, recycling
 from recluster.verbs import cli
 
 PLACES = {
     "spawn": (Supervisor, "_spawn"),
     "notice": (Publisher, "notice"),
-    "tick": (Population, "tick"),
+    "tick": (population, "tick"),
     "signal": (SignalActions, "act"),
     "control": (Control, "_asked"),
 }

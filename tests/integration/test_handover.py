@@ -1,14 +1,18 @@
 """Kept connections go on when their worker leaves: what it closes, another answers."""
 
+import ast
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import deny
 import pytest
 from askers import Asking
 from clients import Broken, Stale, connect
-from harness import Running, edit, until
+from harness import GENEROUS, Running, edit, until
 
 BENCH = Path(__file__).parents[2] / "bench" / "behind_proxy.py"
 FAST = ("--drain-settle", 0.2, "--drain-owes", 1)
@@ -16,7 +20,8 @@ UVICORN = ("-m", "uvicorn", "asgi_app:app", "--port", "0", "--log-level", "error
 
 
 @pytest.fixture
-def behind_proxy():
+def behind_proxy(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH.parent)
     spec = importlib.util.spec_from_file_location("behind_proxy", BENCH)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -29,6 +34,21 @@ def test_behind_nginx_nothing_fails(server, behind_proxy):
     """Where every reload cost tens of requests, which a proxy cannot repeat."""
     pytest.importorskip({"uvloop": "uvicorn"}.get(server, server))
     found = behind_proxy.measure(server, 2, 3000, clients=16, options=tuple(map(str, FAST)))
+    assert (found["failed"], found["twice"], found["missing"]) == (0, 0, 0), found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("proxy", ["haproxy", "nginx", "none"])
+def test_between_network_namespaces_nothing_fails(proxy):
+    """Clients, proxy and server on three machines, as far as the network is concerned."""
+    pytest.importorskip("uvicorn")
+    for tool in ({proxy} - {"none"}) | {"ip", "nsenter"}:
+        if not shutil.which(tool):
+            pytest.skip(f"no {tool}")
+    words = [sys.executable, BENCH, "--namespaces", "--proxy", proxy, "--only", "uvicorn"]
+    words += ["--requests", "2000", "--reloads", "2", "--clients", "8"]
+    said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, timeout=GENEROUS)
+    found = ast.literal_eval(said.stdout)
     assert (found["failed"], found["twice"], found["missing"]) == (0, 0, 0), found
 
 

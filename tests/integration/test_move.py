@@ -111,3 +111,19 @@ def test_what_is_held_leaves_the_master_descriptors(tmp_path):
             assert asking.versions == {0: "1"}
         assert not asking.errors
         assert cluster.count("exit") == 0
+
+
+def test_who_asks_for_nothing_is_held_so_long(tmp_path):
+    """Without the option it would be longer than the test waits."""
+    path = tmp_path / "server.py"
+    path.write_text(KEEPS["asyncio"])
+    with running(path, "--handover-idle", 0.5) as cluster, KeepAlive(cluster.port) as quiet:
+        assert quiet.ask()["version"] == "1"
+        with Asking(cluster.port, 1) as asking:
+            asking.all_have("1")
+            old = swap(cluster, path)[0]
+            cluster.wait_for("exit", pid=old)
+            assert quiet.ended()
+            asking.all_have("2")
+        assert not asking.errors
+        assert cluster.end() == 0

@@ -126,6 +126,32 @@ def test_what_is_imported_later(where):
         assert cluster.end() == 0
 
 
+def test_names_beside_auto(where):
+    """Nobody has to show anything first, and what the workers import further is preloaded, too."""
+    (where / "server.py").write_text(LATE)
+    (where / "late.py").write_text(CODE.replace('"1"', '"late"'))
+    with running(where, preload="auto,code_of_it", workers=2) as cluster:
+        cluster.wait_each("ready", 2)
+        assert imports(where) == [["1", str(*molds(cluster)), "none"]]
+        # Until the one that shows has been asked, too.
+        until(lambda: get(cluster.port) and len({one[1] for one in imports(where)}) == 3)
+        count = len(imports(where))
+        assert cluster.reload()["ok"]
+        of_mold = [one[0] for one in imports(where)[count:]]
+        assert of_mold == ["1", "late"] and imports(where)[-1][1] in map(str, molds(cluster))
+        get(cluster.port)
+        assert len(imports(where)) == count + 2
+        assert cluster.end() == 0
+
+
+def test_a_name_beside_auto_must_be_there(where):
+    with running(where, "--respawn", 0.1, preload="auto,code_of_it") as cluster:
+        cluster.wait_each("ready", 3)
+        (where / "code_of_it.py").unlink()
+        outcome = cluster.reload()
+        assert not outcome["ok"] and "No module named 'code_of_it'" in outcome["why"]
+
+
 def test_what_children_import(where):
     """As gunicorn's do; the parent imports nothing."""
     (where / "server.py").write_text(FORKS)

@@ -134,7 +134,7 @@ def embedded(apps, monkeypatch):
         return made
 
     def drive(made, condition):
-        assert made._drive(lambda: any(condition(event) for event in events), GENEROUS)
+        assert made._core.drive(lambda: any(condition(event) for event in events), GENEROUS)
         return next(event for event in events if condition(event))
 
     return cluster, drive

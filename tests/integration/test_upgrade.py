@@ -23,7 +23,6 @@ from clients import (
     all_answer,
     connect,
     get,
-    get_unix,
 )
 from ctlcase import ask
 from embedcase import BEGIN  # noqa: F401 - the fixture's
@@ -172,26 +171,6 @@ def test_the_control_socket_the_name_and_the_metrics_are_the_same(apps):
         assert "_total" in text
 
 
-def test_what_workers_write_is_still_read(apps, tmp_path):
-    (apps / "speaks.py").write_text(
-        "import sys, http_server\n"
-        "class Speaks(http_server.Handler):\n"
-        "    def do_GET(self):\n"
-        "        print('said', self.path, flush=True)\n"
-        "        super().do_GET()\n"
-        "http_server.http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Speaks)"
-        ".serve_forever()\n"
-    )
-    with (
-        open(tmp_path / "out", "wb+") as out,
-        start(apps, "--prefix", target=("speaks.py", "0"), stdout=out) as running,
-    ):
-        running.wait_each("ready", 2)
-        upgrade(running)
-        get(running.port, "/after")
-        until(lambda: "said /after" in (tmp_path / "out").read_text())
-
-
 def test_hooks_are_told_and_are_waited_for(apps, tmp_path):
     told = tmp_path / "told"
     hook = f"upgraded=echo $RECLUSTER_EVENT_TO_VERSION >> {told}"
@@ -333,28 +312,6 @@ def test_uvicorn_goes_on(apps):
         assert running.pids() == workers
         assert running.reload()["ok"]
         get(running.port)
-
-
-@pytest.mark.parametrize("kind", ["path", "abstract"])
-def test_unix_listeners_go_on(apps, tmp_path, kind):
-    program = apps / "unix_asyncio.py"
-    where = str(tmp_path / "listener")
-    if kind == "abstract":
-        program.write_text(program.read_text().replace("sys.argv[1]", "chr(0) + sys.argv[1]"))
-        where = f"recluster-test-{os.getpid()}"
-    address = where if kind == "path" else "\0" + where
-    with start(apps, target=("unix_asyncio.py", where)) as running:
-        running.wait_each("ready", 2)
-        upgrade(running)  # at rest: the first workers may have removed each other's path
-        workers = running.pids()
-        for _ in range(2):
-            upgrade(running)
-            assert running.pids() == workers
-            assert get_unix(address)["pid"] in workers.values()
-        edit(program, 'VERSION = "1"', 'VERSION = "2"')
-        assert running.reload()["ok"]
-        until(lambda: get_unix(address)["version"] == "2")
-        assert running.end() == 0
 
 
 @pytest.mark.parametrize("kind", ["asyncio", "socketserver"])

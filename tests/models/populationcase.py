@@ -2,7 +2,8 @@
 
 from recluster.options import Options
 from recluster.population import commands as c
-from recluster.population import population as p
+from recluster.population import population, slots
+from recluster.population import state as p
 
 
 def cluster(workers=1, **given):
@@ -10,21 +11,21 @@ def cluster(workers=1, **given):
     people = p.Population(
         Options.make({"ready_when": "listening", "workers": workers, **given}, {}), lambda: 0.5
     )
-    people.start(0.0)
+    population.start(people, 0.0)
     for key in list(people.members):
-        people.listening(key, "a:1", 3.0)
-    people.take()
+        population.listening(people, key, "a:1", 3.0)
+    slots.take(people)
     return people
 
 
 def until(people, end):
     """Time passes, from deadline to deadline. Returns the commands."""
-    commands = people.take()
-    while (at := people.deadline()) is not None and at <= end:
-        people.tick(at)
-        commands += people.take()
-    people.tick(end)
-    return commands + people.take()
+    commands = slots.take(people)
+    while (at := population.deadline(people)) is not None and at <= end:
+        population.tick(people, at)
+        commands += slots.take(people)
+    population.tick(people, end)
+    return commands + slots.take(people)
 
 
 def of(commands, kind, name=None):
@@ -32,7 +33,7 @@ def of(commands, kind, name=None):
 
 
 def spawned(people):
-    return [one.worker for one in of(people.take(), c.Spawn)]
+    return [one.worker for one in of(slots.take(people), c.Spawn)]
 
 
 def serving(people):

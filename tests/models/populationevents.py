@@ -4,6 +4,8 @@ import hypothesis.strategies as st
 from hypothesis.stateful import precondition, rule
 from populationworld import ADDRESSES, Commanded
 
+from recluster.population import addresses, closing, population, readiness, reloading, sizing
+
 
 class Eventful(Commanded):
     # ---- what happens in the world ---------------------------------------------
@@ -30,18 +32,18 @@ class Eventful(Commanded):
         """To the next deadline at a time, as the timer does."""
         end = self.now + seconds
         spins = 0
-        while (at := self.people.deadline()) is not None and at <= end:
+        while (at := population.deadline(self.people)) is not None and at <= end:
             spins = 0 if at > self.now else spins + 1
             assert spins < 20, "a deadline that does not pass: a busy loop"
             self.now = max(self.now, at)
-            self.people.tick(self.now)
+            population.tick(self.people, self.now)
             self.obey()
         self.now = end
 
     @precondition(lambda self: self.alive())
     @rule(data=st.data())
     def comes_up(self, data):
-        self.people.online(self.some(data, self.alive()), self.now)
+        population.online(self.people, self.some(data, self.alive()), self.now)
         self.obey()
 
     @precondition(lambda self: self.alive())
@@ -65,7 +67,7 @@ class Eventful(Commanded):
         self.processes[key].listening.add(address)
         proves = self.people.options.ready_when == "accepting" and key not in self.live
         self.processes[key].proving |= proves
-        self.people.listening(key, address, self.now, proves)
+        population.listening(self.people, key, address, self.now, proves)
         self.obey()
 
     @precondition(lambda self: any(self.processes[key].proving for key in self.alive()))
@@ -77,7 +79,7 @@ class Eventful(Commanded):
 
     def takes_ours(self, key):
         self.processes[key].proving = False
-        self.people.accepting(key, self.now)
+        readiness.accepting(self.people, key, self.now)
         self.obey()
 
     @precondition(lambda self: any(self.processes[key].listening for key in self.alive()))
@@ -92,7 +94,7 @@ class Eventful(Commanded):
         if not partly:
             process.listening.discard(address)
             process.deaf = not process.listening
-        self.people.deaf(key, address, partly, self.now)
+        addresses.deaf(self.people, key, address, partly, self.now)
         self.obey()
         if was_serving and not slot.incoming:  # it stays until it has a successor
             assert slot.serving is member
@@ -100,13 +102,13 @@ class Eventful(Commanded):
     @precondition(lambda self: self.alive())
     @rule(data=st.data())
     def says_ready(self, data):
-        self.people.said_ready(self.some(data, self.alive()), self.now)
+        readiness.said_ready(self.people, self.some(data, self.alive()), self.now)
         self.obey()
 
     @precondition(lambda self: self.alive())
     @rule(data=st.data())
     def says_disconnect(self, data):
-        self.people.said_disconnect(self.some(data, self.alive()), self.now)
+        population.said_disconnect(self.people, self.some(data, self.alive()), self.now)
         self.obey()
 
     @precondition(lambda self: self.live - self.unborn and not self.closing)
@@ -125,9 +127,9 @@ class Eventful(Commanded):
     def hangs_or_takes(self, data, takes):
         key = self.some(data, self.alive())
         if takes:
-            self.people.takes(key, self.now)
+            population.takes(self.people, key, self.now)
         else:
-            self.people.hung(key, 1, self.now)
+            population.hung(self.people, key, 1, self.now)
         self.obey()
 
     @precondition(lambda self: self.alive())
@@ -135,7 +137,7 @@ class Eventful(Commanded):
     def dies(self, data, status):
         key = self.some(data, self.alive())
         self.processes[key].alive = False
-        self.people.exited(key, status, self.now)
+        population.exited(self.people, key, status, self.now)
         self.obey()
 
     @precondition(lambda self: any(not x.alive and not x.gone for x in self.processes.values()))
@@ -148,7 +150,7 @@ class Eventful(Commanded):
     def goes(self, key):
         self.processes[key].gone = True
         if key in self.people.members:
-            self.people.gone(key, self.now)
+            population.gone(self.people, key, self.now)
         self.obey()
 
     @precondition(lambda self: self.alive())
@@ -186,20 +188,20 @@ class Eventful(Commanded):
         if canary:
             before -= {slot.serving.id for slot in slots if slot.serving and slot.previous}
             before |= {slot.previous.id for slot in slots if slot.previous}
-        self.people.reload(self.now)
+        reloading.reload(self.people, self.now)
         self.obey()
         assert before <= self.live
 
     @rule(part=st.sampled_from([0.01, 0.1, 0.5]))
     def reload_by_canary(self, part):
         if not self.people.options.surge:
-            self.people.reload(self.now, part)
+            reloading.reload(self.people, self.now, part)
             self.obey()
 
     @rule()
     def promote(self):
         probation = self.people.baking
-        why = self.people.promote(self.now)
+        why = reloading.promote(self.people, self.now)
         assert (why is None) == (probation is not None)
         assert not self.people.baking
         self.obey()
@@ -207,7 +209,7 @@ class Eventful(Commanded):
     @rule()
     def rollback(self):
         under_way = self.people.reloading or self.people.baking
-        why = self.people.rollback(self.now)
+        why = reloading.rollback(self.people, self.now)
         assert (why is None) == (under_way is not None)
         self.obey()
 
@@ -216,7 +218,7 @@ class Eventful(Commanded):
         if self.people.options.balance != "weighted":
             return
         before = dict(self.people.weights)
-        why = self.people.weigh({slot: float(weight)})
+        why = sizing.weigh(self.people, {slot: float(weight)})
         if why:
             assert self.people.weights == before
         self.obey()
@@ -224,7 +226,7 @@ class Eventful(Commanded):
     @rule(count=st.integers(1, 5))
     def scale(self, count):
         refusing = self.refuse_spawns and self.people.options.balance == "shared"
-        why = self.people.scale(count, self.now)
+        why = sizing.scale(self.people, count, self.now)
         self.obey()
         if refusing:
             return  # it needs a reload, which has failed
@@ -238,7 +240,7 @@ class Eventful(Commanded):
     def restart_a_slot(self, slot):
         """The successor comes first."""
         before = self.people.slots[slot].serving if slot in self.people.slots else None
-        why = self.people.restart(slot, self.now)
+        why = sizing.restart(self.people, slot, self.now)
         refused = bool(self.refuse_spawns)
         self.obey()
         assert before is None or self.people.slots[slot].serving is before
@@ -248,7 +250,7 @@ class Eventful(Commanded):
 
     @rule(slot=st.integers(0, 4))
     def drain_a_slot(self, slot):
-        why = self.people.drain(slot, self.now)
+        why = sizing.drain(self.people, slot, self.now)
         self.obey()
         if not why:
             assert self.people.slots[slot].drained
@@ -256,20 +258,20 @@ class Eventful(Commanded):
 
     @rule(slot=st.integers(0, 4))
     def resume_a_slot(self, slot):
-        why = self.people.resume(slot, self.now)
+        why = sizing.resume(self.people, slot, self.now)
         self.obey()
         if not why:
             assert self.people.slots[slot].wanted and not self.people.slots[slot].drained
 
     @rule()
     def shutdown(self):
-        self.people.shutdown(self.now)
+        closing.shutdown(self.people, self.now)
         self.closing = self.people.closing
         self.obey()
 
     @rule()
     def terminate(self):
         self.closing = self.killing = True
-        self.people.terminate(self.now)
+        closing.terminate(self.people, self.now)
         self.obey()
         assert all(self.processes[key].killed for key in self.alive())

@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize
 from recluster.base.states import State
 from recluster.options import Options
 from recluster.population import commands as c
-from recluster.population import population as p
+from recluster.population import population, recycling, slots
+from recluster.population import state as p
 from recluster.population.draining import Facts
 
 ADDRESSES = ("a:1", "b:2")
@@ -79,13 +80,13 @@ class Commanded(RuleBasedStateMachine):
         self.refused = set()
         self.mold_imports = False
         self.unborn = set()
-        self.people.start(self.now)
+        population.start(self.people, self.now)
         self.obey()
 
     # ---- carrying out commands ----------------------------------------------
 
     def obey(self):
-        while commands := self.people.take():
+        while commands := slots.take(self.people):
             lives = [command for command in commands if isinstance(command, c.Live)]
             self.last_live = lives[-1] if lives else None  # what people think of now
             for command in commands:
@@ -94,7 +95,7 @@ class Commanded(RuleBasedStateMachine):
     def obey_one(self, command):
         if isinstance(command, c.Spawn):
             assert command.worker not in self.processes, "an id was used twice"
-            if self.people.cancelled(command.worker):
+            if population.cancelled(self.people, command.worker):
                 self.refused.add(command.worker)
                 return
             if self.people.closing:
@@ -102,7 +103,7 @@ class Commanded(RuleBasedStateMachine):
             if self.refuse_spawns:
                 self.refuse_spawns -= 1
                 self.refused.add(command.worker)
-                self.people.spawn_failed(command.worker, "out of processes", self.now)
+                population.spawn_failed(self.people, command.worker, "out of processes", self.now)
                 return
             self.processes[command.worker] = Process(command)
             self.queues.setdefault(self.processes[command.worker].lane, 0)
@@ -151,11 +152,12 @@ class Commanded(RuleBasedStateMachine):
             assert self.killing or self.people.killing or settled
             self.processes[command.worker].killed = True
         elif isinstance(command, c.Inspect):
-            self.people.inspected(command.worker, self.facts(command.worker), self.now)
+            population.inspected(self.people, command.worker, self.facts(command.worker), self.now)
         elif isinstance(command, c.Measure):
             process = self.processes[command.worker]
             assert process.alive and command.worker in self.live, "nobody wants to know"
-            self.people.measured(command.worker, process.memory, process.accepted, self.now)
+            memory, accepted = process.memory, process.accepted
+            recycling.measured(self.people, command.worker, memory, accepted, self.now)
         elif isinstance(command, c.Hold):
             assert (command.address in self.held) != command.on, "said twice"
             (self.held.add if command.on else self.held.discard)(command.address)
@@ -297,4 +299,4 @@ class Commanded(RuleBasedStateMachine):
         self.unborn.remove(key)
         del self.processes[key]
         self.refused.add(key)
-        self.people.unborn(key, "the mold failed", self.now)
+        population.unborn(self.people, key, "the mold failed", self.now)

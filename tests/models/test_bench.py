@@ -1,10 +1,12 @@
 """The pure parts of the benchmark: statistics, recommendation, command line, table, picture."""
 
+import importlib
 import itertools
 import re
 import sys
 import xml.etree.ElementTree
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -301,3 +303,14 @@ def test_question():
     assert len(asked) == 16 + 56
     assert int.from_bytes(asked[:4], sys.byteorder) == len(asked)
     assert packed("127.1.2.3") in asked and packed("::1")[-1] == 1
+
+
+# ---- bench/ablation.py ----------------------------------------------------------------------
+
+
+def test_what_the_ablation_switches_off_is_there(monkeypatch):
+    tree = Path(__file__).parent.parent.parent
+    monkeypatch.syspath_prepend(str(tree / "bench"))
+    edits = importlib.import_module("ablation").EDITS
+    for file, old, _ in {edit for one in edits.values() for edit in one}:
+        assert (tree / file).read_text().count(old) == 1, f"{file}: {old}"

@@ -174,7 +174,7 @@ def test_what_is_private_is_seen():
     )
     found = reached(ast.parse("; ".join(calls)), set())
     assert sorted(found) == ["cluster._core", "self._core._turn"]
-    assert "_core" in PRIVATE["recluster.master.staff"] and len(OURS) > 500
+    assert "_core" in PRIVATE["recluster.master.wishes"] and len(OURS) > 500
 
 
 @pytest.mark.parametrize("module", sorted(TREES))

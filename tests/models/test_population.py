@@ -14,6 +14,7 @@ from populationevents import Eventful
 from populationworld import ADDRESSES
 
 from recluster.base.states import State
+from recluster.population import closing, population, readiness, slots
 from recluster.population.lifecycle import ENDED
 
 
@@ -52,7 +53,7 @@ class World(Eventful):
                 assert slot.healing.state not in ENDED
                 assert slot.wanted and self.people.reloading
             if slot.wanted and not slot.serving and not self.closing and not slot.surplus:
-                ready = [one for one in slot.coming() if self.people._fits(one, self.now)]
+                ready = [one for one in slot.coming() if slots.fits(self.people, one, self.now)]
                 assert not ready, "a slot that is left dark though somebody is ready"
             if slot.wanted and not slot.serving and not self.closing:
                 coming = slot.incoming or slot.spawn_at is not None or self.people.reloading
@@ -125,7 +126,7 @@ class World(Eventful):
         if not hasattr(self, "people"):
             return
         self.refuse_spawns = 0
-        delayed = self.people._close_at is not None
+        delayed = self.people.close_at is not None
         for _ in range(60):
             self.behave()
             self.time_passes(1.0)
@@ -139,8 +140,8 @@ class World(Eventful):
                 early = self.people.options.ready_when != "listening"
                 assert not deaf or (early and not slot.serving.closed)
             assert self.people.reloading is None
-            assert self.people.closing or not (self.held or self.people._deserted)
-        self.people.shutdown(self.now)
+            assert self.people.closing or not (self.held or self.people.deserted)
+        closing.shutdown(self.people, self.now)
         self.closing = True
         self.obey()
         for _ in range(60):
@@ -156,17 +157,17 @@ class World(Eventful):
                 starts = self.people.members[key].state in (State.STARTING, State.READY)
                 if process.deaf and not starts:
                     continue  # it never listens again
-                self.people.takes(key, self.now)
-                self.people.online(key, self.now)
+                population.takes(self.people, key, self.now)
+                population.online(self.people, key, self.now)
                 for address in ADDRESSES:
                     self.begins_to_listen(key, address)
                 self.takes_ours(key)
-                self.people.said_ready(key, self.now)
+                readiness.said_ready(self.people, key, self.now)
                 self.queues[process.lane] = 0
                 process.connections = process.owing = process.half_open = 0
             elif process.alive:
                 process.alive = False
-                self.people.exited(key, 0, self.now)
+                population.exited(self.people, key, 0, self.now)
             elif not process.gone:
                 self.goes(key)
             self.obey()

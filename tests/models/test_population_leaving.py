@@ -9,8 +9,9 @@ from populationcase import cluster, of, serving, spawned, until
 
 from recluster.base.states import State
 from recluster.options import Options
+from recluster.population import closing, population, reloading, slots
 from recluster.population import commands as c
-from recluster.population import population as p
+from recluster.population import state as p
 from recluster.population.backoff import Backoff
 from recluster.population.draining import Facts
 
@@ -20,14 +21,14 @@ from recluster.population.draining import Facts
 def retired(**given):
     """Worker 1 retires at 13.0."""
     people = cluster(**given)
-    people.reload(10.0)
-    people.listening(2, "a:1", 13.0)
-    people.take()
+    reloading.reload(people, 10.0)
+    population.listening(people, 2, "a:1", 13.0)
+    slots.take(people)
     return people
 
 
 def drains(people, facts, now):
-    people.inspected(1, facts, now)
+    population.inspected(people, 1, facts, now)
     return people.members[1].state
 
 
@@ -49,11 +50,11 @@ def test_half_open_handshakes_are_waited_for():
 def test_who_settles_is_looked_at_again_and_again_only_while_something_may_come(facts, looks):
     people = retired(drain_settle=1)
     made = 0
-    while people.members[1].state is State.SETTLING and (at := people.deadline()) <= 14.0:
-        people.tick(at)
-        for _ in of(people.take(), c.Inspect):
+    while people.members[1].state is State.SETTLING and (at := population.deadline(people)) <= 14.0:
+        population.tick(people, at)
+        for _ in of(slots.take(people), c.Inspect):
             made += 1
-            people.inspected(1, facts, at)
+            population.inspected(people, 1, facts, at)
     assert made == pytest.approx(looks, abs=1)
 
 
@@ -75,9 +76,9 @@ def test_a_server_that_dies_of_the_signal_gets_it_after_a_quiet_time():
 def test_a_hurried_generation_does_not_die_before_it_has_settled():
     people = cluster(drain_settle=60, max_draining=1)
     for second in (10.0, 11.0):
-        people.reload(second)
+        reloading.reload(people, second)
         (key,) = spawned(people)
-        people.listening(key, "a:1", second)
+        population.listening(people, key, "a:1", second)
     assert people.members[1].state is State.STOPPING
     assert not of(until(people, 69.9), c.Kill)
     assert 1 in [one.worker for one in of(until(people, 70.1), c.Kill)]
@@ -92,13 +93,13 @@ def test_timeout_does_not_fire_before_the_settle_ends():
 @pytest.mark.parametrize("state", [State.SERVING, State.ABORTED])
 def test_the_death_of_a_new_worker_rolls_back_though_it_hung(state):
     people = cluster(bake=60, hang_timeout=5)
-    people.reload(10.0)
-    people.listening(2, "a:1", 13.0)
-    people.hung(2, 1, 14.0)
+    reloading.reload(people, 10.0)
+    population.listening(people, 2, "a:1", 13.0)
+    population.hung(people, 2, 1, 14.0)
     if state is State.ABORTED:
         until(people, 19.0)
     assert people.members[2].state is state
-    people.exited(2, -6, 19.5)
+    population.exited(people, 2, -6, 19.5)
     assert serving(people) == [1]
 
 
@@ -112,21 +113,21 @@ def test_a_worker_that_lived_for_less_than_10_seconds_was_not_healthy():
 
 def test_strays_of_the_dead_are_waited_for_5_seconds_at_the_end():
     people = cluster()
-    people.exited(1, -9, 10.0)
-    people.shutdown(10.0)
+    population.exited(people, 1, -9, 10.0)
+    closing.shutdown(people, 10.0)
     until(people, 14.9)
     assert people.ended is None
     until(people, 15.0)
-    people.inspected(1, Facts(), 15.0)
+    population.inspected(people, 1, Facts(), 15.0)
     assert people.ended == 0
 
 
 def test_a_canary_gets_its_part():
     people = cluster(2, boots=2)
-    people.reload(10.0, 0.25)
+    reloading.reload(people, 10.0, 0.25)
     for key in spawned(people):
-        people.listening(key, "a:1", 13.0)
-    live = of(people.take(), c.Live)[-1]
+        population.listening(people, key, "a:1", 13.0)
+    live = of(slots.take(people), c.Live)[-1]
     assert live.workers == {1, 2, 3, 4}
     new = sum(live.weights.get(key, 1) for key in (3, 4))
     assert new / sum(live.weights.get(key, 1) for key in live.workers) == pytest.approx(0.25)
@@ -134,25 +135,25 @@ def test_a_canary_gets_its_part():
 
 def test_who_takes_again_is_not_ended_for_having_hung():
     people = cluster(hang_timeout=5)
-    people.hung(1, 1, 10.0)
-    people.takes(1, 12.0)
+    population.hung(people, 1, 1, 10.0)
+    population.takes(people, 1, 12.0)
     assert not of(until(people, 100.0), c.Abort)
     assert serving(people) == [1]
 
 
 def test_a_worker_that_is_not_wanted_any_more_and_does_not_go_is_killed():
     people = cluster()
-    people.reload(10.0)
+    reloading.reload(people, 10.0)
     (new,) = spawned(people)
-    people.rollback(11.0)
-    assert [one.worker for one in of(people.take(), c.Leave)] == [new]
+    reloading.rollback(people, 11.0)
+    assert [one.worker for one in of(slots.take(people), c.Leave)] == [new]
     assert [one.worker for one in of(until(people, 16.0), c.Kill)] == [new]
 
 
 def test_strays_of_who_dies_in_the_shutdown_are_waited_for_5_seconds_too():
     people = cluster()
-    people.shutdown(10.0)
-    people.exited(1, 0, 12.0)
+    closing.shutdown(people, 10.0)
+    population.exited(people, 1, 0, 12.0)
     until(people, 16.9)
     assert people.ended is None
     assert of(until(people, 17.0), c.Inspect)
@@ -160,7 +161,7 @@ def test_strays_of_who_dies_in_the_shutdown_are_waited_for_5_seconds_too():
 
 def test_nobody_is_killed_by_a_shutdown_before_it_has_settled():
     people = cluster(drain_settle=5, shutdown_timeout=2)
-    people.shutdown(10.0)
+    closing.shutdown(people, 10.0)
     assert not of(until(people, 14.9), c.Kill)
     assert of(until(people, 15.0), c.Kill)
 
@@ -170,15 +171,15 @@ def test_nobody_is_killed_by_a_shutdown_before_it_has_settled():
 
 def asked(people, facts, now):
     """Whether worker 1, retired at 13.0 and draining since 14.0, gets the stop signal then."""
-    people.inspected(1, facts, 14.0)
-    people.inspected(1, facts, now)
+    population.inspected(people, 1, facts, 14.0)
+    population.inspected(people, 1, facts, now)
     return people.members[1].state is State.STOPPING
 
 
 def test_who_has_spoken_is_left_alone_until_its_connections_are_closed():
     busy = Facts(connections=1, quiet=99, catches_stop=True)
     people = retired()
-    people.spoke(1)
+    population.spoke(people, 1)
     assert not asked(people, busy, 3000.0)
     assert asked(people, Facts(connections=0, catches_stop=True), 3000.1)
 
@@ -192,18 +193,18 @@ def test_who_has_read_the_disconnect_may_act_upon_it():
 @pytest.mark.parametrize("spoken, when", [(False, 18.0), (True, None)])
 def test_a_worker_that_never_listened_has_its_time(spoken, when):
     people = p.Population(Options.make({"workers": 1, "ready_when": "started"}, {}), lambda: 0.5)
-    people.start(0.0)
-    people.online(1, 0.0)
+    population.start(people, 0.0)
+    population.online(people, 1, 0.0)
     if spoken:
-        people.spoke(1)
-    people.reload(10.0)
-    people.online(2, 13.0)
-    people.inspected(1, Facts(connections=0), 14.0)
-    people.inspected(1, Facts(connections=0), 18.9)
+        population.spoke(people, 1)
+    reloading.reload(people, 10.0)
+    population.online(people, 2, 13.0)
+    population.inspected(people, 1, Facts(connections=0), 14.0)
+    population.inspected(people, 1, Facts(connections=0), 18.9)
     assert people.members[1].state is State.DRAINING
-    people.inspected(1, Facts(connections=0), 19.0)
+    population.inspected(people, 1, Facts(connections=0), 19.0)
     assert (people.members[1].state is State.STOPPING) == (when is not None)
-    people.shutdown(20.0)
+    closing.shutdown(people, 20.0)
     assert 1 in [one.worker for one in of(until(people, 35.0), c.Leave)] or not spoken
 
 
@@ -211,7 +212,7 @@ def test_of_node_nothing_is_believed_until_one_was_seen_to_finish():
     streams = Facts(connections=1, catches_stop=True, always_catches=True)
     assert not asked(retired(), streams, 3000.0)
     people = retired()
-    people._dies_of_stop = False
+    people.dies_of_stop = False
     assert asked(people, streams, 15.0)
 
 
@@ -222,10 +223,10 @@ def test_who_dies_at_once_of_the_signal_with_connections_open_did_not_finish(
     after, connections, learned
 ):
     people = retired()
-    people.inspected(1, Facts(connections=connections, catches_stop=True), 14.0)
-    people.inspected(1, Facts(connections=connections, catches_stop=True), 15.0)
-    people.exited(1, 0, 15.0 + after)
-    assert people._dies_of_stop is learned
+    population.inspected(people, 1, Facts(connections=connections, catches_stop=True), 14.0)
+    population.inspected(people, 1, Facts(connections=connections, catches_stop=True), 15.0)
+    population.exited(people, 1, 0, 15.0 + after)
+    assert people.dies_of_stop is learned
 
 
 def test_drain_quiet_holds_for_who_catches_the_signal_when_it_was_given():

@@ -3,7 +3,8 @@
 from recluster.base.states import State
 from recluster.options import Options
 from recluster.population import commands as c
-from recluster.population import population as p
+from recluster.population import population, readiness, reloading, sizing, slots
+from recluster.population import state as p
 from recluster.population.readiness import ASK_EVERY
 
 OLD, NEW = 1, 2
@@ -12,55 +13,55 @@ OLD, NEW = 1, 2
 def cluster(workers=1, **given):
     options = Options.make({"workers": workers, "boots": workers, **given}, {})
     people = p.Population(options, lambda: 0.5)
-    people.start(0.0)
+    population.start(people, 0.0)
     return people
 
 
 def lives(people):
     """Those that get new connections, by the last command that says so."""
-    return [command.workers for command in people.take() if isinstance(command, c.Live)][-1]
+    return [command.workers for command in slots.take(people) if isinstance(command, c.Live)][-1]
 
 
 def serving(**given):
     people = cluster(**given)
-    people.listening(OLD, "a:1", 0.1, proving=True)
-    people.accepting(OLD, 0.2)
+    population.listening(people, OLD, "a:1", 0.1, proving=True)
+    readiness.accepting(people, OLD, 0.2)
     assert people.members[OLD].state is State.SERVING
-    people.take()
+    slots.take(people)
     return people
 
 
 def test_to_listen_is_not_enough():
     people = serving()
-    people.reload(1.0)
-    people.listening(NEW, "a:1", 1.1, proving=True)
-    people.tick(30.0)
+    reloading.reload(people, 1.0)
+    population.listening(people, NEW, "a:1", 1.1, proving=True)
+    population.tick(people, 30.0)
     assert people.members[NEW].state is State.STARTING
-    people.accepting(NEW, 31.0)
+    readiness.accepting(people, NEW, 31.0)
     assert people.members[NEW].state is State.SERVING
 
 
 def test_nor_is_it_where_a_first_address_was_proved():
     """A control socket comes first, the port whose children boot later."""
     people = serving()
-    people.reload(1.0)
-    people.listening(NEW, "unix:/ctl", 1.1)
-    people.accepting(NEW, 1.1)
+    reloading.reload(people, 1.0)
+    population.listening(people, NEW, "unix:/ctl", 1.1)
+    readiness.accepting(people, NEW, 1.1)
     assert people.members[NEW].state is State.READY
-    people.listening(NEW, "a:1", 1.2, proving=True)
-    people.tick(10.0)
+    population.listening(people, NEW, "a:1", 1.2, proving=True)
+    population.tick(people, 10.0)
     assert people.members[NEW].state is State.READY
-    people.accepting(NEW, 11.0)
+    readiness.accepting(people, NEW, 11.0)
     assert people.members[NEW].state is State.SERVING
 
 
 def test_the_verdict_says_that_it_listened():
     people = serving(ready_timeout=9)
-    people.reload(1.0)
-    people.listening(NEW, "a:1", 1.1, proving=True)
-    people.tick(10.1)
+    reloading.reload(people, 1.0)
+    population.listening(people, NEW, "a:1", 1.1, proving=True)
+    population.tick(people, 10.1)
     (verdict,) = [
-        command.event.details for command in people.take()
+        command.event.details for command in slots.take(people)
         if isinstance(command, c.Notice) and command.name == "reload"
     ]  # fmt: skip
     assert not verdict["ok"]
@@ -73,10 +74,10 @@ def test_who_boots_is_waited_for_by_clients_only_where_nobody_serves():
     people = cluster(workers=2)
     assert lives(people) == {1, 2}
     for worker in (1, 2):
-        people.listening(worker, "a:1", 0.1, proving=True)
-    people.accepting(1, 0.5)
+        population.listening(people, worker, "a:1", 0.1, proving=True)
+    readiness.accepting(people, 1, 0.5)
     assert lives(people) == {1}
-    people.accepting(2, 0.7)
+    readiness.accepting(people, 2, 0.7)
     assert lives(people) == {1, 2}
 
 
@@ -85,7 +86,7 @@ def test_who_boots_is_waited_for_by_clients_only_where_nobody_serves():
 
 def failing_notices(people):
     return [
-        command.event.details for command in people.take()
+        command.event.details for command in slots.take(people)
         if isinstance(command, c.Notice) and command.name == "failing"
     ]  # fmt: skip
 
@@ -94,12 +95,12 @@ def serves_and_dies(people, index, now, lives=3.0, status=-11):
     """The next worker of the slot is ready at once, and dies; the time of its successor."""
     slot = people.slots[index]
     worker = slot.incoming.id
-    people.listening(worker, "a:1", now)
+    population.listening(people, worker, "a:1", now)
     assert people.members[worker].state is State.SERVING
-    people.exited(worker, status, now + lives)
-    people.gone(worker, now + lives)
+    population.exited(people, worker, status, now + lives)
+    population.gone(people, worker, now + lives)
     at = slot.spawn_at
-    people.tick(at)
+    population.tick(people, at)
     return at
 
 
@@ -127,7 +128,7 @@ def test_pauses_grow_meanwhile():
 
 def test_one_slot_alone_or_one_that_takes_leave_or_lives_is_no_failed_deploy():
     people = cluster(workers=2, ready_when="listening")
-    people.listening(people.slots[0].incoming.id, "a:1", 0.1)
+    population.listening(people, people.slots[0].incoming.id, "a:1", 0.1)
     now = 0.1
     for _ in range(5):
         now = serves_and_dies(people, 1, now)
@@ -143,55 +144,55 @@ def test_to_wait_for_siblings_is_no_life():
     """What was ready for a minute, and dies a second after the cutover, has not lived."""
     people = serving(ready_when="listening", respawn=0)
     people.slots[0].backoff.delay = 4.0
-    people.scale(2, 1.0)
-    people.listening(2, "a:1", 1.1)
+    sizing.scale(people, 2, 1.0)
+    population.listening(people, 2, "a:1", 1.1)
     assert len(people.slots) == 2 and people.slots[1].serving
-    people.reload(10.0)
-    people.listening(3, "a:1", 11.0)
-    people.listening(4, "a:1", 90.0)
-    people.exited(3, -11, 91.0)
+    reloading.reload(people, 10.0)
+    population.listening(people, 3, "a:1", 11.0)
+    population.listening(people, 4, "a:1", 90.0)
+    population.exited(people, 3, -11, 91.0)
     assert people.slots[0].spawn_at == 95.0
 
 
 def test_who_is_told_that_it_is_ready_finds_it_steered_to():
     people = cluster()
-    people.listening(1, "a:1", 0.1, proving=True)
-    people.take()
-    people.accepting(1, 0.2)
-    told = people.take()
+    population.listening(people, 1, "a:1", 0.1, proving=True)
+    slots.take(people)
+    readiness.accepting(people, 1, 0.2)
+    told = slots.take(people)
     ready = [getattr(one, "name", None) for one in told].index("ready")
-    assert 1 in people._live and not any(isinstance(one, c.Live) for one in told[ready:])
+    assert 1 in people.live and not any(isinstance(one, c.Live) for one in told[ready:])
 
 
 # ---- ready_url ------------------------------------------------------------------------------
 
 
 def asked(people):
-    return [command.worker for command in people.take() if isinstance(command, c.Ask)]
+    return [command.worker for command in slots.take(people) if isinstance(command, c.Ask)]
 
 
 def test_who_refuses_is_asked_again_and_its_last_word_is_the_verdict():
     people = cluster(ready_url="/healthz", ready_timeout=9)
-    people.listening(OLD, "a:1", 0.1, proving=True)
-    people.accepting(OLD, 0.2)
+    population.listening(people, OLD, "a:1", 0.1, proving=True)
+    readiness.accepting(people, OLD, 0.2)
     assert asked(people) == [OLD] and people.members[OLD].state is State.STARTING
-    people.answered(OLD, "503 No: no database", 0.3)
-    assert people.deadline() == 0.3 + ASK_EVERY
-    people.tick(people.deadline())
+    readiness.answered(people, OLD, "503 No: no database", 0.3)
+    assert population.deadline(people) == 0.3 + ASK_EVERY
+    population.tick(people, population.deadline(people))
     assert asked(people) == [OLD]
-    people.answered(OLD, None, 0.6)
+    readiness.answered(people, OLD, None, 0.6)
     assert people.members[OLD].state is State.SERVING
-    people.reload(1.0)
-    people.listening(NEW, "a:1", 1.1, proving=True)
-    people.accepting(NEW, 1.2)
-    people.answered(NEW, "503 No: no database", 1.3)
-    people.answered(OLD, "late", 1.3)
-    people.tick(1.6)
-    people.tick(10.5)  # it has not answered
+    reloading.reload(people, 1.0)
+    population.listening(people, NEW, "a:1", 1.1, proving=True)
+    readiness.accepting(people, NEW, 1.2)
+    readiness.answered(people, NEW, "503 No: no database", 1.3)
+    readiness.answered(people, OLD, "late", 1.3)
+    population.tick(people, 1.6)
+    population.tick(people, 10.5)  # it has not answered
     (verdict,) = [
-        command.event.details for command in people.take()
+        command.event.details for command in slots.take(people)
         if isinstance(command, c.Notice) and command.name == "reload"
     ]  # fmt: skip
     assert "was not ready within 9 s: /healthz was answered 503 No: no database" in verdict["why"]
-    people.answered(NEW, None, 10.6)
+    readiness.answered(people, NEW, None, 10.6)
     assert people.members[NEW].state is State.STOPPING

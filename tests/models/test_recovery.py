@@ -16,10 +16,10 @@ from recluster.master.containment import Containment
 from recluster.master.pump import Pump
 from recluster.options import Options
 from recluster.output.eventlog import EventLog
-from recluster.population import commands
+from recluster.population import closing, commands, population, reloading
 from recluster.population.draining import Facts
 from recluster.population.lifecycle import ENDED
-from recluster.population.recovery import Recovering
+from recluster.population.state import Population
 
 ADDRESS = "127.0.0.1:80"
 OPTIONS = {
@@ -40,7 +40,7 @@ class World:
         self.fault_in, self.faults = None, 0
         self.processes = {}  # key -> "boots", "listens", "killed" or "dead"
         self.workers, self.log = {}, []
-        self.people = Recovering(Options.make({**OPTIONS, **options}, {}), lambda: 0.5)
+        self.people = Population(Options.make({**OPTIONS, **options}, {}), lambda: 0.5)
         story = EventLog(self.people.options, lambda *line: self.log.append(line), lambda: 0)
         self.containment = Containment(self, self.people, self.workers, story)
         self.pump = Pump(
@@ -53,8 +53,8 @@ class World:
         )
         self._do, self.people.do = self.people.do, self.do
         self.ended = None
-        self.pump._ended = self.end
-        self.people.start(self.now)
+        self.pump.ended = self.end
+        population.start(self.people, self.now)
         self.pump.work()
 
     def fail(self, *arguments):
@@ -102,23 +102,23 @@ class World:
         if key not in self.workers or key not in people.members:
             return
         if kind == _engine.LISTENING:
-            people.listening(key, ADDRESS, self.now)
+            population.listening(people, key, ADDRESS, self.now)
         elif kind == _engine.EXIT:
-            people.exited(key, value, self.now)
+            population.exited(people, key, value, self.now)
         elif kind == _engine.GONE:
-            people.gone(key, self.now)
+            population.gone(people, key, self.now)
 
     def carry_out(self, command, now):
         key = getattr(command, "worker", 0)
         if isinstance(command, commands.Spawn):
-            if not self.people.cancelled(key):
+            if not population.cancelled(self.people, key):
                 self.workers[key] = Worker(key, command.slot, command.generation, 100 + key)
                 self.processes[key] = "boots"
         elif isinstance(command, commands.Leave | commands.Abort | commands.Kill):
             self.kill(key)
         elif isinstance(command, commands.Inspect):
             facts = Facts(0, 0, 0, 0, float("inf"), False, False, True, 0)
-            self.people.inspected(key, facts, self.now)
+            population.inspected(self.people, key, facts, self.now)
         elif isinstance(command, commands.Release):
             self.workers.pop(key, None)
 
@@ -154,7 +154,7 @@ class World:
 
     def reload(self, which):
         fault, self.fault_in = self.fault_in, None  # its caller would be told
-        self.people.reload(self.now, None)
+        reloading.reload(self.people, self.now, None)
         self.fault_in = fault
         self.pump.work()
 
@@ -224,11 +224,11 @@ def lives_through(world, before, faults, after, at_end):
     world.fault_in = None
     world.calms_down(world.rests)
     live = {slot.serving.id for slot in world.people.slots.values()}
-    assert world.people._live == live
+    assert world.people.live == live
     assert not any("in its repair" in line for line in world.log)
     world.fault_in = at_end
     try:
-        world.people.shutdown(world.now)
+        closing.shutdown(world.people, world.now)
     except Fault as error:
         world.containment.signal("SIGTERM", error, world.now)
     world.pump.work()

@@ -1,8 +1,9 @@
 """Servers that go to the background: what counts, what is ended, and when."""
 
 from recluster.options import Options
+from recluster.population import background, closing, population, slots
 from recluster.population import commands as c
-from recluster.population import population as p
+from recluster.population import state as p
 from recluster.population.background import STRAY_GRACE, WENT
 
 
@@ -10,12 +11,12 @@ def cluster(**given):
     people = p.Population(
         Options.make({"workers": 1, "ready_when": "listening", **given}, {}), lambda: 0.5
     )
-    people.start(0.0)
+    population.start(people, 0.0)
     return people
 
 
 def of(people, kind):
-    return [one for one in people.take() if isinstance(one, kind)]
+    return [one for one in slots.take(people) if isinstance(one, kind)]
 
 
 def spawned(people):
@@ -24,8 +25,8 @@ def spawned(people):
 
 def listens_and_leaves(people, worker, now):
     """As nginx: ready at its listen, and then the leader ends."""
-    people.listening(worker, "a:1", now)
-    people.exited(worker, 0, now + 0.01, left=True)
+    population.listening(people, worker, "a:1", now)
+    population.exited(people, worker, 0, now + 0.01, left=True)
 
 
 def test_it_counts_as_never_ready_until_it_is_given_up():
@@ -38,9 +39,9 @@ def test_it_counts_as_never_ready_until_it_is_given_up():
             break
         now = people.slots[0].spawn_at
         assert now > 0.9 * seen  # it backs off
-        people.take()
-        people.gone(worker, now)
-        people.tick(now)
+        slots.take(people)
+        population.gone(people, worker, now)
+        population.tick(people, now)
         (worker,) = spawned(people)
     assert seen == 4
     assert not people.ever_ready
@@ -52,26 +53,26 @@ def test_what_it_left_is_told_to_end_and_killed_until_it_is_gone():
     (told,) = of(people, c.EndStrays)
     assert told == c.EndStrays(1, kill=False)
     for turn in (1, 2):
-        people.tick(0.02 + turn * STRAY_GRACE)
-        assert c.EndStrays(1, kill=True) in people.take()
-    people.gone(1, 5.0)
-    people.take()
-    people.tick(30.0)
+        population.tick(people, 0.02 + turn * STRAY_GRACE)
+        assert c.EndStrays(1, kill=True) in slots.take(people)
+    population.gone(people, 1, 5.0)
+    slots.take(people)
+    population.tick(people, 30.0)
     assert not of(people, c.EndStrays)
 
 
 def test_a_shutdown_kills_what_is_left():
     people = cluster()
     listens_and_leaves(people, 1, 0.0)
-    people.take()
-    people.shutdown(0.1)
+    slots.take(people)
+    closing.shutdown(people, 0.1)
     assert of(people, c.EndStrays) == [c.EndStrays(1, kill=True)]
 
 
 def test_one_that_escaped_the_look_was_no_server_either():
     people = cluster(workers=2, give_up=3, boots=2)
-    people.listening(1, "a:1", 0.0)
-    people.exited(1, 0, 0.01, left=False)
+    population.listening(people, 1, "a:1", 0.0)
+    population.exited(people, 1, 0, 0.01, left=False)
     assert people.ever_ready
     listens_and_leaves(people, 2, 0.0)
     assert not people.ever_ready
@@ -80,28 +81,28 @@ def test_one_that_escaped_the_look_was_no_server_either():
 def test_after_the_first_no_proof_is_needed():
     people = cluster()
     listens_and_leaves(people, 1, 0.0)
-    people.gone(1, 0.5)
-    people.tick(1.0)
-    people.take()
+    population.gone(people, 1, 0.5)
+    population.tick(people, 1.0)
+    slots.take(people)
     (worker,) = [key for key in people.members if key != 1]
-    people.listening(worker, "a:1", 1.1)
-    people.exited(worker, 0, 1.2, left=False)
+    population.listening(people, worker, "a:1", 1.1)
+    population.exited(people, worker, 0, 1.2, left=False)
     (told,) = [one for one in of(people, c.Notice) if one.name == "exit"]
     assert told.event.error == WENT
 
 
 def test_who_served_for_long_or_ends_badly_has_not():
     people = cluster()
-    people.listening(1, "a:1", 0.0)
-    assert people.may_have_gone(1, 0, 9.0)
-    assert not people.may_have_gone(1, 1, 9.0)
-    assert not people.may_have_gone(1, -15, 9.0)
-    assert not people.may_have_gone(1, 0, 11.0)
+    population.listening(people, 1, "a:1", 0.0)
+    assert background.may_have_gone(people, 1, 0, 9.0)
+    assert not background.may_have_gone(people, 1, 1, 9.0)
+    assert not background.may_have_gone(people, 1, -15, 9.0)
+    assert not background.may_have_gone(people, 1, 0, 11.0)
 
 
 def test_a_daemon_that_listens_after_its_leader_ended_is_ended():
     people = cluster()
-    people.exited(1, 0, 0.1, left=False)
-    people.take()
-    people.listening(1, "a:1", 0.2)
-    assert c.EndStrays(1, kill=False) in people.take()
+    population.exited(people, 1, 0, 0.1, left=False)
+    slots.take(people)
+    population.listening(people, 1, "a:1", 0.2)
+    assert c.EndStrays(1, kill=False) in slots.take(people)

@@ -284,6 +284,10 @@ void fault_hook(void (*function)(const char *));
 
 /* facts.c */
 struct rc_drain_facts { int connections, owing, quiet_ms, half_open; unsigned queued; ...; };
+void rc_file_pages_forget(void);
+struct rc_flows { size_t count; ...; };
+void rc_flows_free(struct rc_flows *flows);
+int rc_drain_flows(struct rc_engine *engine, struct rc_worker *worker, struct rc_flows *out);
 int rc_drain_begin(rc_engine *engine, const uint32_t *workers, size_t count);
 int rc_drain_look(rc_engine *engine, uint32_t worker, struct rc_drain_facts *out);
 

@@ -27,6 +27,7 @@ class Connected(Protocol):
 
 
 C = TypeVar("C", bound=Connected)
+D = TypeVar("D", bytes, memoryview)
 
 
 def taken(fd: int) -> socket.socket:
@@ -35,6 +36,13 @@ def taken(fd: int) -> socket.socket:
     os.set_inheritable(fd, False)
     found.setblocking(False)
     return found
+
+
+def sent(connection: socket.socket, data: D) -> D:
+    """What is left of it, to be sent when there is room. Raises OSError if nobody reads."""
+    with contextlib.suppress(BlockingIOError):
+        data = data[connection.send(data, socket.MSG_NOSIGNAL) :]
+    return data
 
 
 class Listener(Generic[C]):

@@ -83,6 +83,13 @@ def remove_dead(file: str) -> bool:
     return True
 
 
+def remove_ours(path: str, inode: tuple[int, int]) -> None:
+    """The inode stays taken while we listen, so one that equals ours is ours."""
+    with contextlib.suppress(OSError):
+        if inode_of(path) == inode:
+            os.unlink(path)
+
+
 def _is_link(file: str) -> bool:
     return stat.S_ISLNK(os.lstat(file).st_mode)
 

@@ -1,9 +1,10 @@
-"""Bytes of the kernel's, of workers and of clients, as text that can be shown. Pure."""
+"""Bytes of the kernel's, of workers and of clients as text that can be shown, and text shown."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from typing import Any
 
 
@@ -65,3 +66,11 @@ def _escaped(sign: str) -> str:
 def one_line(text: str) -> str:
     """For a log or a terminal: nothing in it ends the line or moves the cursor."""
     return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def say(text: str) -> None:
+    """On standard output; who has stopped reading (`... | head`) wants no more of it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

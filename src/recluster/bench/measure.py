@@ -174,7 +174,7 @@ def long(target: Target, plan: Plan) -> dict[str, Any] | None:
     return {**figures.spread(counts), "failed": done["failed"]}
 
 
-def _open(target: Target, plan: Plan, plan_of: list[tuple[float, bool]]) -> Load:
+def open_loop(target: Target, plan: Plan, plan_of: list[tuple[float, bool]]) -> Load:
     server = target.server
     assert server.light is not None
     return Load(
@@ -187,7 +187,7 @@ def tail(target: Target, plan: Plan) -> dict[str, Any]:
     """The light requests' latency while some requests block their worker."""
     rate = plan.rate_for(target.workers)
     planned = figures.schedule(rate, plan.tail_s, plan.heavy_part)
-    with _open(target, plan, planned) as load:
+    with open_loop(target, plan, planned) as load:
         rows = load.said("rows", plan.tail_s + 2 * PATIENCE + 30.0)["rows"]
     best = figures.ideal(planned, target.workers, plan.light_ms, plan.heavy_ms)
     return {**figures.tail(rows), "rate": rate, "ideal_ms": best if target.server.tells else None}
@@ -213,7 +213,7 @@ def fault(target: Target, plan: Plan, number: int) -> dict[str, Any]:
     seconds = plan.fault_before_s + plan.fault_s + plan.fault_after_s
     planned = figures.schedule(plan.fault_rate * target.workers, seconds, 0.0)
     pid = target.pids[0]
-    with _open(target, plan, planned) as load:
+    with open_loop(target, plan, planned) as load:
         start = load.said("began", PATIENCE)["began"]
         _sleep_until(start + plan.fault_before_s)
         at = time.monotonic() - start

@@ -13,8 +13,8 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..base.listener import Listener, taken
-from ..base.socketfile import Refused, inode_of, listen_at, make_directory
+from ..base.listener import Listener, sent, taken
+from ..base.socketfile import Refused, inode_of, listen_at, make_directory, remove_ours
 from ..base.text import json_of
 from ..host.asked import Asked
 from ..host.handle import ReloadHandle
@@ -131,7 +131,7 @@ class Control:
                 failed=self._failed,
             )
         except BaseException:
-            self._remove_file()
+            remove_ours(self.path, self._inode)
             raise
 
     # ---- for the master that takes this one's place ------------------------------------
@@ -183,14 +183,8 @@ class Control:
             return
         if self.name:
             self.name.give_back()
-        self._remove_file()
+        remove_ours(self.path, self._inode)
         self.listener.close()
-
-    def _remove_file(self) -> None:
-        """The inode stays taken while we listen, so one that equals ours is ours."""
-        with contextlib.suppress(OSError):
-            if inode_of(self.path) == self._inode:
-                os.unlink(self.path)
 
     def _failed(self, client: Client, error: Exception) -> None:
         what = f"an error inside the master: {type(error).__name__}: {error}"
@@ -262,18 +256,12 @@ class Control:
 
     def _write(self, client: Client) -> None:
         try:
-            sent = client.connection.send(client.answer, socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            sent = 0
+            client.answer = sent(client.connection, client.answer)
         except OSError:
             return self._drop(client)
-        client.answer = client.answer[sent:]
-        if client.answer and self.listener.has(client):
-            self.listener.wait(client, select.EPOLLOUT)
-        elif client.state == FOLLOWING:
-            self.listener.wait(client, 0)
-        else:
-            self._drop(client)
+        if self.listener.has(client) and (client.answer or client.state == FOLLOWING):
+            return self.listener.wait(client, select.EPOLLOUT if client.answer else 0)
+        return self._drop(client)
 
     # ---- what is asked ---------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from ..options.checks import OptionError
 from .asked import Asked
@@ -20,33 +21,28 @@ def _has_terminal() -> bool:
     return True
 
 
+@dataclass(eq=False)
 class SignalActions:
     """Has the master act, as it is `asked`; `line` tells why. What goes wrong
     inside is given to `contain`."""
 
-    def __init__(
-        self,
-        asked: Asked,
-        line: Callable[[str], object],
-        contain: Callable[[str, Exception, float], None],
-    ) -> None:
-        self._asked = asked
-        self._line = line
-        self._contain = contain
-        self._had_terminal = _has_terminal()
-        self._interrupts = 0
+    asked: Asked
+    line: Callable[[str], object]
+    contain: Callable[[str, Exception, float], None]
+    _had_terminal: bool = field(default_factory=_has_terminal, init=False)
+    _interrupts: int = field(default=0, init=False)
 
     def contained(self, number: int) -> None:
         """`act`, of which nothing goes wrong for the master."""
         try:
             self.act(number)
         except Exception as error:
-            self._contain(signal.Signals(number).name, error, time.monotonic())
+            self.contain(signal.Signals(number).name, error, time.monotonic())
 
     def act(self, number: int) -> None:
-        asked = self._asked
+        asked = self.asked
         if number == signal.SIGHUP and self._had_terminal and not _has_terminal():
-            self._line("the terminal was closed: shutting down")
+            self.line("the terminal was closed: shutting down")
             asked.shutdown()
         elif number in (signal.SIGUSR2, signal.SIGHUP):
             asked.reload()
@@ -65,7 +61,7 @@ class SignalActions:
             try:
                 asked.scale(max(1, asked.size() + more))
             except OptionError as error:
-                self._line(str(error))
+                self.line(str(error))
         elif number == signal.SIGUSR1:
             asked.reopen()
             for worker in asked.workers():

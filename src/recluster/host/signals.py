@@ -120,7 +120,6 @@ class Waker:
 
     def __init__(self, end: int) -> None:
         self._end = end
-        self._others = -1
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if not self._is_ours():

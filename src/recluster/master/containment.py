@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass, field
 
 from .. import _engine
 from ..base.levels import ERROR
 from ..events.view import Worker
 from ..output.eventlog import EventLog
-from ..population import commands
+from ..population import commands, population, recovery
 from ..population.lifecycle import ENDED
-from ..population.recovery import Recovering
+from ..population.state import Population
 
 FINAL = (_engine.EXIT, _engine.GONE)  # no process is left that could be ended
 TRIES = 3  # for a worker whose end cannot be handled, before it is forgotten
@@ -32,21 +33,15 @@ def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{where}"
 
 
+@dataclass(eq=False)
 class Containment:
     """`workers`: those the cluster knows."""
 
-    def __init__(
-        self,
-        engine: _engine.Engine,
-        population: Recovering,
-        workers: dict[int, Worker],
-        eventlog: EventLog,
-    ) -> None:
-        self._engine = engine
-        self._population = population
-        self._workers = workers
-        self._eventlog = eventlog
-        self._tries: dict[int, int] = {}
+    engine: _engine.Engine
+    population: Population
+    workers: dict[int, Worker]
+    eventlog: EventLog
+    _tries: dict[int, int] = field(default_factory=dict, init=False)
 
     def event(self, kind: int, key: int, value: int, error: Exception, now: float) -> None:
         """Of a worker that the cluster knows."""
@@ -58,12 +53,12 @@ class Containment:
         self._repair(now)
 
     def _end(self, kind: int, key: int, value: int, now: float) -> None:
-        people = self._population
+        people = self.population
         with contextlib.suppress(Exception):  # it may not have got as far as there
             if kind == _engine.EXIT and people.members[key].state not in ENDED:
-                people.exited(key, value, now)
+                population.exited(people, key, value, now)
             elif kind == _engine.GONE and people.members[key].state in ENDED:
-                people.gone(key, now)
+                population.gone(people, key, now)
         member = people.members.get(key)
         if member is not None and member.state not in ENDED:
             self._forget(key, now)
@@ -74,20 +69,20 @@ class Containment:
         if isinstance(command, commands.Spawn):
             self._unborn(key, error, now)
         elif isinstance(command, commands.Live):
-            self._population.steering_failed(now)
+            population.steering_failed(self.population, now)
         elif isinstance(command, commands.CloseLanes):
             with contextlib.suppress(OSError):
-                self._engine.close_lanes()
+                self.engine.close_lanes()
         elif isinstance(command, commands.Release):
             with contextlib.suppress(OSError):
-                self._engine.release(key)
-            self._workers.pop(key, None)
+                self.engine.release(key)
+            self.workers.pop(key, None)
         elif key and not isinstance(command, commands.Notice | commands.Inherit | commands.Measure):
             self._fail(key, error, now)
         self._repair(now)
 
     def tick(self, error: Exception, now: float) -> None:
-        key, self._population.about = self._population.about, 0
+        key, self.population.about = self.population.about, 0
         self._tell(error, key, " in tick")
         if key:
             self._fail(key, error, now)
@@ -100,19 +95,19 @@ class Containment:
     # ---- inside ----------------------------------------------------------------------
 
     def _tell(self, error: Exception, key: int, where: str = "") -> None:
-        worker = self._workers.get(key)
+        worker = self.workers.get(key)
         text = f"an error inside the master{where}: {_described(error)}"
         who = "" if worker else "the cluster: "
-        self._eventlog.once(f"contained {key} {text}", f"{who}{text}", ERROR, worker)
+        self.eventlog.once(f"contained {key} {text}", f"{who}{text}", ERROR, worker)
 
     def _fail(self, key: int, error: Exception, now: float) -> None:
         """Its end is handled as that of any worker that was killed."""
-        member = self._population.members.get(key)
+        member = self.population.members.get(key)
         if member is None:
             return
         if member.state not in ENDED:
             member.error = member.error or f"an error inside the master: {_described(error)}"
-            self._engine.kill(key)
+            self.engine.kill(key)
             return
         self._tries[key] = self._tries.get(key, 0) + 1
         if self._tries[key] >= TRIES:
@@ -120,21 +115,21 @@ class Containment:
 
     def _unborn(self, key: int, error: Exception, now: float) -> None:
         """A worker that could not be spawned; or is there, though that failed later."""
-        if self._engine.server(key):
+        if self.engine.server(key):
             self._fail(key, error, now)
             return
         with contextlib.suppress(OSError):
-            self._engine.release(key)
-        if key in self._population.members:
-            self._population.spawn_failed(key, _described(error), now)
-        self._workers.pop(key, None)
+            self.engine.release(key)
+        if key in self.population.members:
+            population.spawn_failed(self.population, key, _described(error), now)
+        self.workers.pop(key, None)
 
     def _forget(self, key: int, now: float) -> None:
         self._tries.pop(key, None)
-        self._population.forget(key, now)
+        recovery.forget(self.population, key, now)
 
     def _repair(self, now: float) -> None:
         try:
-            self._population.repair(now)
+            recovery.repair(self.population, now)
         except Exception as error:
             self._tell(error, 0, " in its repair")

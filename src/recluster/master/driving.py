@@ -13,8 +13,6 @@ from . import starting
 from .wishes import Wishes
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
 
@@ -57,12 +55,7 @@ class Driving(Wishes):
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Shuts down gracefully (after Ctrl-C too, until the second); at once if an Exception
         is on its way."""
         if not self._core.owner.is_here:
@@ -89,12 +82,7 @@ class Driving(Wishes):
         self._core.loop.add_reader(self._core.alive().fileno(), self._core.dispatch)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """As `with` does. Ctrl-C, or who cancels the task, has it drain; a second time: at once."""
         import asyncio
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from .. import _engine
@@ -18,143 +19,135 @@ from ..host.signals import catches, is_node
 from ..metrics.memory import memory_of
 from ..options import Options
 from ..output.eventlog import EventLog
-from ..population import commands
+from ..population import addresses, commands, population, recycling
 from ..population.draining import Facts
-from ..population.population import Population
+from ..population.state import Population
 from .questions import Asking
 
 
+@dataclass(eq=False)
 class Executor:
     """`workers`: those the cluster knows; a released one leaves it."""
 
-    def __init__(
-        self,
-        engine: _engine.Engine,
-        population: Population,
-        workers: dict[int, Worker],
-        options: Options,
-        eventlog: EventLog,
-        asking: Asking | None = None,
-    ) -> None:
-        self._engine = engine
-        self._population = population
-        self._workers = workers
-        self._options = options
-        self._eventlog = eventlog
-        self._asking = asking
-        self._unreleased: set[int] = set()
+    engine: _engine.Engine
+    population: Population
+    workers: dict[int, Worker]
+    options: Options
+    eventlog: EventLog
+    asking: Asking | None = None
+    _unreleased: set[int] = field(default_factory=set, init=False)
 
     def carry_out(self, command: commands.Command, now: float) -> None:
         HANDLERS[type(command)](self, command, now)
 
     def _live(self, command: commands.Live, now: float) -> None:
         try:
-            self._engine.steer(command.workers, command.weights)
-            self._eventlog.over("steer")
+            self.engine.steer(command.workers, command.weights)
+            self.eventlog.over("steer")
         except OSError as error:
-            self._eventlog.once("steer", f"cannot steer: {error.strerror}; retrying")
-            self._population.steering_failed(now)
+            self.eventlog.once("steer", f"cannot steer: {error.strerror}; retrying")
+            population.steering_failed(self.population, now)
         with contextlib.suppress(OSError):  # a sandbox without sock_diag
-            self._population.shared(self._engine.shared())
+            addresses.shared(self.population, self.engine.shared())
         for key in list(self._unreleased):
             self._release(key, now)
 
     def _inherit(self, command: commands.Inherit, now: float) -> None:
         # The kernel may have refused it since: then it inherits nothing.
         with contextlib.suppress(OSError):
-            self._engine.heir(command.worker, command.heir_of)
+            self.engine.heir(command.worker, command.heir_of)
 
     def _retired(self, command: commands.Retired, now: float) -> None:
         with contextlib.suppress(OSError):  # a sandbox without sock_diag: less is known
-            self._engine.drain_begin(command.workers)
+            self.engine.drain_begin(command.workers)
 
     def _disconnect(self, command: commands.Disconnect, now: float) -> None:
-        self._engine.send(command.worker, b'{"cmd": "disconnect"}')
+        self.engine.send(command.worker, b'{"cmd": "disconnect"}')
 
     def _ask(self, command: commands.Ask, now: float) -> None:
-        if self._asking:
-            self._asking.ask(command.worker)
+        if self.asking:
+            self.asking.ask(command.worker)
 
     def _leave(self, command: commands.Leave, now: float) -> None:
-        number = self._options.stop_signal
+        number = self.options.stop_signal
         with contextlib.suppress(OSError):  # then it is as ever: it closes what it has
-            if self._engine.hand_over(command.worker, number):
+            if self.engine.hand_over(command.worker, number):
                 return  # it is told when nothing is read any more that would not be answered
-        self._engine.stop(command.worker, number)
+        self.engine.stop(command.worker, number)
 
     def _move(self, command: commands.Move, now: float) -> None:
         with contextlib.suppress(OSError):  # not now; it will be tried again
-            self._engine.move(command.worker, self._options.stop_signal, command.quiet)
+            self.engine.move(command.worker, self.options.stop_signal, command.quiet)
 
     def _give_up(self, command: commands.GiveUp, now: float) -> None:
         with contextlib.suppress(OSError):  # it has been released
-            self._engine.give_up(command.worker)
+            self.engine.give_up(command.worker)
 
     def _abort(self, command: commands.Abort, now: float) -> None:
-        self._engine.stop(command.worker, signal.SIGABRT)
+        self.engine.stop(command.worker, signal.SIGABRT)
 
     def _kill(self, command: commands.Kill, now: float) -> None:
-        self._engine.kill(command.worker)
+        self.engine.kill(command.worker)
 
     def _end_strays(self, command: commands.EndStrays, now: float) -> None:
-        self._engine.strays(command.worker, signal.SIGKILL if command.kill else signal.SIGTERM)
+        self.engine.strays(command.worker, signal.SIGKILL if command.kill else signal.SIGTERM)
 
     def _inspect(self, command: commands.Inspect, now: float) -> None:
-        self._population.inspected(command.worker, self._facts(command.worker), now)
+        population.inspected(self.population, command.worker, self._facts(command.worker), now)
 
     def _measure(self, command: commands.Measure, now: float) -> None:
-        worker = self._workers.get(command.worker)
+        worker = self.workers.get(command.worker)
         if worker is None or not worker.pid:
             return
-        limit = self._options.max_rss
-        memory = memory_of(worker.pid, limit * (1 - self._options.jitter)) if limit else None
+        limit = self.options.max_rss
+        memory = memory_of(worker.pid, limit * (1 - self.options.jitter)) if limit else None
         accepted = None
         with contextlib.suppress(OSError):  # it is released
-            _, accepted, _ = self._engine.counts(command.worker)
-        self._population.measured(command.worker, memory, accepted, now)
+            _, accepted, _ = self.engine.counts(command.worker)
+        recycling.measured(self.population, command.worker, memory, accepted, now)
 
     def _let_go(self, command: commands.Release, now: float) -> None:
         self._release(command.worker, now)
 
     def _close_lanes(self, command: commands.CloseLanes, now: float) -> None:
-        self._engine.close_lanes()
+        self.engine.close_lanes()
 
     def _ended(self, command: commands.Ended, now: float) -> None:
         """The pump sees to it."""
 
     def _find_deaf(self, command: commands.FindDeaf, now: float) -> None:
-        self._engine.deaf(command.worker)
+        self.engine.deaf(command.worker)
 
     def _audit(self, command: commands.Audit, now: float) -> None:
         with contextlib.suppress(OSError):  # it has ended, or may not be looked at
-            self._population.unseen(command.worker, self._engine.unseen(command.worker))
+            addresses.unseen(self.population, command.worker, self.engine.unseen(command.worker))
 
     def _hold(self, command: commands.Hold, now: float) -> None:
         try:
-            self._engine.hold(bytes_of(command.address), command.on)
+            self.engine.hold(bytes_of(command.address), command.on)
         except OSError:
-            self._population.steering_failed(now)
+            population.steering_failed(self.population, now)
 
     def _refuse(self, command: commands.Refuse, now: float) -> None:
         with contextlib.suppress(OSError):  # a worker has just claimed it
-            self._engine.refuse(bytes_of(command.address), command.on)
+            self.engine.refuse(bytes_of(command.address), command.on)
 
     def _release(self, key: int, now: float) -> None:
         """Its lanes leave their groups; without memory for the programs that this
         takes, with the next `Live`."""
         self._unreleased.discard(key)
         try:
-            self._engine.release(key)
+            self.engine.release(key)
         except ProcessLookupError:  # it is released already
             pass
         except OSError:
             self._unreleased.add(key)
-            self._population.steering_failed(now)
+            population.steering_failed(self.population, now)
             return
-        self._workers.pop(key, None)
+        self.workers.pop(key, None)
 
     def _facts(self, key: int) -> Facts:
-        engine, worker = self._engine, self._workers.get(key)
+        engine, worker = self.engine, self.workers.get(key)
         server = engine.server(key) if worker is not None else 0
         connections: int | None
         try:
@@ -167,7 +160,7 @@ class Executor:
             connections=connections,
             owing=owing,
             quiet=quiet,
-            catches_stop=bool(server) and catches(server, self._options.stop_signal),
+            catches_stop=bool(server) and catches(server, self.options.stop_signal),
             always_catches=bool(server) and is_node(server),
             heard=worker is not None and engine.heard(key),
             stranded=engine.deaf(key) if queued else 0,

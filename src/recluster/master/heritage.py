@@ -22,24 +22,10 @@ from .supervisor import Supervisor
 MARK = "RECLUSTER_SUCCEEDS"
 """In the environment of a new master, until it has read it: the descriptor with the text."""
 FORMAT = 1
-PARTS = frozenset(
-    (
-        "version",
-        "began",
-        "options",
-        "door",
-        "balance",
-        "unneeded",
-        "engine",
-        "population",
-        "pids",
-        "tally",
-        "control",
-        "metrics",
-        "pipes",
-        "stored",
-    )
-)
+PARTS = frozenset((
+    "version", "began", "options", "door", "balance", "unneeded", "engine", "population", "pids",
+    "tally", "control", "metrics", "pipes", "recent", "stored",
+))  # fmt: skip
 Heritage = Mapping[str, Any]
 
 
@@ -75,6 +61,7 @@ def written(core: Supervisor, began: float) -> dict[str, Any]:
         "control": core.control.carried() if core.control else None,
         "metrics": core.exporter.carried() if core.exporter else None,
         "pipes": core.pipes.carried() if core.pipes else [],
+        "recent": core.recent.carried() if core.recent else [],
         "stored": core.unit.carried() if core.unit else [],
     }
 

@@ -22,7 +22,7 @@ from ..base.watcher import Watcher
 from ..events import Event
 from ..options.hookspec import Wanted
 from ..output.eventlog import EventLog, said
-from ..population.population import Population
+from ..population.state import Population
 from ..start.inherit import VARIABLES as SOCKETS
 from ..systemd.sdnotify import VARIABLES
 from .emitter import Emitter

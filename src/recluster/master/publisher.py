@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import events
@@ -19,23 +19,23 @@ from ..metrics.tally import Tally
 from ..output.eventlog import EventLog
 from ..population import commands
 from ..population.lifecycle import ENDED
-from ..population.population import Population
+from ..population.state import Population
 from .emitter import Emitter
 
 Finished = Callable[[ReloadHandle], object]
 
 
+@dataclass(eq=False)
 class Publisher:
     """`workers`: those the cluster knows. `emitter`: the user's callbacks."""
 
-    def __init__(
-        self, population: Population, workers: dict[int, Worker], eventlog: EventLog, tally: Tally
-    ) -> None:
+    population: Population
+    workers: dict[int, Worker]
+    eventlog: EventLog
+    tally: Tally
+
+    def __post_init__(self) -> None:
         self.emitter = Emitter(self._report_callback)
-        self._population = population
-        self._workers = workers
-        self._eventlog = eventlog
-        self._tally = tally
         self.at_exit: list[Callable[[int], object]] = []
         """Called when a worker has ended, before that is told."""
         self._reloads: dict[int, tuple[ReloadHandle, tuple[Finished, ...]]] = {}
@@ -51,16 +51,16 @@ class Publisher:
                 call(notice.worker)
         if isinstance(event, events.Waiting):
             event = replace(event, workers=self._waited_for())
-        worker = self._workers.get(notice.worker)
+        worker = self.workers.get(notice.worker)
         if worker is not None:
             self._show(worker, ended=isinstance(event, events.Exit))
             event = replace(event, worker=worker)
-        self._tally.notice(event, notice.worker)
+        self.tally.notice(event, notice.worker)
         self.tell(event)
 
     def tell(self, event: events.Event) -> None:
         try:
-            self._eventlog.tell(event)
+            self.eventlog.tell(event)
         finally:  # an error in the log keeps nobody waiting
             if isinstance(event, events.Canary):
                 self._on_probation(event)
@@ -71,18 +71,18 @@ class Publisher:
 
     def _waited_for(self) -> list[events.Waited]:
         """The workers that a shutdown waits for, and what they have open (None: not known)."""
-        people = self._population.members
+        people = self.population.members
         return [
             {"id": worker.id, "pid": worker.pid, "connections": people[key].connections}
-            for key, worker in sorted(self._workers.items())
+            for key, worker in sorted(self.workers.items())
             if key in people and people[key].state not in ENDED
         ]
 
     def message(self, key: int, message: Any) -> None:
-        self.emitter.emit(events.Message(message, worker=self._workers.get(key)))
+        self.emitter.emit(events.Message(message, worker=self.workers.get(key)))
 
     def _show(self, worker: Worker, ended: bool) -> None:
-        member = self._population.members.get(worker.key)
+        member = self.population.members.get(worker.key)
         if member is not None:
             worker.state = member.state.value
             worker.ready = member.ready_at is not None and member.state not in ENDED
@@ -112,4 +112,4 @@ class Publisher:
 
     def _report_callback(self, name: str, error: BaseException) -> None:
         last = traceback.format_exception_only(type(error), error)[-1].strip()
-        self._eventlog.line(f"callback {name} raised {last}", ERROR)
+        self.eventlog.line(f"callback {name} raised {last}", ERROR)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from .. import _engine
-from ..population import commands
-from ..population.population import Population
+from ..population import commands, population, slots
+from ..population.state import Population
 from .containment import Containment
 
 PUT_OFF_MOST = 8
@@ -33,32 +34,23 @@ class Attendant(Protocol):
 Happened = Callable[[int, int, int, bytes, float], None]
 
 
+@dataclass(eq=False)
 class Pump:
     """`happened` gets the events of workers, `carry_out` the commands, and `ended` the exit
     code, once: it stops the pump."""
 
-    def __init__(
-        self,
-        engine: _engine.Engine,
-        population: Population,
-        containment: Containment,
-        *,
-        happened: Happened,
-        carry_out: Callable[[commands.Command, float], None],
-        ended: Callable[[int], None],
-    ) -> None:
-        self._engine = engine
-        self._population = population
-        self._containment = containment
-        self._happened = happened
-        self._carry_out = carry_out
-        self._ended = ended
-        self._watched: dict[int, Callable[[], object]] = {}
-        self._working = False
-        self._put_off = 0
-        self._not_before = 0.0
-        self._stopped = False
-        self._attendants: list[Attendant] = []
+    engine: _engine.Engine
+    population: Population
+    containment: Containment
+    happened: Happened
+    carry_out: Callable[[commands.Command, float], None]
+    ended: Callable[[int], None]
+    _watched: dict[int, Callable[[], object]] = field(default_factory=dict, init=False)
+    _working: bool = field(default=False, init=False)
+    _put_off: int = field(default=0, init=False)
+    _not_before: float = field(default=0.0, init=False)
+    _stopped: bool = field(default=False, init=False)
+    _attendants: list[Attendant] = field(default_factory=list, init=False)
 
     def attend(self, attendant: Attendant) -> None:
         self._attendants.append(attendant)
@@ -68,18 +60,18 @@ class Pump:
         self._stopped = True
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
-        self._engine.watch(fd)
+        self.engine.watch(fd)
         self._watched[fd] = callback
 
     def unwatch(self, fd: int) -> None:
         if self._watched.pop(fd, None) is not None and not self._stopped:
-            self._engine.unwatch(fd)
+            self.engine.unwatch(fd)
 
     def turn(self, timeout: float | None) -> bool:
         """One look at the engine; False if there was nothing. Events come before
         the clock, so a master that was stopped for a while does not take for
         late what has long arrived."""
-        events = self._engine.wait(timeout)
+        events = self.engine.wait(timeout)
         if not events:
             return False
         due = self._hear(events)
@@ -95,13 +87,13 @@ class Pump:
 
     def _tick(self, now: float) -> None:
         try:
-            self._population.tick(now)
+            population.tick(self.population, now)
             self._not_before = 0.0
             for attendant in self._attendants:
                 attendant.tick(now)
         except Exception as error:
             self._not_before = now + AFTER_ERROR
-            self._containment.tick(error, now)
+            self.containment.tick(error, now)
 
     def _hear(self, events: list[_engine.Event], nested: bool = False) -> bool:
         """Whether the deadline was among them. `nested`: between two commands, where
@@ -122,21 +114,21 @@ class Pump:
 
     def _handle(self, kind: int, key: int, value: int, text: bytes, now: float) -> None:
         try:
-            self._happened(kind, key, value, text, now)
+            self.happened(kind, key, value, text, now)
         except Exception as error:
-            self._containment.event(kind, key, value, error, now)
+            self.containment.event(kind, key, value, error, now)
 
     def _do(self, command: commands.Command, now: float) -> None:
         try:
-            self._carry_out(command, now)
+            self.carry_out(command, now)
         except Exception as error:
-            self._containment.command(command, error, now)
+            self.containment.command(command, error, now)
 
     def _look(self, attendant: Attendant) -> None:
         try:
             attendant.look()
         except Exception as error:
-            self._containment.tick(error, time.monotonic())
+            self.containment.tick(error, time.monotonic())
 
     def work(self) -> None:
         """Carry out the population's commands, those they cause included."""
@@ -145,7 +137,7 @@ class Pump:
         self._working = True
         worked = False
         try:
-            while batch := self._population.take():
+            while batch := slots.take(self.population):
                 worked = True
                 for command in batch:
                     self._do(command, time.monotonic())
@@ -155,15 +147,15 @@ class Pump:
                         isinstance(command, commands.Spawn)
                         and command.worker % SPAWNS_AT_A_TIME == 0
                     ):
-                        self._hear(self._engine.wait(0), nested=True)
+                        self._hear(self.engine.wait(0), nested=True)
         finally:
             self._working = False
         for attendant in self._attendants if worked else ():
             self._look(attendant)
-        if self._population.ended is not None:
-            self._ended(self._population.ended)
+        if self.population.ended is not None:
+            self.ended(self.population.ended)
         elif not self._stopped:
-            times = [self._population.deadline()]
+            times = [population.deadline(self.population)]
             times += [attendant.deadline() for attendant in self._attendants]
             at = min((one for one in times if one is not None), default=None)
-            self._engine.deadline(None if at is None else max(at, self._not_before))
+            self.engine.deadline(None if at is None else max(at, self._not_before))

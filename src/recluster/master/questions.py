@@ -11,13 +11,15 @@ import errno
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from .. import _engine
 from ..base.watcher import Watcher
 from ..options import Options
 from ..options.checks import ReadyUrl
 from ..output.eventlog import EventLog
-from ..population.population import Population
+from ..population import readiness
+from ..population.state import Population
 from .answers import judged
 
 Answered = Callable[[int, "str | None"], None]
@@ -62,37 +64,30 @@ class Question:
 WANT_READ, WANT_WRITE = 2, 3  # ssl.SSL_ERROR_WANT_READ and _WRITE
 
 
+@dataclass(eq=False)
 class Asking:
     """`answered` is told for which worker, and None if it is ready, else what it said."""
 
-    def __init__(
-        self,
-        engine: _engine.Engine,
-        watcher: Watcher,
-        url: ReadyUrl,
-        answered: Answered,
-        unasked: Callable[[int], None],
-    ) -> None:
-        self._engine = engine
-        self._watcher = watcher
-        self._url = url
-        self._answered = answered
-        self._unasked = unasked
-        self._questions: dict[int, Question] = {}
+    engine: _engine.Engine
+    watcher: Watcher
+    url: ReadyUrl
+    answered: Answered
+    unasked: Callable[[int], None]
+    _questions: dict[int, Question] = field(default_factory=dict, init=False)
 
     def ask(self, key: int) -> None:
         """What was asked before, and not answered, is given up."""
         self.forget(key)
         try:
-            plain = socket.socket(fileno=self._engine.knock(key))
+            plain = socket.socket(fileno=self.engine.knock(key))
         except OSError as error:
             if error.errno == errno.ENOENT:
-                self._unasked(key)
-            self._answered(key, None if error.errno == errno.ENOENT else str(error.strerror))
+                self.unasked(key)
+            self.answered(key, None if error.errno == errno.ENOENT else str(error.strerror))
             return
         plain.setblocking(False)
-        question = self._questions[key] = Question(plain, self._url)
-        self._watcher.watch(question.connection.fileno(), lambda: self._go_on(key))
+        question = self._questions[key] = Question(plain, self.url)
+        self.watcher.watch(question.connection.fileno(), lambda: self._go_on(key))
         self._go_on(key)
 
     def _go_on(self, key: int) -> None:
@@ -102,18 +97,18 @@ class Asking:
             known, refusal = True, str(error.strerror or error)
         if known:
             self.forget(key)
-            self._answered(key, refusal)
+            self.answered(key, refusal)
 
     def forget(self, key: int) -> None:
         question = self._questions.pop(key, None)
         if question is not None:
-            self._watcher.unwatch(question.connection.fileno())
+            self.watcher.unwatch(question.connection.fileno())
             question.connection.close()
-            self._engine.knock_end(key)
+            self.engine.knock_end(key)
 
     @property
     def tls(self) -> bool:
-        return self._url.tls
+        return self.url.tls
 
     def abandon(self) -> None:
         """In a forked child: closes only."""
@@ -136,7 +131,7 @@ def prepare(
         return None
 
     def answered(key: int, refusal: str | None) -> None:
-        population.answered(key, refusal, time.monotonic())
+        readiness.answered(population, key, refusal, time.monotonic())
         work()
 
     def unasked(key: int) -> None:

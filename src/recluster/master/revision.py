@@ -7,28 +7,24 @@ when the new generation serves.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from ..host.handle import ReloadHandle
 from ..options.checks import OptionError
-from ..population.population import Population
+from ..population import sizing
+from ..population.state import Population
 from .settings import Read, Settings
 
 
+@dataclass(eq=False)
 class Revision:
     """`resize`: to so many slots, as `scale` does. `line` tells."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        population: Population,
-        resize: Callable[[int], None],
-        line: Callable[[str], object],
-    ) -> None:
-        self.settings = settings
-        self._population = population
-        self._resize = resize
-        self._line = line
-        self._before = 0  # slots
+    settings: Settings
+    population: Population
+    resize: Callable[[int], None]
+    line: Callable[[str], object]
+    _before: int = field(default=0, init=False)  # slots
 
     @property
     def path(self) -> str:
@@ -37,7 +33,7 @@ class Revision:
 
     def starts(self) -> None:
         if self.path:
-            self._line(f"configured by {self.path}")
+            self.line(f"configured by {self.path}")
 
     def look(self) -> Read | None:
         """What the files say now; None where there are none. Raises OptionError."""
@@ -51,9 +47,9 @@ class Revision:
         told = [f"changed: {', '.join(changes)}"] if changes else []
         told += [f"for a restart: {', '.join(pending)}"] if pending else []
         if told:
-            self._line(f"configuration: {'; '.join(told)}")
+            self.line(f"configuration: {'; '.join(told)}")
         self.settings.take(now)
-        self._population.revised()
+        sizing.revised(self.population)
 
     def begun(self, now: Read | None, number: int, workers: int) -> None:
         """It has a number. `workers`: what was wanted before. Slots that are new come with
@@ -61,7 +57,7 @@ class Revision:
         if now is None:
             return
         self.settings.expect(number)
-        self._before = self._population.size
+        self._before = self.population.size
         wanted = now.options.workers
         if wanted != workers and wanted > self._before:
             self._change(wanted)
@@ -71,16 +67,16 @@ class Revision:
         if both is None:
             return
         good, tried = both
-        self._population.revised()
+        sizing.revised(self.population)
         if good.workers != tried.workers:
             self._change(tried.workers if handle.ok else self._before)
         if handle.ok and good.weights != tried.weights:
-            self._population.weigh({**dict.fromkeys(good.weights, 1.0), **tried.weights})
+            sizing.weigh(self.population, {**dict.fromkeys(good.weights, 1.0), **tried.weights})
 
     def _change(self, workers: int) -> None:
-        if workers == self._population.size:
+        if workers == self.population.size:
             return
         try:
-            self._resize(workers)
+            self.resize(workers)
         except OptionError as error:
-            self._line(str(error))
+            self.line(str(error))

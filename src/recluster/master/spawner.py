@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from .. import _engine
 from ..child.forked import Forked
@@ -28,6 +29,7 @@ def _preload(environ: dict[str, str], told: dict[str, str]) -> None:
     environ.update(told)
 
 
+@dataclass(eq=False)
 class Spawner:
     """`may_fork`: the process is only a master (the command line), and so may be
     forked into a worker without exec. `receives`: in dispatch workers have the preload
@@ -35,35 +37,28 @@ class Spawner:
     `output`: called for each worker before it is born, to read what it writes. `on_fork`:
     called in a forked worker first, to close what is none of its business."""
 
-    def __init__(
-        self,
-        engine: _engine.Engine,
-        program: Program,
-        door: int,
-        *,
-        may_fork: bool,
-        receives: bool,
-        rings: bool = False,
-        output: Callable[[_engine.Engine, int], object] | None = None,
-    ) -> None:
-        self.door = door
-        if rings and SHIM and not engine.balance_how():
+    engine: _engine.Engine
+    program: Program
+    door: int
+    may_fork: bool
+    receives: bool
+    rings: bool = False
+    output: Callable[[_engine.Engine, int], object] | None = None
+    nursery: Nursery | None = field(default=None, init=False)
+    on_fork: list[Callable[[], object]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if self.rings and SHIM and not self.engine.balance_how():
             with contextlib.suppress(OSError):  # no memfd: nobody receives, as ever
-                engine.ring_open()
-        self._receives = receives and bool(SHIM)
-        self.nursery: Nursery | None = None
-        self.on_fork: list[Callable[[], object]] = []
-        self._engine = engine
-        self._program = program
-        self._output = output
-        self._may_fork = may_fork
-        if program.names_path:
-            engine.expect_paths()
+                self.engine.ring_open()
+        self.receives = self.receives and bool(SHIM)
+        if self.program.names_path:
+            self.engine.expect_paths()
 
     def spawn(self, command: Spawn, now: float) -> int:
         """The pid; 0: it is born later, of a mold. Raises OSError when the kernel refuses
         a process, or the command is gone; Forked in a forked worker."""
-        engine, changes = self._engine, self._program.changes()
+        engine, changes = self.engine, self.program.changes()
         channel = engine.new_worker(
             command.worker, command.heir_of, command.slot, command.party, command.generation
         )
@@ -71,7 +66,7 @@ class Spawner:
         changes["RECLUSTER_GENERATION"] = str(command.generation)
         changes["NODE_CHANNEL_FD"] = str(channel)
         changes["NODE_CHANNEL_SERIALIZATION_MODE"] = "json"
-        if self._output is not None:
+        if self.output is not None:
             self._listen_to(command.worker)
         if self.nursery is not None and self.nursery.door == self.door:
             self.nursery.expect(command, now)
@@ -86,29 +81,29 @@ class Spawner:
             raise
 
     def _listen_to(self, key: int) -> None:
-        assert self._output is not None
+        assert self.output is not None
         try:
-            self._output(self._engine, key)
+            self.output(self.engine, key)
         except OSError:
-            self._engine.release(key)
+            self.engine.release(key)
             raise
 
     def _forks(self) -> bool:
-        if not self._may_fork or self.door != _engine.NOTIFY or self._program.needs_exec:
+        if not self.may_fork or self.door != _engine.NOTIFY or self.program.needs_exec:
             return False
-        if self._receives and self._engine.balance_how() and not is_loaded():
+        if self.receives and self.engine.balance_how() and not is_loaded():
             return False
-        self._engine.rest()
+        self.engine.rest()
         return has_one_thread()
 
     def _fork(self, key: int, changes: Changes, channel: int) -> int:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
-        program = self._program
+        program = self.program
         forked = Forked(program.target, program.args, changes, program.cwd(), channel, program.how)
         forked.library = self._told(key)
-        pid = self._engine.fork(key, self.door)
+        pid = self.engine.fork(key, self.door)
         if pid == 0:
             for close in self.on_fork:
                 close()
@@ -117,25 +112,25 @@ class Spawner:
 
     def _told(self, key: int) -> dict[str, str]:
         """What the library of this worker is to do beside, or instead of, being the door."""
-        if self._engine.balance_how():
-            return {TOLD: _engine.SHIM_RECEIVES} if self._receives else {}
-        address = self._engine.ring_address(key)
+        if self.engine.balance_how():
+            return {TOLD: _engine.SHIM_RECEIVES} if self.receives else {}
+        address = self.engine.ring_address(key)
         return {RING: address} if address else {}
 
     def _exec(self, key: int, environ: dict[str, str]) -> int:
-        words = self._program.command(environ)
-        if self._program.dumps:
+        words = self.program.command(environ)
+        if self.program.dumps:
             environ.setdefault("PYTHONFAULTHANDLER", "1")
-        if self._output is not None and self._program.target.kind == "command":
+        if self.output is not None and self.program.target.kind == "command":
             environ.setdefault("PYTHONUNBUFFERED", "1")  # a line is told when it is said
         if self.door == _engine.PRELOAD:
-            _preload(environ, {**self._told(key), TOLD: self._engine.shim_address(key)})
+            _preload(environ, {**self._told(key), TOLD: self.engine.shim_address(key)})
         elif (told := self._told(key)) and loads_as_we(words[0]):
             _preload(environ, told)
-        return self._engine.exec(
+        return self.engine.exec(
             key,
             self.door,
             [os.fsencode(word) for word in words],
             [os.fsencode(f"{name}={value}") for name, value in environ.items()],
-            os.fsencode(self._program.cwd()),
+            os.fsencode(self.program.cwd()),
         )

@@ -18,7 +18,9 @@ from ..host.signals import Signals
 from ..host.terminal import Terminal
 from ..mold.hint import Hint
 from ..mold.nursery import nursery_for
+from ..mold.target import can_be
 from ..options.variables import strangers
+from ..population import population
 from ..start import balancing
 from ..start.doors import ClusterError, OtherDoor, choose
 from ..start.identity import assume
@@ -58,7 +60,7 @@ def start(core: Supervisor, *, signals: bool, subreaper: bool) -> None:
     if core.heritage:
         succeeding.go_on(core, core.heritage)
     else:
-        core.population.start(time.monotonic())
+        population.start(core.population, time.monotonic())
     core.work()
 
 
@@ -119,6 +121,7 @@ def _parts(core: Supervisor, subreaper: bool) -> None:
     asking = prepare(engine, core.pump, options, population, eventlog, core.work)
     on_fork += [asking.abandon] if asking else []
     engine.flows_stay(options.drain_settle)
+    engine.handover_idle(options.handover_idle)
     # A host's descriptors are the host's own.
     activation = os.environ if core.may_fork else {}
     core.unit = open_unit(population, options, activation, eventlog.warn)
@@ -154,7 +157,8 @@ def _parts(core: Supervisor, subreaper: bool) -> None:
         door=door,
         terminal=core.keeps_terminal,
     )
-    core.hint = Hint(program, options, workers, eventlog)
+    gains = options.workers > 1 and "preload" not in options.given and can_be(program)
+    core.hint = Hint(workers, eventlog, gains)
     core.executor = Executor(engine, population, workers, options, eventlog, asking)
     core.handlers = Handlers(
         engine,

@@ -39,6 +39,8 @@ def go_on(core: Supervisor, left: Heritage) -> None:
     core.tally.resume(left["tally"])
     if core.pipes:
         core.pipes.resume(left["pipes"])
+    if core.recent:
+        core.recent.resume(left["recent"])
     if core.unit:
         core.unit.resume(left["stored"])
     core.work()  # lanes are steered to by this master's program from here on

@@ -33,8 +33,8 @@ from ..output.log import Log, to_logger
 from ..output.pipes import Pipes
 from ..output.recent import Recent
 from ..output.sink import Output, Sink
-from ..population import commands
-from ..population.recovery import Recovering
+from ..population import commands, population, sizing
+from ..population.state import Population
 from ..start.doors import NAMES
 from ..systemd.unit import Unit
 from .containment import Containment
@@ -83,7 +83,7 @@ class Supervisor:
         self.program.check()
         self.log = Log(self.options)
         self.outputs: list[Output] = [self.log]
-        self.population = Recovering(self.options, _random)
+        self.population = Population(self.options, _random)
         out = to_logger(logger) if logger else self.log.line
         self.eventlog = EventLog(self.options, out, lambda: self.population.generation)
         self.workers: dict[int, Worker] = {}
@@ -247,20 +247,22 @@ class Supervisor:
             self.executor.carry_out(command, now)
 
     def _spawn(self, command: commands.Spawn, now: float) -> None:
-        if self.spawner is None or self.population.cancelled(command.worker):
+        if self.spawner is None or population.cancelled(self.population, command.worker):
             return
         worker = Worker(command.worker, command.slot, command.generation, 0)
         self.workers[command.worker] = worker
         try:
             worker.pid = self.spawner.spawn(command, now)
         except OSError as error:
-            self.population.spawn_failed(command.worker, error.strerror or str(error), now)
+            population.spawn_failed(
+                self.population, command.worker, error.strerror or str(error), now
+            )
             self.workers.pop(command.worker, None)
 
     def resize(self, workers: int) -> None:
         """Raises OptionError."""
         self.make_room(workers)
-        why = self.population.scale(workers, time.monotonic())
+        why = sizing.scale(self.population, workers, time.monotonic())
         if why:
             raise OptionError(f"workers: {workers}: {why}")
         self.work()

@@ -96,18 +96,13 @@ class Upgrading:
 
     def _never(self) -> str | None:
         """What does not pass."""
-        if self._core.population.shutting_down:
-            return "the cluster is shutting down"
-        hindrance = self._core.alive().hindrance()
-        if hindrance and not hindrance[1]:
-            return f"{hindrance[0]}: that cannot be handed on; restart it"
-        return None
+        shuts_down = self._core.population.shutting_down
+        return "the cluster is shutting down" if shuts_down else None
 
     def _under_way(self) -> str | None:
         """What has to be over first."""
         core = self._core
-        hindrance = core.alive().hindrance()
-        if why := unrest(core.population) or (hindrance and hindrance[0]):
+        if why := unrest(core.population) or core.alive().hindrance():
             return why
         if core.nursery and not core.nursery.is_idle:
             return "a worker begins"

@@ -1,22 +1,67 @@
-"""What one can ask of a running cluster: other code, other slots, other weights.
+"""What one can ask of a running cluster, and say to its workers.
 
-The part of the public API that only hands a wish to the population, and says why not: for the
-user, the control socket and the signals.
+The part of the API that only hands a wish to the population, and says why not: for the user, the
+control socket and the signals.
 """
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..base.levels import ERROR
+from ..base.text import line_of
+from ..events.view import Worker
 from ..host.handle import ReloadHandle
 from ..options.checks import OptionError, canary_part, weights_of, worker_count
+from ..population import closing, reloading, sizing
 from .settings import Read
-from .staff import Staff
+from .supervisor import Supervisor
 
 
-class Wishes(Staff):
+class Wishes:
+    """Of `core`, whose owner alone may ask."""
+
+    def __init__(self, core: Supervisor) -> None:
+        self._core = core
+
+    def workers(self) -> list[Worker]:
+        """All, including not yet ready and retiring ones, by slot and age."""
+        self._core.running()
+        alive = [worker for worker in self._core.workers.values() if worker.alive]
+        return sorted(alive, key=lambda worker: (worker.id, worker.key))
+
+    def active_workers(self) -> dict[int, Worker | None]:
+        """Slot -> the ready worker that serves there, or None."""
+        self._core.running()
+        active: dict[int, Worker | None] = {}
+        for index, slot in sorted(self._core.population.slots.items()):
+            if slot.wanted:
+                active[index] = self._core.workers[slot.serving.id] if slot.serving else None
+        return active
+
+    def signal(self, worker: Worker, number: int) -> bool:
+        """Send a signal to the worker's process. False if it is gone. Raises ValueError
+        for a number that is no signal's."""
+        engine = self._core.running()
+        if number not in signal.valid_signals():
+            raise ValueError(f"signal: {number!r} is not the number of a signal")
+        return engine is not None and worker.alive and engine.signal(worker.key, number)
+
+    def send(self, worker: Worker, message: Any) -> bool:
+        """Queue a message for the worker. False if its channel is closed, or full
+        because it does not read. Raises TypeError or ValueError for what JSON cannot
+        say (NaN, for one), and for more than a line may have (1 MiB)."""
+        engine = self._core.running()
+        line = line_of(message)
+        return engine is not None and worker.alive and engine.send(worker.key, line)
+
+    def broadcast(self, message: Any) -> int:
+        """`send` to all workers; returns to how many it could be queued."""
+        return sum(self.send(worker, message) for worker in self.workers())
+
     @property
     def metrics_address(self) -> str | None:
         """Where --metrics is answered, once it runs: with port 0, at which one."""
@@ -59,14 +104,14 @@ class Wishes(Staff):
         handle = ReloadHandle(core.drive, self._decide)
         workers = core.options.workers
         if why:
-            handle.number = core.population.refuse(why, time.monotonic())
+            handle.number = reloading.refuse(core.population, why, time.monotonic())
         else:
             core.revision.begin(now)
-            handle.number = core.population.reload(time.monotonic(), part)
-            reloading = core.population.reloading
-            handle.generation = reloading.generation if reloading else 0
-            if reloading:
-                core.eventlog.reloads(reloading.generation, core.population.size)
+            handle.number = reloading.reload(core.population, time.monotonic(), part)
+            begun = core.population.reloading
+            handle.generation = begun.generation if begun else 0
+            if begun:
+                core.eventlog.reloads(begun.generation, core.population.size)
 
         core.publisher.expect(handle, core.revision.over, *filter(None, [callback]))
         if not why:
@@ -90,7 +135,7 @@ class Wishes(Staff):
         core = self._core
         if core.running() is not None:
             core.eventlog.closes(core.population)
-            core.population.shutdown(time.monotonic(), again=again)
+            closing.shutdown(core.population, time.monotonic(), again=again)
             core.work()
 
     def terminate(self, callback: Callable[[], object] | None = None) -> None:
@@ -101,7 +146,7 @@ class Wishes(Staff):
         if callback is not None:
             core.on_end.append(callback)
         if engine is not None:
-            core.population.terminate(time.monotonic())
+            closing.terminate(core.population, time.monotonic())
             core.work()
         elif callback is not None:
             core.on_end.clear()
@@ -132,8 +177,8 @@ class Wishes(Staff):
 
     def _decide(self, what: str, handle: ReloadHandle | None) -> None:
         self._core.alive()
-        decide = getattr(self._core.population, what)
-        why = decide(time.monotonic(), handle.number if handle else None)
+        decide = getattr(reloading, what)
+        why = decide(self._core.population, time.monotonic(), handle.number if handle else None)
         if why:
             raise RuntimeError(why)
         self._core.work()
@@ -149,7 +194,7 @@ class Wishes(Staff):
         except ValueError as error:
             raise OptionError(f"weights: {weights!r} {error}") from None
         self._core.alive()
-        why = self._core.population.weigh(wanted)
+        why = sizing.weigh(self._core.population, wanted)
         if why:
             raise OptionError(f"weights: {why}")
         self._core.work()
@@ -169,8 +214,7 @@ class Wishes(Staff):
 
     def _wish(self, what: str, slot: int) -> None:
         self._core.alive()
-        ask: Callable[[int, float], str | None] = getattr(self._core.population, what)
-        why = ask(slot, time.monotonic())
+        why = getattr(sizing, what)(self._core.population, slot, time.monotonic())
         if why:
             raise OptionError(f"{what}: slot {slot}: {why}")
         self._core.work()

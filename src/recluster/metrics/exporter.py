@@ -6,15 +6,13 @@ it does.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import select
 import socket
 import time
 
-from ..base.listener import Listener, taken
+from ..base.listener import Listener, sent, taken
 from ..base.socketfile import Refused as NoSocket
-from ..base.socketfile import inode_of, listen_at
+from ..base.socketfile import inode_of, listen_at, remove_ours
 from .census import Known
 from .master import Master
 from .measures import text_of
@@ -96,7 +94,8 @@ class Exporter:
         self._asked_at = 0.0
         self._fresh = (-1, 0.0)  # the tally's changes then, and until when it is
         self.address = address
-        self._inode = inode_of(address[5:]) if address.startswith("unix:") else None
+        self._file = address[5:] if address.startswith("unix:") else ""
+        self._inode = inode_of(self._file) if self._file else (0, 0)
         try:
             self._listener = Listener[Client](
                 master,
@@ -107,7 +106,7 @@ class Exporter:
                 failed=self._failed,
             )
         except BaseException:
-            self._remove_file()
+            remove_ours(self._file, self._inode)
             raise
 
     def carried(self) -> tuple[str, int]:
@@ -120,19 +119,12 @@ class Exporter:
 
     def close(self) -> None:
         if not self._listener.closed:
-            self._remove_file()
+            remove_ours(self._file, self._inode)
             self._listener.close()
 
     def abandon(self) -> None:
         """In a forked worker too."""
         self._listener.abandon()
-
-    def _remove_file(self) -> None:
-        """While we listen its inode is ours alone."""
-        if self._inode is not None:
-            with contextlib.suppress(OSError):
-                if inode_of(self.address[5:]) == self._inode:
-                    os.unlink(self.address[5:])
 
     # ---- time ------------------------------------------------------------------------
 
@@ -239,12 +231,9 @@ class Exporter:
     def _write(self, client: Client) -> None:
         assert client.answer is not None
         try:
-            sent = client.connection.send(client.answer, socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            sent = 0
+            client.answer = sent(client.connection, client.answer)
         except OSError:
-            return self._listener.drop(client)
-        client.answer = client.answer[sent:]
+            client.answer = None
         if client.answer and self._listener.has(client):
             self._listener.wait(client, select.EPOLLOUT)
         else:

@@ -11,7 +11,7 @@ from ..options import Options
 from ..output.eventlog import EventLog
 from ..output.recent import Recent
 from ..output.sink import Output
-from ..population.recovery import Recovering
+from ..population.state import Population
 from .census import Census
 from .tally import Tally
 
@@ -20,7 +20,7 @@ class Master(Watcher, Protocol):
     """`balance` and `door` are what was chosen here, `name` is the control socket's."""
 
     options: Options
-    population: Recovering
+    population: Population
     workers: dict[int, Worker]
     outputs: list[Output]
     eventlog: EventLog

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
-from ..child.launch import Program
 from ..events.view import Worker
-from ..options import Options
 from ..output.eventlog import EventLog
 from ..population.commands import Notice
-from .target import can_be
 
 LONG = 1.0  # seconds of CPU time of one boot
 
@@ -24,29 +22,22 @@ def _cpu(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@dataclass(eq=False)
 class Hint:
     """`workers`: those the cluster knows."""
 
-    def __init__(
-        self,
-        program: Program,
-        options: Options,
-        workers: dict[int, Worker],
-        eventlog: EventLog,
-    ) -> None:
-        wanted = "preload" not in options.given and options.workers > 1
-        self._wanted = wanted and can_be(program)
-        self._workers = workers
-        self._eventlog = eventlog
+    workers: dict[int, Worker]
+    eventlog: EventLog
+    wanted: bool
 
     def noticed(self, notice: Notice, now: float) -> None:
-        if not self._wanted or notice.name != "ready":
+        if not self.wanted or notice.name != "ready":
             return
-        self._wanted = False  # one worker is as good as another
-        worker = self._workers.get(notice.worker)
+        self.wanted = False  # one worker is as good as another
+        worker = self.workers.get(notice.worker)
         took = _cpu(worker.pid) if worker and worker.pid else 0.0
         if took >= LONG:
-            self._eventlog.line(
+            self.eventlog.line(
                 f"a worker's boot takes {took:.1f} s of CPU time: with --preload auto each "
                 "generation imports once for all workers"
             )

@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from errno import ENOEXEC
 from typing import Any
 
@@ -24,9 +24,9 @@ from ..events.view import Worker
 from ..options import Options
 from ..options.checks import AUTO_MODULES as AUTO
 from ..output.eventlog import EventLog
-from ..population import commands
+from ..population import commands, population
 from ..population.commands import Spawn
-from ..population.population import Population
+from ..population.state import Population
 from .plan import Plan, merged
 from .policy import Ask, Command, End, Fail, Make, Molds
 from .target import can_be, mold_environ, run_of
@@ -73,41 +73,33 @@ def nursery_for(
     elif not can_be(program):
         why = f"{program.target.words[0]} is no program of this interpreter ({sys.executable})"
     else:
-        made = Nursery(
-            engine, program, options.preload, population, workers, eventlog.line, subreaper, door
-        )
-        made.receives = options.door == "auto"
-        return made
+        say, auto = eventlog.line, options.door == "auto"
+        asked = options.preload
+        return Nursery(engine, program, asked, population, workers, say, subreaper, door, auto)
     eventlog.warn(f"preload: {why}; workers import for themselves")
     return None
 
 
+@dataclass(eq=False)
 class Nursery:
-    """`workers`: those the cluster knows. `modules`: what a mold imports, or AUTO: what a
-    worker of the last generation has."""
+    """`workers`: those the cluster knows. `modules`: what a mold imports; with AUTO among them,
+    also what workers of the last generation have."""
 
-    def __init__(
-        self,
-        engine: _engine.Engine,
-        program: Program,
-        modules: tuple[str, ...],
-        population: Population,
-        workers: dict[int, Worker],
-        say: Callable[[str], None],
-        subreaper: bool,
-        door: int,
-    ) -> None:
-        self._subreaper = subreaper
-        self.door = door
-        self.receives = False  # in dispatch: workers have the library
-        self._engine = engine
-        self._program = program
-        self._population = population
-        self._workers = workers
-        self._say = say
-        self._auto = modules == AUTO
-        self._molds = Molds(FIRST, scouting=self._auto)
-        self._plan = Plan([], []) if self._auto else Plan([*modules], [*modules])
+    engine: _engine.Engine
+    program: Program
+    modules: tuple[str, ...]
+    population: Population
+    workers: dict[int, Worker]
+    say: Callable[[str], None]
+    subreaper: bool
+    door: int
+    receives: bool  # in dispatch: workers have the library
+
+    def __post_init__(self) -> None:
+        self._auto = AUTO in self.modules
+        self._named = [name for name in self.modules if name != AUTO]
+        self._molds = Molds(FIRST, scouting=not self._named)
+        self._plan = Plan([*self._named], [*self._named])
         self._spawns: dict[int, Spawn] = {}  # not born yet
         self._pids: dict[int, int] = {}
         self._unplanned: list[int] = []  # molds that wait for what an older one knows
@@ -125,7 +117,7 @@ class Nursery:
         worker: int = getattr(command, "worker", 0)
         if worker not in self._spawns or not isinstance(command, ENDINGS):
             return False
-        member = self._population.members.get(worker)
+        member = self.population.members.get(worker)
         self._molds.cancelled(worker, stuck=member is not None and member.overdue)
         self._bury(worker, "the mold has not forked it", now)
         self._obey(now)
@@ -134,7 +126,7 @@ class Nursery:
     def noticed(self, notice: commands.Notice, now: float) -> None:
         """What the population tells everybody."""
         if notice.name == "reload":
-            self._molds.keep(self._population.generations())
+            self._molds.keep(population.generations(self.population))
         elif notice.name == "exit":
             self._molds.lost(notice.worker)
         elif notice.name == "ready" and self._molds.scouting:
@@ -166,7 +158,7 @@ class Nursery:
         """Has all molds end, whose generations' next workers get new ones; whether they have."""
         for mold in self._molds.all.values():
             with contextlib.suppress(OSError):  # it has just ended
-                self._engine.kill(mold.id)
+                self.engine.kill(mold.id)
         return not self._molds.all
 
     def happened(self, kind: int, mold: int, value: int, text: bytes, now: float) -> None:
@@ -180,7 +172,7 @@ class Nursery:
             self._pids.pop(mold, None)
             self._heard_from(mold)
         elif kind == _engine.GONE:
-            self._engine.release(mold)
+            self.engine.release(mold)
         self._obey(now)
 
     def _died(self, mold: int, how: str) -> None:
@@ -188,8 +180,9 @@ class Nursery:
         one = self._molds.all[mold]
         self._barren += not one.ending and not self._molds.scouting
         if self._auto and self._barren == BARREN_MOST:
-            self._auto, self._plan = False, Plan([], [])
-            self._say(f"preload: the mold {how}, {BARREN_MOST} times: all is left to the workers")
+            self._auto, self._plan = False, Plan([*self._named], [*self._named])
+            what = "what nobody has named" if self._named else "all"
+            self.say(f"preload: the mold {how}, {BARREN_MOST} times: {what} is left to the workers")
 
     def _hear(self, mold: int, said: Any, now: float) -> None:
         if not isinstance(said, dict) or said.get("cmd") != COMMAND:
@@ -213,7 +206,7 @@ class Nursery:
     def _learn(self, done: Plan) -> None:
         """What holds for the next generation's mold, too."""
         for name in done.blamed.keys() - self._plan.blamed.keys():
-            self._say(
+            self.say(
                 f"preload: {name} {' and '.join(done.blamed[name])} at import: left to the workers"
             )
         if not self._molds.scouting:
@@ -221,19 +214,19 @@ class Nursery:
 
     def _adopt(self, worker: int, pid: int, now: float) -> None:
         try:
-            self._engine.adopt(worker, pid)
+            self.engine.adopt(worker, pid)
         except OSError as error:
             self._molds.unborn(worker, error.strerror or str(error))
             return
         self._molds.born(worker)
         self._barren = 0
         del self._spawns[worker]
-        self._workers[worker].pid = pid
+        self.workers[worker].pid = pid
 
     # ---- plans ----------------------------------------------------------------------
 
     def _ask_notes(self, mold: int) -> None:
-        if mold not in self._asked and self._engine.send(mold, b"notes"):
+        if mold not in self._asked and self.engine.send(mold, b"notes"):
             self._asked.add(mold)
 
     def _plan_for(self, mold: int) -> None:
@@ -252,7 +245,7 @@ class Nursery:
     def _send_plans(self) -> None:
         if not self._asked:
             for mold in self._unplanned:
-                self._engine.send(mold, self._plan.text())
+                self.engine.send(mold, self._plan.text())
             self._unplanned.clear()
 
     # ---- carrying out ----------------------------------------------------------------
@@ -268,14 +261,14 @@ class Nursery:
         elif isinstance(command, Ask):
             self._ask(command)
         elif isinstance(command, End):
-            self._engine.kill(command.mold)
+            self.engine.kill(command.mold)
         elif isinstance(command, Fail) and command.worker in self._spawns:
             self._bury(command.worker, command.why, now)
 
     def _make(self, command: Make) -> None:
-        engine, program = self._engine, self._program
+        engine, program = self.engine, self.program
         environ = {**mold_environ(program), "RECLUSTER_GENERATION": str(command.generation)}
-        how = f"-{program.how}" + "o" * self._subreaper
+        how = f"-{program.how}" + "o" * self.subreaper
         try:
             run = run_of(program, environ)
             if run is None:
@@ -301,15 +294,15 @@ class Nursery:
 
     def _ask(self, command: Ask) -> None:
         spawn = self._spawns[command.worker]
-        ring, traps, shim = self._engine.ring_address(command.worker), NO_DOOR, ""
+        ring, traps, shim = self.engine.ring_address(command.worker), NO_DOOR, ""
         if self.door == _engine.NOTIFY:
-            traps = self._engine.traps(command.worker)
+            traps = self.engine.traps(command.worker)
         else:
-            shim = self._engine.shim_address(command.worker)
+            shim = self.engine.shim_address(command.worker)
         numbers = f"{command.worker} {spawn.slot} {traps} {command.shows:d}"
         line = f"{numbers} {ring or '-'} {shim or '-'}"
         try:
-            self._engine.ask(command.mold, command.worker, line.encode())
+            self.engine.ask(command.mold, command.worker, line.encode())
         except OSError as error:
             self._molds.unborn(command.worker, error.strerror or str(error))
 
@@ -317,6 +310,6 @@ class Nursery:
         """Whoever waits at the gate for this worker finds the channel closed, and ends."""
         del self._spawns[worker]
         with contextlib.suppress(OSError):
-            self._engine.release(worker)
-        self._population.unborn(worker, why, now)
-        self._workers.pop(worker, None)
+            self.engine.release(worker)
+        population.unborn(self.population, worker, why, now)
+        self.workers.pop(worker, None)

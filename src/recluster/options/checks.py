@@ -323,20 +323,18 @@ def master_name(value: object) -> str | None:
     return value
 
 
-AUTO_MODULES = ("*",)  # no module's name
+AUTO_MODULES = "*"  # no module's name
 
 
 def preloaded(value: object) -> tuple[str, ...]:
-    """Names of modules; none is none; AUTO_MODULES: whatever the program imports."""
-    if value == "auto":
-        return AUTO_MODULES
+    """Names of modules; none is none; AUTO_MODULES for `auto`: whatever the program imports."""
     if value is None or value == "none":
         return ()
     names = value.replace(",", " ").split() if isinstance(value, str) else list(words(value))
     for name in names:
         if not all(part.isidentifier() for part in name.split(".")):
             raise ValueError("must be names of modules, with commas between them")
-    return tuple(names)
+    return tuple(AUTO_MODULES if name == "auto" else name for name in names)
 
 
 def reason(error: Exception) -> str:

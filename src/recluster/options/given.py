@@ -45,6 +45,7 @@ class Given(TypedDict, total=False):
     max_draining: int
     stop_signal: int | str
     handover: Literal["auto", "off"]
+    handover_idle: float
     max_rss: int | str | None
     max_lifetime: float | None
     max_connections: int | None

@@ -14,7 +14,7 @@ from ..events.view import Worker
 from ..options import Options
 
 if TYPE_CHECKING:
-    from ..population.population import Population
+    from ..population.state import Population
 
 Out = Callable[[int, str, dict[str, Any]], None]  # level, text, fields
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .formats import Json
@@ -60,6 +61,24 @@ class Recent:
             if slot in (None, entry[3]["slot"]):
                 found.append(self._told(entry))
         return found[::-1]
+
+    # ---- for the master that takes this one's place -----------------------------------
+
+    def carried(self) -> list[tuple[float, int | bool, str, str]]:
+        """All lines, which are bytes; what is said with each as JSON can say it."""
+        return [
+            (now, how, line.decode("latin-1"), json.dumps(fields, default=str))
+            for now, how, line, fields in self._lines
+        ]
+
+    def resume(self, before: Iterable[tuple[float, int | bool, str, str]]) -> None:
+        """They go before what is here already."""
+        here = self._lines
+        self._lines, self._size = deque(), 0
+        for now, how, line, fields in before:
+            self._put(now, how, line.encode("latin-1"), json.loads(fields))
+        for entry in here:
+            self._put(*entry)
 
     def follow(self, who: object, slot: int | None, tell: Follower) -> None:
         self._followers[who] = slot, tell

@@ -18,24 +18,13 @@ from ..base.states import State
 from .backoff import Backoff
 from .commands import Refuse
 from .members import Member, Slot
-from .population import Population
+from .state import Population
 
 VALUES = (
-    "generation",
-    "last_reload",
-    "_proven",
-    "_nothing",
-    "_last_id",
-    "_last_generation",
-    "_last_reload",
-    "_failures",
-    "_dies_of_stop",
-    "_longest_boot",
-    "_told_failing",
-    "_daemons",
-    "_suspects",
-)
-SETS = ("_rejected", "offered", "unclaimed")
+    "generation", "last_reload", "proven", "nothing", "last_id", "last_generation", "reloads",
+    "failures", "dies_of_stop", "longest_boot", "told_failing", "daemons", "suspects",
+)  # fmt: skip
+SETS = ("rejected", "offered", "unclaimed")
 SLOT_VALUES = ("index", "wanted", "drained", "early", "restarts", "last_error")
 MEMBER_SETS = frozenset({"addresses", "closed", "unseen"})
 AFRESH = frozenset({"state", "hung_since", "deadline"})
@@ -89,7 +78,7 @@ def carried(people: Population) -> dict[str, Any]:
         **{name: getattr(people, name) for name in VALUES},
         **{name: sorted(getattr(people, name)) for name in SETS},
         "weights": sorted(people.weights.items()),
-        "shared": sorted(people.shared_there),
+        "shared": sorted(people.shared),
         "members": [_member(member) for member in people.members.values()],
         "slots": [_slot(slot) for slot in people.slots.values()],
     }
@@ -123,7 +112,7 @@ def resume(people: Population, before: Mapping[str, Any]) -> None:
     for name in SETS:
         setattr(people, name, set(values[name]))
     people.weights = dict(values["weights"])
-    people.shared_there = {(address, count, unsure) for address, count, unsure in values["shared"]}
+    people.shared = {(address, count, unsure) for address, count, unsure in values["shared"]}
     people.members = {member.id: member for member in map(_member_of, values["members"])}
     names = {*SLOT_VALUES, "serving", "served", "delay"}
     for one in values["slots"]:

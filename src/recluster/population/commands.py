@@ -7,8 +7,17 @@ from dataclasses import dataclass, field
 from .. import events
 
 
+class Command:
+    """The base of all."""
+
+
 @dataclass(frozen=True)
-class Spawn:
+class OfWorker(Command):
+    worker: int
+
+
+@dataclass(frozen=True)
+class Spawn(Command):
     worker: int
     slot: int
     generation: int
@@ -17,7 +26,7 @@ class Spawn:
 
 
 @dataclass(frozen=True)
-class Inherit:
+class Inherit(Command):
     """The worker `heir_of` has died: this one, on its way, gets the lanes it leaves, if it
     has not listened there yet."""
 
@@ -26,7 +35,7 @@ class Inherit:
 
 
 @dataclass(frozen=True)
-class Live:
+class Live(Command):
     """From now on exactly these workers' lanes get new connections, by weight: 1
     where `weights` does not say."""
 
@@ -35,35 +44,26 @@ class Live:
 
 
 @dataclass(frozen=True)
-class Retired:
+class Retired(Command):
     """Note what is on its way to these workers, which are live no more."""
 
     workers: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Disconnect:
+class Disconnect(OfWorker):
     """Tell it over its channel that it is retired."""
 
-    worker: int
 
-
-@dataclass(frozen=True)
-class Ask:
+class Ask(OfWorker):
     """GET `ready_url` from it, on a connection of its own, and call `answered`."""
 
-    worker: int
 
-
-@dataclass(frozen=True)
-class Leave:
+class Leave(OfWorker):
     """Send the stop signal."""
 
-    worker: int
-
 
 @dataclass(frozen=True)
-class Move:
+class Move(Command):
     """Give its connections to others, all or none, and then send the stop signal. `quiet`, in
     seconds: what nothing has moved on for so long is over."""
 
@@ -71,61 +71,45 @@ class Move:
     quiet: float
 
 
-@dataclass(frozen=True)
-class GiveUp:
+class GiveUp(OfWorker):
     """What waits for it is for others from now on, where they can receive it."""
 
-    worker: int
 
-
-@dataclass(frozen=True)
-class Abort:
+class Abort(OfWorker):
     """Send SIGABRT: a Python worker writes its stack, and ends."""
 
-    worker: int
+
+class Kill(OfWorker):
+    """End it at once."""
 
 
 @dataclass(frozen=True)
-class Kill:
-    worker: int
-
-
-@dataclass(frozen=True)
-class EndStrays:
+class EndStrays(Command):
     """End what a dead worker has left in the background: SIGTERM, or SIGKILL."""
 
     worker: int
     kill: bool
 
 
-@dataclass(frozen=True)
-class Inspect:
+class Inspect(OfWorker):
     """Gather Facts about it and call `inspected`."""
 
-    worker: int
 
-
-@dataclass(frozen=True)
-class Measure:
+class Measure(OfWorker):
     """Find out how much memory it has and how many connections it got, and call `measured`."""
 
-    worker: int
 
-
-@dataclass(frozen=True)
-class Release:
+class Release(OfWorker):
     """Forget a worker that is gone, and drop its lanes."""
 
-    worker: int
-
 
 @dataclass(frozen=True)
-class CloseLanes:
+class CloseLanes(Command):
     """Take no new connection anywhere; finish what has begun."""
 
 
 @dataclass(frozen=True)
-class Hold:
+class Hold(Command):
     """Whether lanes that no worker holds stop taking connections at that address."""
 
     address: str
@@ -133,29 +117,23 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class Refuse:
+class Refuse(Command):
     """Whether who connects to that address, which no worker has claimed, is refused."""
 
     address: str
     on: bool
 
 
-@dataclass(frozen=True)
-class FindDeaf:
+class FindDeaf(OfWorker):
     """Find out which lanes this worker, alive, has given up."""
 
-    worker: int
 
-
-@dataclass(frozen=True)
-class Audit:
+class Audit(OfWorker):
     """Find out where this worker listens though no door has seen it, and call `unseen`."""
 
-    worker: int
-
 
 @dataclass(frozen=True)
-class Notice:
+class Notice(Command):
     """Something to tell. `worker`: the number of the one it is about, or 0."""
 
     event: events.Event
@@ -167,31 +145,5 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class Ended:
+class Ended(Command):
     code: int
-
-
-Command = (
-    Spawn
-    | Inherit
-    | Live
-    | Retired
-    | Disconnect
-    | Ask
-    | Leave
-    | Move
-    | GiveUp
-    | Abort
-    | Kill
-    | EndStrays
-    | Inspect
-    | Measure
-    | Release
-    | CloseLanes
-    | Hold
-    | Refuse
-    | FindDeaf
-    | Audit
-    | Notice
-    | Ended
-)

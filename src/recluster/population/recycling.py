@@ -8,113 +8,100 @@ Invariant: of the workers that serve at most one is being recycled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from .. import events
-from ..options import Options
 from .commands import Measure
+from .healing import replace_leaving
 from .lifecycle import ENDED
-from .members import Member, Slot
-from .sizing import Sizing
+from .members import Member
+from .state import Population
 
 MEASURE_EVERY = 10.0  # seconds
 
 
-class Recycling(Sizing):
-    def __init__(self, options: Options, random: Callable[[], float]) -> None:
-        super().__init__(options, random)
-        self._due: dict[int, events.Recycle] = {}  # worker -> why, the longest due first
-        self._recycled: Member | None = None
-        self._next_at: float | None = None
-        self._measure_at: float | None = None
+def measured(
+    people: Population, worker: int, memory: int | None, accepted: int | None, now: float
+) -> None:
+    """The answer to Measure; None: it cannot be known."""
+    member = people.members.get(worker)
+    if member is None or people.slots[member.slot].serving is not member:
+        return
+    options = people.options
+    if options.max_rss and memory is not None and memory > options.max_rss * member.lasts:
+        _is_due(people, member, "rss", memory, options.max_rss)
+    most = options.max_connections
+    if most and accepted is not None and accepted >= most * member.lasts:
+        _is_due(people, member, "connections", accepted, most)
+    _recycle(people, now)
 
-    def _new_member(
-        self, slot: Slot, generation: int, heir_of: int, now: float, relief: int = 0
-    ) -> Member:
-        member = super()._new_member(slot, generation, heir_of, now, relief)
-        if self._limits():
-            member.lasts = 1 - self.options.jitter * self._random()
-        return member
 
-    def _limits(self) -> bool:
-        options = self.options
-        return bool(options.max_lifetime or options.max_rss or options.max_connections)
+def _is_due(people: Population, member: Member, why: str, value: float, limit: float) -> None:
+    people.due.setdefault(member.id, events.Recycle(why, value, limit))
 
-    def measured(self, worker: int, memory: int | None, accepted: int | None, now: float) -> None:
-        """The answer to Measure; None: it cannot be known."""
-        member = self.members.get(worker)
-        if member is None or self.slots[member.slot].serving is not member:
-            return
-        options = self.options
-        if options.max_rss and memory is not None and memory > options.max_rss * member.lasts:
-            self._is_due(member, "rss", memory, options.max_rss)
-        most = options.max_connections
-        if most and accepted is not None and accepted >= most * member.lasts:
-            self._is_due(member, "connections", accepted, most)
-        self._recycle(now)
 
-    def _is_due(self, member: Member, why: str, value: float, limit: float) -> None:
-        self._due.setdefault(member.id, events.Recycle(why, value, limit))
+def _expires_at(people: Population, member: Member) -> float | None:
+    if not people.options.max_lifetime or member.served_at is None or member.id in people.due:
+        return None
+    return member.served_at + people.options.max_lifetime * member.lasts
 
-    def _expires_at(self, member: Member) -> float | None:
-        if not self.options.max_lifetime or member.served_at is None or member.id in self._due:
-            return None
-        return member.served_at + self.options.max_lifetime * member.lasts
 
-    def _advance(self, now: float) -> None:
-        super()._advance(now)
-        if self._limits() or self._due or self._measure_at is not None:
-            self._measure(now)
-            self._expire(now)
-            self._recycle(now)
+def _expire(people: Population, now: float) -> None:
+    for member in _old_enough(people):
+        at = _expires_at(people, member)
+        if at is not None and now >= at and member.served_at is not None:
+            limit = people.options.max_lifetime or 0.0
+            _is_due(people, member, "lifetime", now - member.served_at, limit)
 
-    def _expire(self, now: float) -> None:
-        for member in self._old_enough():
-            at = self._expires_at(member)
-            if at is not None and now >= at and member.served_at is not None:
-                limit = self.options.max_lifetime or 0.0
-                self._is_due(member, "lifetime", now - member.served_at, limit)
 
-    def _old_enough(self) -> list[Member]:
-        """Those that serve, and are not on their way out."""
-        serving = [slot.serving for slot in self._kept() if slot.serving]
-        return [member for member in serving if not member.leaves]
+def _old_enough(people: Population) -> list[Member]:
+    """Those that serve, and are not on their way out."""
+    serving = [slot.serving for slot in people.kept() if slot.serving]
+    return [member for member in serving if not member.leaves]
 
-    def _recycle(self, now: float) -> None:
-        serving = {member.id: member for member in self._old_enough()}
-        for worker in [one for one in self._due if one not in serving]:
-            del self._due[worker]
-        before, self._next_at = self._recycled, None
-        if before and self.slots[before.slot].serving is before and before.state not in ENDED:
-            return
-        if before:  # the next in a turn of its own: what has happened is told first
-            self._recycled, self._next_at = None, now
-            return
-        if not self._due or self.shutting_down or self.reloading or self.baking:
-            return
-        worker = next(iter(self._due))
-        member = self._recycled = serving[worker]
-        self._tell(self._due.pop(worker), worker)
-        member.leaving = True
-        self._replace_leaving(now)
 
-    # ---- time --------------------------------------------------------------------
+def _recycle(people: Population, now: float) -> None:
+    serving = {member.id: member for member in _old_enough(people)}
+    for worker in [one for one in people.due if one not in serving]:
+        del people.due[worker]
+    before, people.next_at = people.recycled, None
+    if before and people.slots[before.slot].serving is before and before.state not in ENDED:
+        return
+    if before:  # the next in a turn of its own: what has happened is told first
+        people.recycled, people.next_at = None, now
+        return
+    if not people.due or people.shutting_down or people.reloading or people.baking:
+        return
+    worker = next(iter(people.due))
+    member = people.recycled = serving[worker]
+    people.tell(people.due.pop(worker), worker)
+    member.leaving = True
+    replace_leaving(people, now)
 
-    def _wear_at(self) -> float | None:
-        """When something has to be looked at."""
-        if not self._limits() or self.shutting_down:
-            return None
-        times = [self._expires_at(member) for member in self._old_enough()]
-        times += [self._measure_at, self._next_at]
-        return min((at for at in times if at is not None), default=None)
 
-    def _measure(self, now: float) -> None:
-        if not (self.options.max_rss or self.options.max_connections):
-            self._measure_at = None
-        elif self._measure_at is None:
-            self._measure_at = now + MEASURE_EVERY
-        elif now >= self._measure_at:
-            self._measure_at = now + MEASURE_EVERY
-            for member in self._old_enough():
-                if member.id not in self._due:
-                    self.do(Measure(member.id))
+# ---- time --------------------------------------------------------------------
+def wear_at(people: Population) -> float | None:
+    """When something has to be looked at."""
+    if not people.recycles or people.shutting_down:
+        return None
+    times = [_expires_at(people, member) for member in _old_enough(people)]
+    times += [people.measure_at, people.next_at]
+    return min((at for at in times if at is not None), default=None)
+
+
+def _measure(people: Population, now: float) -> None:
+    if not (people.options.max_rss or people.options.max_connections):
+        people.measure_at = None
+    elif people.measure_at is None:
+        people.measure_at = now + MEASURE_EVERY
+    elif now >= people.measure_at:
+        people.measure_at = now + MEASURE_EVERY
+        for member in _old_enough(people):
+            if member.id not in people.due:
+                people.do(Measure(member.id))
+
+
+def wear(people: Population, now: float) -> None:
+    """Who is worn by now."""
+    if people.recycles or people.due or people.measure_at is not None:
+        _measure(people, now)
+        _expire(people, now)
+        _recycle(people, now)

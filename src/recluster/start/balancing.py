@@ -57,7 +57,7 @@ def _kernel_refuses(engine: _engine.Engine) -> str | None:
 
 def _auto(engine: _engine.Engine, say: Callable[[str], None]) -> str:
     """Who has the fewest connections, where they may be counted; else at random. In
-    both who is busy or congested is avoided (csrc/load/congestion.c)."""
+    both who is busy or congested is avoided (csrc/load/free.c, csrc/watch/congestion.c)."""
     why = _kernel_refuses(engine)
     if why is None:
         say("new connections: auto is least_connections in the kernel")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from .. import _engine
@@ -51,24 +52,24 @@ def choose(engine: _engine.Engine, wanted: str, say: Callable[[str], None]) -> i
     return _engine.PRELOAD
 
 
+@dataclass(eq=False)
 class OtherDoor:
     """What is left where a worker may not be looked into: it was root's and has dropped its
     rights, and the master lacks CAP_SYS_PTRACE (most containers)."""
 
-    def __init__(self, engine: _engine.Engine, wanted: str, spawner: HasDoor) -> None:
-        self._engine = engine
-        self._wanted = wanted
-        self._spawner = spawner
+    engine: _engine.Engine
+    wanted: str
+    spawner: HasDoor
 
     def open(self) -> bool:
         """From the next start on workers get the preload library; whether they do."""
-        if self._spawner.door == _engine.PRELOAD:
+        if self.spawner.door == _engine.PRELOAD:
             return True
-        if self._wanted != "auto" or not SHIM:
+        if self.wanted != "auto" or not SHIM:
             return False
         try:
-            self._engine.shim_open()
+            self.engine.shim_open()
         except OSError:
             return False
-        self._spawner.door = _engine.PRELOAD
+        self.spawner.door = _engine.PRELOAD
         return True

@@ -8,9 +8,10 @@ Owns which of them are there, and by what name. Where systemd has room for none 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from .._engine import Engine
-from ..population.population import Population
+from ..population.state import Population
 from .sdnotify import Notifier
 
 RELOADS_MOST = 3  # for the sake of what is left
@@ -26,26 +27,21 @@ def name_of(inode: int, note: str) -> str:
     return f"{PREFIX}{inode}-{note}" if note else f"{PREFIX}{inode}"
 
 
+@dataclass(eq=False)
 class Store:
     """`restored`: what was found there at the start, the name of each by its inode."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        population: Population,
-        notifier: Notifier,
-        most: int,
-        restored: Mapping[int, str],
-        reload: Callable[[], object],
-    ) -> None:
-        self._engine = engine
-        self._people = population
-        self._notifier = notifier
-        self._most = most
-        self.kept = dict(restored)
+    engine: Engine
+    people: Population
+    notifier: Notifier
+    most: int
+    restored: Mapping[int, str]
+    reload: Callable[[], object]
+
+    def __post_init__(self) -> None:
+        self.kept = dict(self.restored)
         self._useless: set[int] = set()  # which the next master could not take
-        self._left = bool(restored)  # some of them may have nobody
-        self._reload = reload
+        self._left = bool(self.restored)  # some of them may have nobody
         self._reloads = RELOADS_MOST
 
     def deadline(self) -> float | None:
@@ -57,32 +53,32 @@ class Store:
     def look(self) -> None:
         if self._left and self._is_complete():
             # The workers of one generation more take over what none has taken yet.
-            self._left = self._engine.forsaken() > 0 and self._reloads > 0
+            self._left = self.engine.forsaken() > 0 and self._reloads > 0
             if self._left:
                 self._reloads -= 1
-                self._reload()
-        now = {} if self._people.ended is not None else dict(self._engine.kept())
+                self.reload()
+        now = {} if self.people.ended is not None else dict(self.engine.kept())
         for inode in self.kept.keys() - now.keys():
-            self._notifier.send(["FDSTOREREMOVE=1", f"FDNAME={self.kept.pop(inode)}"])
+            self.notifier.send(["FDSTOREREMOVE=1", f"FDNAME={self.kept.pop(inode)}"])
         self._useless &= now.keys()
         for inode, fd in now.items():
-            if inode not in self.kept and len(self.kept) < self._most:
+            if inode not in self.kept and len(self.kept) < self.most:
                 self._keep(inode, fd)
 
     def _keep(self, inode: int, fd: int) -> None:
         if inode in self._useless:
             return
         try:
-            name = name_of(inode, self._engine.note(inode))
+            name = name_of(inode, self.engine.note(inode))
         except OSError:
             self._useless.add(inode)
             return
         self.kept[inode] = name
-        self._notifier.send(["FDSTORE=1", f"FDNAME={name}"], fd)
+        self.notifier.send(["FDSTORE=1", f"FDNAME={name}"], fd)
 
     def _is_complete(self) -> bool:
-        slots = [slot for slot in self._people.slots.values() if slot.wanted]
-        return not self._people.reloading and bool(slots) and all(slot.serving for slot in slots)
+        slots = [slot for slot in self.people.slots.values() if slot.wanted]
+        return not self.people.reloading and bool(slots) and all(slot.serving for slot in slots)
 
 
 def note_of(name: str) -> str | None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from .._engine import Engine
 from ..base.text import one_line
 from ..options import Options
+from ..population.closing import WAITING_EVERY
 from ..population.lifecycle import ENDED
-from ..population.population import WAITING_EVERY, Population
+from ..population.state import Population
 from .sdnotify import Notifier
 from .store import Store, room
 
@@ -53,36 +55,30 @@ def open_unit(
     return Unit(notifier, population, options, _period(environ), room(environ))
 
 
+@dataclass(eq=False)
 class Unit:
     """`period`: seconds between two signs of life, or None. `room`: for so many descriptors."""
 
-    def __init__(
-        self,
-        notifier: Notifier,
-        population: Population,
-        options: Options,
-        period: float | None,
-        room: int,
-    ) -> None:
-        self._notifier = notifier
-        self._people = population
-        self._options = options
-        self._period = period
-        self._room = room
-        self._beat_at: float | None = None if period is None else time.monotonic()
+    notifier: Notifier
+    people: Population
+    options: Options
+    period: float | None
+    room: int
+
+    def __post_init__(self) -> None:
+        self._beat_at = None if self.period is None else time.monotonic()
         self._is_up = self._is_reloading = self._is_stopping = False
         self._reloads = 0
         self._status = ""
         self._extended = 0.0
         self._again_at: float | None = None
         self._store: Store | None = None
-        self.close = notifier.close
+        self.close = self.notifier.close
 
     def store(
         self, engine: Engine, restored: Mapping[int, str], reload: Callable[[], object]
     ) -> Store:
-        people = self._people
-        self._store = Store(engine, people, self._notifier, self._room, restored, reload)
+        self._store = Store(engine, self.people, self.notifier, self.room, restored, reload)
         return self._store
 
     def carried(self) -> list[tuple[int, str]]:
@@ -91,32 +87,32 @@ class Unit:
 
     def resume(self, before: list[tuple[int, str]]) -> None:
         """In that one: it is up, as it was told."""
-        self._is_up, self._reloads = True, self._people.reloads
+        self._is_up, self._reloads = True, self.people.reloads
         if self._store:
             self._store.kept = dict(before)
 
     # ---- a clock of the pump's ------------------------------------------------------
 
     def deadline(self) -> float | None:
-        if not self._notifier.is_behind:
+        if not self.notifier.is_behind:
             self._again_at = None
         elif self._again_at is None:
             self._again_at = time.monotonic() + AGAIN
         return min((at for at in (self._beat_at, self._again_at) if at is not None), default=None)
 
     def tick(self, now: float) -> None:
-        self._notifier.flush()
+        self.notifier.flush()
         self._again_at = None
-        if self._period is None or self._beat_at is None or now < self._beat_at:
+        if self.period is None or self._beat_at is None or now < self._beat_at:
             return
-        self._beat_at = now + self._period
-        if not self._notifier.is_behind:  # who does not read does not watch either
-            self._notifier.send(["WATCHDOG=1"])
+        self._beat_at = now + self.period
+        if not self.notifier.is_behind:  # who does not read does not watch either
+            self.notifier.send(["WATCHDOG=1"])
 
     # ---- what has become of it --------------------------------------------------------
 
     def look(self) -> None:
-        people, now = self._people, time.monotonic()
+        people, now = self.people, time.monotonic()
         lines: list[str] = []
         if people.shutting_down:
             if not self._is_stopping:
@@ -126,7 +122,7 @@ class Unit:
             self._reloads = people.reloads
             if self._is_up:  # with the time, or Type=notify-reload waits for another
                 stamp = time.monotonic_ns() // 1000
-                self._notifier.send(["RELOADING=1", f"MONOTONIC_USEC={stamp}"])
+                self.notifier.send(["RELOADING=1", f"MONOTONIC_USEC={stamp}"])
                 self._is_reloading = True
         if not self._is_stopping and self._is_settled():
             self._is_up, self._is_reloading = True, False
@@ -136,13 +132,13 @@ class Unit:
             lines += self._extension(now)
         if status != self._status or lines:
             self._status = status
-            self._notifier.send([*lines, f"STATUS={status}"])
+            self.notifier.send([*lines, f"STATUS={status}"])
 
     def _is_settled(self) -> bool:
         """It has come up, or a reload is over, well or not; on probation the new code serves."""
         if self._is_up:
-            return self._is_reloading and self._people.reloading is None
-        slots = [slot for slot in self._people.slots.values() if slot.wanted]
+            return self._is_reloading and self.people.reloading is None
+        slots = [slot for slot in self.people.slots.values() if slot.wanted]
         # Who cannot boot does not keep the others' clients from being sent here.
         tried = all(slot.serving or slot.last_error for slot in slots)
         return tried and any(slot.serving for slot in slots)
@@ -153,17 +149,17 @@ class Unit:
         if self._is_stopping:
             if now < self._extended:
                 return []
-            delay = 0.0 if self._people.closing else self._options.shutdown_delay
+            delay = 0.0 if self.people.closing else self.options.shutdown_delay
             self._extended = now + 1.0  # not with each worker that ends
             seconds = delay + 2 * WAITING_EVERY
-        elif (self._is_up and not self._is_reloading) or self._options.ready_timeout is None:
+        elif (self._is_up and not self._is_reloading) or self.options.ready_timeout is None:
             return []
         else:
-            seconds = self._options.ready_timeout
+            seconds = self.options.ready_timeout
         return [f"EXTEND_TIMEOUT_USEC={int((seconds + MARGIN) * 1e6)}"]
 
     def _describe(self) -> str:
-        people = self._people
+        people = self.people
         if people.shutting_down:
             left = sum(one.state not in ENDED for one in people.members.values())
             return f"shutting down, {left} {'worker is' if left == 1 else 'workers are'} left"

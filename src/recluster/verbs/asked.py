@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 from ..base.nearest import unknown_option
@@ -116,6 +117,20 @@ def speak_plainly() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def done(prog: str, act: Callable[[], int]) -> int:
+    """The exit code of `act`, or of what has ended it; Ctrl-C: what was asked for goes on."""
+    try:
+        return act()
+    except Failed as failure:
+        print(f"{prog}: {failure}", file=sys.stderr)
+        return failure.code
+    except BrokenPipeError:  # `... status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
 def run(verb: Verb, words: list[str], prog: str = "recluster", master: int | None = None) -> int:
     """Ask, print, and return the exit code. `master`: a pid that was given already."""
     speak_plainly()
@@ -127,16 +142,8 @@ def run(verb: Verb, words: list[str], prog: str = "recluster", master: int | Non
         request = {"cmd": verb.name, **verb.request(given, extra)}
     except Usage as error:
         made.error(str(error))
-    try:
-        return _tell(verb, given, ask(request, master or name, given.control, given.timeout))
-    except Failed as failure:
-        print(f"{prog}: {failure}", file=sys.stderr)
-        return failure.code
-    except BrokenPipeError:  # `... status | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
-    except KeyboardInterrupt:  # the reload goes on
-        return INTERRUPTED
+    answer = partial(ask, request, master or name, given.control, given.timeout)
+    return done(prog, lambda: _tell(verb, given, answer()))
 
 
 def _tell(verb: Verb, given: argparse.Namespace, answer: dict[str, Any]) -> int:

@@ -7,12 +7,12 @@ had here, 2 the command line is wrong.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 
 from .. import _engine
 from ..base.cpus import cgroup_quota, usable_cpus
+from ..base.text import say
 from ..control.names import name_of
 from ..master.supervisor import Supervisor
 from ..options.checks import OptionError
@@ -49,19 +49,12 @@ def main(verb: str, words: list[str], prog: str = "recluster", master: int | Non
     if prints:
         from . import printed
 
-        _tell([printed.text(core.options, core.program.target)])
+        say(printed.text(core.options, core.program.target))
         return 0
     found = list(_findings(core))
     width = max(len(topic) for _, topic, _ in found)
-    _tell([f"{mark.ljust(4)}  {topic.ljust(width)}  {text}" for mark, topic, text in found])
+    say("\n".join(f"{mark.ljust(4)}  {topic.ljust(width)}  {text}" for mark, topic, text in found))
     return 1 if any(mark == "no" for mark, _, _ in found) else 0
-
-
-def _tell(lines: list[str]) -> None:
-    try:
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:  # `... check | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _without_print(words: list[str]) -> tuple[list[str], bool]:

@@ -9,6 +9,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
+from ..base.text import say
 from ..child import startup
 from ..child.forked import Forked, become
 from ..events import NAMES
@@ -89,10 +90,7 @@ def _print_what_is_asked(given: dict[str, Any]) -> None:
     from . import help
 
     text = {"help": help.short, "help_all": help.full}.get(asked[0])
-    try:
-        print(text() if text else f"recluster {__version__}", flush=True)
-    except BrokenPipeError:  # `... --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    say(text() if text else f"recluster {__version__}")
     raise SystemExit(0)
 
 

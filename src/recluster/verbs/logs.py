@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import socket
 import sys
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from ..control.asking import ANSWER_WITHIN
 from ..control.masters import Failed, reach
 from ..output.formats import PROGRAM, choose
-from .asked import INTERRUPTED, Parser, Usage, speak_plainly, whole
+from .asked import Parser, Usage, done, speak_plainly, whole
 from .tables import plain
 
 LINES = 100
@@ -42,16 +41,7 @@ def main(verb: str, words: list[str], prog: str = "recluster", master: int | Non
     except Usage as error:
         made.error(str(error))
     name = given.words[0] if given.words else master
-    try:
-        return _show(given, request, name)
-    except Failed as failure:
-        print(f"{prog}: {failure}", file=sys.stderr)
-        return failure.code
-    except BrokenPipeError:  # `... logs -f | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return done(prog, lambda: _show(given, request, name))
 
 
 def _request(given: argparse.Namespace) -> dict[str, Any]:

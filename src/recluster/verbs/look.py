@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..base.socketfile import remove_dead
+from ..base.text import say
 from ..control.asking import ask
 from ..control.masters import Failed, Master, all_masters
 from .asked import Parser, Verb, run, seconds, speak_plainly
@@ -72,11 +73,7 @@ def _ls(words: list[str], prog: str, master: int | None) -> int:
     if given.words or master:
         made.error(f"{given.words[0] if given.words else str(master)!r} is one word too many")
     found = [row for row in (_row(one, given.timeout) for one in all_masters()) if row]
-    try:
-        lines = [json.dumps(found)] if given.json else picture(found, _width())
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    say("\n".join([json.dumps(found)] if given.json else picture(found, _width())))
     return 0
 
 

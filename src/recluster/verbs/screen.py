@@ -14,7 +14,7 @@ import signal
 import termios
 import time
 import tty
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 BEGIN = "\x1b[?1049h\x1b[?25l\x1b[2J"
@@ -63,12 +63,7 @@ class Screen:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._end()
 
     def _end(self) -> None:

@@ -91,6 +91,15 @@ class Draining:
         brief="auto: a leaving worker's connections go to others; off [auto]",
     )
 
+    handover_idle = Field(
+        checks.seconds,
+        75.0,
+        "75",
+        "S",
+        "how long a kept connection whose worker had answered all, and was ended then, is held for "
+        "the client's next request; longer than a proxy in front keeps its idle ones (nginx: 60)",
+    )
+
     max_draining = Field(
         checks.whole(1),
         3,
