@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 from pathlib import Path
 
 import faulty
@@ -105,14 +106,19 @@ def kill(pid):
 
 
 def hang(running, pid):
-    """Until it was hit, or at least said that it hangs."""
+    """Until it was hit, or at least said that it hangs: for a second its sibling was preferred.
+    So that has to be seen idle, which it is not where the machine is busy and requests go on."""
     os.kill(pid, signal.SIGSTOP)
     with contextlib.ExitStack() as waiting:
+        again = time.monotonic()
 
         def told():
-            for _ in range(4):
-                with contextlib.suppress(OSError):
-                    send_request(waiting.enter_context(connect(running.address, 0.5)))
+            nonlocal again
+            if time.monotonic() >= again:
+                again = time.monotonic() + 4.0
+                for _ in range(8):
+                    with contextlib.suppress(OSError):
+                        send_request(waiting.enter_context(connect(running.address, 0.5)))
             running._read(0.05)
             return running.hit() or running.count("hung", pid=pid)
 

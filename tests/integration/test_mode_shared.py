@@ -108,7 +108,8 @@ def shutting(request, apps):
     for slot in range(3):
         os.mkfifo(apps / f"go.{slot}")
     options = ("--workers", 3, "--boots", 3, "--ready-when", "ready", *FAST)
-    stays = ("--drain-quiet", 60, "--timeout", 60)  # who is retired, while it has a connection
+    # Who is retired, while it has a connection, which is not moved either.
+    stays = ("--drain-quiet", 60, "--timeout", 60, "--handover", "off")
     with Running(*options, *stays, name, port, "go", cwd=apps) as running:
         for slot in range(3):
             let_go(apps / f"go.{slot}")
