@@ -12,10 +12,9 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/sock_diag.h>
-#include <poll.h>
 #include <unistd.h>
 
-enum { REACH_US = 50000, LOOK_US = 500 };
+enum { REACH_US = 50000, LOOK_US = 1000 };
 
 static uint32_t drops_of(const struct rc_lane *lane)
 {
@@ -75,8 +74,8 @@ static int dropped_at(const struct rc_group *group, const uint32_t *before)
     return -1;
 }
 
-/* The lane at that place; -1: it is not seen. A full queue drops too, so a second datagram has to
- * be dropped by the same one. */
+/* The lane at that place; -1: it is not seen. A full queue drops too: here only that one's, but for
+ * what was on its way to another when the program changed. So it has to be the same one twice. */
 static int who_is_at(const struct rc_group *group, int fd, unsigned place, uint32_t *before)
 {
     struct rc_choice only = {.index = place, .weight = 1};

@@ -39,9 +39,9 @@ enum {
     1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT | 1 << TCP_LAST_ACK | 1 << TCP_CLOSING
 };
 
-/* A dump goes through all connections of the network namespace: 5 ms of CPU with 76,000 that
- * are in TIME_WAIT. What was dumped for one is good for another that had nothing in its queue
- * so long before it: nobody is as long between accept(2) and a descriptor. */
+/* A dump goes through all connections of the network namespace, those in TIME_WAIT too. What was
+ * dumped for one is good for another that had nothing in its queue so long before it: nobody is as
+ * long between accept(2) and a descriptor. */
 enum { BETWEEN_US = 50000 };
 
 /* Of workers that retire together. The places are remembered because a worker

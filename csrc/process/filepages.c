@@ -2,7 +2,7 @@
  *
  * To load a library goes through it: relocations, constructors, tables. The pages are the
  * kernel's cache of the file, and no child gets them by fork; but the mold is charged with
- * them while it lives (26 MiB of numpy and scipy).
+ * them while it lives.
  *
  * Invariant: only of mappings in which nothing is the process's own. What has no page that was
  * written (Anonymous: 0), and cannot be written, is what the file says, now and when it is read

@@ -18,7 +18,8 @@
 #define RESOLVE_CACHED 0x20 /* Linux 5.12 */
 #endif
 
-enum { LINKS_MOST = 8 };
+/* Links may lead over links without end: a worker's own must not keep us. */
+enum { DEEPEST = 8, LOOKS_MOST = 64 };
 
 /* An O_PATH descriptor, or -errno; -EAGAIN where the kernel would have to ask. */
 static int open_cached(const char *path, int flags)
@@ -67,14 +68,15 @@ static bool is_local(int fd)
 /* Where a link's time of access is due (relatime: the first time, and once a day) the kernel does
  * not follow it by what it has in memory alone. To read it sets that time. Those that it leads
  * over may have to be read as well. */
-static void read_links(const char *path, unsigned depth)
+static void read_links(const char *path, unsigned depth, unsigned *looks)
 {
     char part[PATH_MAX], text[PATH_MAX], next[2 * PATH_MAX];
     size_t whole = strnlen(path, sizeof part);
-    bool may = *path == '/' && whole < sizeof part && depth < LINKS_MOST;
-    for (size_t end = 1; may && end <= whole; end++) {
+    bool may = *path == '/' && whole < sizeof part && depth < DEEPEST;
+    for (size_t end = 1; may && end <= whole && *looks < LOOKS_MOST; end++) {
         if (end < whole && path[end] != '/')
             continue;
+        (*looks)++;
         (void)snprintf(part, sizeof part, "%.*s", (int)end, path);
         int link = open_cached(part, O_NOFOLLOW);
         ssize_t length = link >= 0 && is_local(link) ? readlinkat(link, "", text, sizeof text) : -1;
@@ -83,7 +85,7 @@ static void read_links(const char *path, unsigned depth)
             continue;
         int before = *text == '/' ? 0 : (int)(strrchr(part, '/') + 1 - part);
         (void)snprintf(next, sizeof next, "%.*s%.*s", before, part, (int)length, text);
-        read_links(next, depth + 1);
+        read_links(next, depth + 1, looks);
     }
 }
 
@@ -92,7 +94,8 @@ static int open_known(const char *path, int flags)
 {
     int fd = open_cached(path, flags);
     if (fd == -EAGAIN) {
-        read_links(path, 0);
+        unsigned looks = 0;
+        read_links(path, 0, &looks);
         fd = open_cached(path, flags);
     }
     return fd;

@@ -186,8 +186,8 @@ def cast(channel: str, state: str, how: str, kind: str, name: str, *args: str) -
     ending.flush(ending.open_writers())
     gc.freeze()
     if sys.version_info < (3, 12):  # since then names are immortal
-        # Each entry that a worker replaces there is a reference less to a name somewhere in
-        # what is shared: 145 pages of a worker of uvicorn.
+        # Each entry that a worker replaces there is a reference less to a name, and so a write,
+        # somewhere in what is shared.
         sys._clear_type_cache()
     _engine.forget_file_pages()
     gone = set(outcome.missing)
