@@ -91,6 +91,7 @@ class Eventful(Commanded):
         slot = self.people.slots[member.slot]
         was_serving = slot.serving is member
         address = self.some(data, process.listening)
+        process.gave_up = True
         if not partly:
             process.listening.discard(address)
             process.deaf = not process.listening
@@ -186,7 +187,10 @@ class Eventful(Commanded):
         slots = self.people.slots.values()
         before = {slot.serving.id for slot in slots if slot.serving}
         if canary:
-            before -= {slot.serving.id for slot in slots if slot.serving and slot.previous}
+            back = [slot for slot in slots if slot.previous]
+            if back and self.people.options.balance == "shared":
+                back = list(slots)  # all leave
+            before -= {slot.serving.id for slot in back if slot.serving}
             before |= {slot.previous.id for slot in slots if slot.previous}
         reloading.reload(self.people, self.now)
         self.obey()

@@ -37,26 +37,31 @@ class Process:
         self.lane = f"party {spawn.party}" if spawn.party else spawn.worker
         self.listening = set()
         self.memory = self.accepted = None
+        self.gave_up = False  # one of its listeners
         self.deaf = False  # nobody takes from its lanes
         self.proving = self.promoted = False
 
 
 class Commanded(RuleBasedStateMachine):
+    BALANCES = ("reuseport", "shared", "weighted")
+    MORE = (
+        {}, {}, {"bake": 2.0}, {"surge": 1}, {"surge": 2}, {"shutdown_delay": 3.0},
+        {"boots": 1}, {"boots": 1, "surge": 3},
+        {"max_draining": 1}, {"drain_quiet": "timeout"}, {"hang_timeout": 2.0},
+        {"hang_timeout": 1.0, "bake": 3.0}, {"hold": 2.0}, {"hold": None},
+        {"shutdown_timeout": 0.0}, {"shutdown_timeout": 8.0}, *RECYCLING,
+    )  # fmt: skip
+
     @initialize(
         workers=st.integers(1, 4),
         ready_when=st.sampled_from(["accepting", "listening", "started", "ready"]),
         timeout=st.sampled_from([0.0, 5.0, 100.0]),
         give_up=st.sampled_from([0, 3]),
-        more=st.sampled_from(
-            [{}, {}, {"bake": 2.0}, {"surge": 1}, {"surge": 2}, {"shutdown_delay": 3.0},
-             {"boots": 1}, {"boots": 1, "surge": 3},
-             {"max_draining": 1}, {"drain_quiet": "timeout"}, {"hang_timeout": 2.0},
-             {"hang_timeout": 1.0, "bake": 3.0}, {"hold": 2.0}, {"hold": None},
-             {"shutdown_timeout": 0.0}, {"shutdown_timeout": 8.0}, *RECYCLING]
-        ),
-        balance=st.sampled_from(["reuseport", "shared", "weighted"]),
-    )  # fmt: skip
-    def begin(self, workers, ready_when, timeout, give_up, more, balance):
+        data=st.data(),
+    )
+    def begin(self, workers, ready_when, timeout, give_up, data):
+        balance = data.draw(st.sampled_from(self.BALANCES))
+        more = data.draw(st.sampled_from(self.MORE))
         balance = "reuseport" if "surge" in more else balance
         balance = "auto" if more in RECYCLING else balance
         given = {
@@ -180,14 +185,13 @@ class Commanded(RuleBasedStateMachine):
 
     def owes_nothing(self, process, member):
         """Or it has had the time that it may have for that."""
-        if process.owing and process.connections is not None:
+        if process.owing and process.connections is not None and member.listened:
             assert process.catches, "it dies of the signal"
             assert self.now >= member.draining_since + self.people.options.drain_owes
 
     def fitted(self, member):
-        """It was ready, and listened where the one that serves does."""
-        serving = self.people.slots[member.slot].serving
-        wanted = serving.addresses | (serving.closed - member.closed) if serving else set()
+        """It was ready, and listened where it had to."""
+        wanted = slots.expected(self.people, member)
         return member.ready_at is not None and wanted <= member.addresses
 
     def holders(self, lane):

@@ -9,7 +9,7 @@ import os
 
 import pytest
 from hypothesis import Phase, settings
-from hypothesis.stateful import invariant
+from hypothesis.stateful import invariant, rule
 from populationevents import Eventful
 from populationworld import ADDRESSES
 
@@ -54,10 +54,26 @@ class World(Eventful):
                 assert slot.wanted and self.people.reloading
             if slot.wanted and not slot.serving and not self.closing and not slot.surplus:
                 ready = [one for one in slot.coming() if slots.fits(self.people, one, self.now)]
+                ready = [one for one in ready if not slots.is_apart(self.people, one)]
                 assert not ready, "a slot that is left dark though somebody is ready"
             if slot.wanted and not slot.serving and not self.closing:
                 coming = slot.incoming or slot.spawn_at is not None or self.people.reloading
                 assert coming, "a slot that nobody will ever fill"
+
+    @invariant()
+    def of_those_who_share_a_queue_nobody_stays_when_others_leave(self):
+        """Who is retired goes on accepting from it, until it closes what it has accepted."""
+        if not hasattr(self, "people") or self.people.options.balance != "shared":
+            return
+        shares = [self.processes[key] for key in self.live if key in self.processes]
+        stays = {process.spawn.generation for process in shares if process.alive}
+        for key, process in self.processes.items():
+            member = self.people.members.get(key)
+            if not process.alive or process.gave_up or process.spawn.party not in stays:
+                continue
+            if member.leaves or member.served_at is None:  # as it asked; see docs/limits.md
+                continue
+            assert member.state not in (State.SETTLING, State.DRAINING), "its queue is others' too"
 
     @invariant()
     def who_leaves_has_a_successor_on_its_way(self):
@@ -118,6 +134,12 @@ class World(Eventful):
                 known = (key in self.people.members for key in self.holders(lane))
                 assert any(known), "nobody remembers this queue"
 
+    @rule()
+    def all_goes_well(self):
+        """What comes after happens to a cluster that serves, and not to one that starts."""
+        if not self.people.closing:
+            self.behave()
+
     # ---- and in the end -----------------------------------------------------------------
 
     def teardown(self):
@@ -151,6 +173,8 @@ class World(Eventful):
         assert all(not process.alive for process in self.processes.values()) or self.people.killing
 
     def behave(self):
+        if self.mold_imports:
+            self.mold_ends(well=True)
         for key, process in list(self.processes.items()):
             if process.alive and not process.asked and not process.killed:
                 process.connections = process.owing = process.half_open = 0
@@ -176,16 +200,25 @@ class World(Eventful):
                 self.queues[process.lane] = 0
 
 
+class SharedWorld(World):
+    """Of workers that have one queue; little else is drawn, so that it comes to more with them."""
+
+    BALANCES = ("shared",)
+    MORE = ({}, {}, {"bake": 2.0}, {"boots": 1})
+
+
 # The same examples each time, so that a change fails by what it broke. To go and find:
 # RECLUSTER_EXAMPLES=5000 python -m pytest tests/models/test_population.py
 EXAMPLES = int(os.environ.get("RECLUSTER_EXAMPLES", "0"))
-World.TestCase.settings = settings(
-    max_examples=EXAMPLES or 200,
-    derandomize=not EXAMPLES,
-    stateful_step_count=30,
-    deadline=None,
-    report_multiple_bugs=False,
-    phases=[Phase.explicit, Phase.generate, Phase.shrink],
-)
+for world in (World, SharedWorld):
+    world.TestCase.settings = settings(
+        max_examples=EXAMPLES or 200,
+        derandomize=not EXAMPLES,
+        stateful_step_count=30,
+        deadline=None,
+        report_multiple_bugs=False,
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    )
+    world.TestCase.pytestmark = [pytest.mark.timeout(600)]  # much to try, beside other work
 TestPopulation = World.TestCase
-TestPopulation.pytestmark = [pytest.mark.timeout(600)]  # much to try, beside other work
+TestSharedPopulation = SharedWorld.TestCase

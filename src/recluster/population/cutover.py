@@ -123,9 +123,14 @@ def roll_back(people: Population, why: str, now: float) -> None:
     assert reload is not None
     people.rejected.add(reload.generation)
     failed = []
+    back = [slot for slot in people.wanted() if slot.previous]
     for slot in people.wanted():
-        if slot.previous is None:
-            continue  # it has died meanwhile: better the new one than none
+        if slot.previous is None:  # it has died meanwhile: better the new one than none
+            if back and people.options.balance == "shared":  # but not without its like
+                slots.drop_coming(people, slot, now)
+                failed += [slot.serving] if slot.serving else []
+                slot.serving, slot.spawn_at = None, now
+            continue
         slots.drop_coming(people, slot, now)
         if slot.serving:
             failed.append(slot.serving)

@@ -5,7 +5,8 @@ next is `incoming` (of the reload that is under way, or a respawn) and `healing`
 that a reload found under way, or one that was begun because `incoming` takes too long.
 
 Invariants:
-- a dark slot with a worker that fits is served in the same turn;
+- a dark slot with a worker that fits is served in the same turn (of those who share a queue
+  only by one whose like serve: the queue is not dark);
 - who is on its way in a dark slot is not ended for a reload that is new, or has failed,
   while it takes no longer than boots have taken here;
 - both run what is on disk: of two that are ready the reload's own comes first.
@@ -17,7 +18,17 @@ from ..base.states import State
 from .commands import Inherit
 from .lifecycle import Event
 from .members import Member, Reload, Slot
-from .slots import drop, drop_coming, fits, new_member, pass_on, replace_at, spawn, take_over
+from .slots import (
+    drop,
+    drop_coming,
+    fits,
+    is_apart,
+    new_member,
+    pass_on,
+    replace_at,
+    spawn,
+    take_over,
+)
 from .state import Population
 
 BOOT_SLACK = 1.0  # seconds; a boot beside others takes longer than it did alone
@@ -42,17 +53,21 @@ def set_aside(people: Population, slot: Slot, now: float) -> None:
 
 def keep_one(people: Population, slot: Slot, now: float) -> None:
     """Of what is on its way in a dark slot one goes on, as an ordinary respawn."""
-    keep, other = slot.healing, slot.incoming
-    if keep is None or (other and now >= believed_until(people, keep)):
-        keep, other = other, keep
+    coming = [one for one in (slot.healing, slot.incoming) if one and not is_apart(people, one)]
+    if len(coming) > 1 and now >= believed_until(people, coming[0]):
+        coming.reverse()
+    keep = coming[0] if coming else None
+    for member in slot.coming():
+        if member is not keep:
+            drop(people, member, now)
     slot.incoming, slot.healing = keep, None
-    drop(people, other, now)
 
 
 def heal(people: Population, now: float) -> None:
     """Each dark slot gets the first of its workers that fits."""
     for slot in people.wanted():
         fit = [member for member in slot.coming() if fits(people, member, now)]
+        fit = [member for member in fit if not is_apart(people, member)]
         if slot.dark and fit and not slot.surplus:
             _serve_first(people, slot, fit[0], now)
 

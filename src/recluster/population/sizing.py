@@ -32,7 +32,8 @@ def scale(people: Population, count: int, now: float) -> str | None:
     why = cannot_weigh(people.weights, left)
     if why:
         return why
-    if people.options.balance == "shared" and people.baking and people.baking.canary:
+    probation = people.baking or people.reloading
+    if people.options.balance == "shared" and probation and probation.canary:
         return "not while a canary is on probation: promote it or roll it back first"
     resize(people, count, now)
     advance(people, now)

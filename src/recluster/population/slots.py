@@ -196,6 +196,15 @@ def expected(people: Population, member: Member) -> set[str]:
     return set.intersection(*others) if others else set()
 
 
+def is_apart(people: Population, member: Member) -> bool:
+    """Whether it would serve without its like, beside another generation. Of workers that have
+    one queue none can be made to stop accepting alone, so a part of them could not leave."""
+    if people.options.balance != "shared":
+        return False
+    serving = {slot.serving.generation for slot in people.wanted() if slot.serving}
+    return bool(serving) and member.generation not in serving
+
+
 def drop_coming(people: Population, slot: Slot, now: float) -> None:
     dropped = slot.coming()
     slot.incoming = slot.healing = None
