@@ -210,9 +210,9 @@ class SharedWorld(World):
 # The same examples each time, so that a change fails by what it broke. To go and find:
 # RECLUSTER_EXAMPLES=5000 python -m pytest tests/models/test_population.py
 EXAMPLES = int(os.environ.get("RECLUSTER_EXAMPLES", "0"))
-for world in (World, SharedWorld):
+for world, examples in ((World, 150), (SharedWorld, 75)):
     world.TestCase.settings = settings(
-        max_examples=EXAMPLES or 200,
+        max_examples=EXAMPLES or examples,
         derandomize=not EXAMPLES,
         stateful_step_count=30,
         deadline=None,
