@@ -76,8 +76,7 @@ struct rc_worker {
     bool blind;        /* told: a process of it has rights that we lack, and is not looked into */
     unsigned lies;     /* how often what it gave for a socket was none when it was taken */
     bool inscrutable;  /* what it does cannot be seen here */
-    int activity_fd;   /* its /proc/PID/syscall, or -1 */
-    int open_fd;       /* its /proc/PID/fd, or -1 */
+    int procfiles[RC_PROCFILES]; /* or -1 */
     unsigned hung_lanes;
     int hung_queued;
     bool told_hung; /* the caller takes it for hung */

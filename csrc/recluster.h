@@ -252,6 +252,17 @@ struct rc_counts {
 };
 int rc_counts(rc_engine *engine, uint32_t worker, struct rc_counts *out);
 
+/* What a worker's processes use now; -ESRCH once it is reaped. */
+enum { RC_USAGE_PIDS = 64 };
+struct rc_usage {
+    long cpu_ticks;   /* also of children that were waited for */
+    int64_t resident; /* bytes (RSS) */
+    long descriptors; /* 0: not known (before Linux 6.2) */
+    unsigned count;   /* of pids: the leader, and what descends from it */
+    pid_t pids[RC_USAGE_PIDS];
+};
+int rc_usage(rc_engine *engine, uint32_t worker, struct rc_usage *out);
+
 /* Listeners that did not come by the doors, as of now; how many places there are. */
 struct rc_place {
     char address[128];

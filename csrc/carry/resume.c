@@ -205,8 +205,8 @@ static int take_worker(struct taken *taken, const struct rc_carried_worker *reco
     if (!worker)
         return -ENOMEM;
     worker->output[0] = worker->output[1] = worker->child_channel = -1;
-    worker->activity_fd = worker->open_fd = worker->process.fd = worker->door.fd =
-        worker->channel_source.fd = -1;
+    worker->process.fd = worker->door.fd = worker->channel_source.fd = -1;
+    rc_procfiles_begin(worker);
     note_worker(worker, record);
     *taken->worker = worker; /* from here on it is the engine's to free */
     taken->worker = &worker->next;

@@ -136,8 +136,7 @@ static void close_all(const struct rc_engine *engine)
         close_if_open(worker->child_channel);
         close_if_open(worker->output[0]);
         close_if_open(worker->output[1]);
-        close_if_open(worker->activity_fd);
-        close_if_open(worker->open_fd);
+        rc_procfiles_abandon(worker);
         if (worker->move.began_at)
             close_if_open(worker->move.server_fd);
         rc_question_close(worker);

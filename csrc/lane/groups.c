@@ -76,8 +76,8 @@ struct rc_worker *rc_nobody(struct rc_engine *engine)
     if (nobody && !engine->unowned) {
         nobody->id = RC_NOBODY;
         nobody->process.fd = nobody->door.fd = nobody->channel_source.fd = -1;
-        nobody->output[0] = nobody->output[1] = nobody->child_channel = nobody->activity_fd =
-            nobody->open_fd = -1;
+        nobody->output[0] = nobody->output[1] = nobody->child_channel = -1;
+        rc_procfiles_begin(nobody);
         nobody->dead = nobody->gone = nobody->live = true;
         nobody->weight = 1;
         engine->unowned = nobody;

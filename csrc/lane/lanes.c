@@ -322,7 +322,9 @@ int rc_close_lanes(rc_engine *engine, uint32_t id)
 int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
 {
     size_t count = 0;
-    for (struct rc_group *group = engine->groups; group; group = group->next)
+    for (struct rc_group *group = engine->groups; group; group = group->next) {
+        char address[sizeof out->address];
+        rc_key_text(&group->key, address, sizeof address);
         for (unsigned at = 0; at < group->count; at++) {
             const struct rc_lane *lane = group->lanes[at];
             if (lane->worker ? lane->worker == engine->unowned : lane != group->front)
@@ -336,7 +338,8 @@ int rc_lanes(rc_engine *engine, struct rc_lane_facts *out, size_t room)
             facts->pressure = (int)rc_lane_pressure(lane);
             facts->queued = rc_lane_queued(lane, &facts->backlog);
             facts->connections = rc_kernel_connections(lane);
-            rc_key_text(&group->key, facts->address, sizeof facts->address);
+            memcpy(facts->address, address, sizeof address);
         }
+    }
     return (int)rc_unix_lanes(engine, out, room, count);
 }

@@ -25,7 +25,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,26 +80,16 @@ static bool waits(const char *text)
 
 enum rc_activity rc_worker_activity(struct rc_worker *worker)
 {
-    char path[32], text[256];
+    char text[256];
     if (worker->pid <= 0 || worker->dead || worker->inscrutable)
         return RC_ACTIVITY_UNKNOWN;
-    if (worker->activity_fd < 0) {
-        /* Not reaped, so the number is still its own; and the file stays that
-         * process's, whoever gets the number next. */
-        (void)snprintf(path, sizeof path, "/proc/%d/syscall", (int)worker->pid);
-        worker->activity_fd = open(path, O_RDONLY | O_CLOEXEC);
-    }
-    ssize_t length =
-        worker->activity_fd < 0 ? -1 : pread(worker->activity_fd, text, sizeof text - 1, 0);
-    int error = errno;
+    ssize_t length = rc_procfile_read(worker, RC_PROCFILE_SYSCALL, text, sizeof text);
     if (length <= 0) {
         /* Yama, hidepid or a kernel without it: it will not be better next time.
          * A shortage of descriptors will. */
-        worker->inscrutable = length < 0 && (error == EPERM || error == EACCES || error == ENOENT);
-        rc_close(&worker->activity_fd);
+        worker->inscrutable = length == -EPERM || length == -EACCES || length == -ENOENT;
         return RC_ACTIVITY_UNKNOWN;
     }
-    text[length] = '\0';
     if (waits(text)) {
         worker->seen_waiting = true;
         return RC_ACTIVITY_WAIT;
@@ -278,15 +267,15 @@ static int open_descriptors(struct rc_worker *worker, bool *first)
 {
     char path[32];
     struct stat about;
-    if (worker->pid <= 0 || worker->dead) /* not reaped, so the number is still its own */
+    if (worker->pid <= 0 || worker->dead)
+        return -1;
+    *first |= worker->procfiles[RC_PROCFILE_FD] < 0; /* the way there costs more than the rest */
+    int fd = rc_procfile_take(worker, RC_PROCFILE_FD);
+    int error = fd < 0 ? fd : fstat(fd, &about);
+    rc_procfile_put(worker, RC_PROCFILE_FD, fd);
+    if (error)
         return -1;
     (void)snprintf(path, sizeof path, "/proc/%d/fd", (int)worker->pid);
-    if (worker->open_fd < 0) { /* a way to the folder, which costs more than the rest */
-        worker->open_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        *first = true;
-    }
-    if (worker->open_fd < 0 || fstat(worker->open_fd, &about) < 0)
-        return -1;
     return about.st_size > 0 ? (int)about.st_size : rc_imbalance_names(path);
 }
 

@@ -1,5 +1,5 @@
 /* load.h - how busy the worker of a lane is, by its queue and by what the worker does.
- * Direction: free -> pressure. Who looks, and when: watch/.
+ * Direction: free -> pressure; free, usage -> procfiles. Who looks, and when: watch/.
  */
 #ifndef RECLUSTER_LOAD_H
 #define RECLUSTER_LOAD_H
@@ -49,7 +49,24 @@ enum rc_activity {
     RC_ACTIVITY_WORK,
 };
 
+/* What stays open of /proc/PID of a worker's leader. */
+enum rc_procfile {
+    RC_PROCFILE_STAT,
+    RC_PROCFILE_CHILDREN, /* of its main thread */
+    RC_PROCFILE_FD,
+    RC_PROCFILE_SYSCALL,
+    RC_PROCFILES,
+};
+
 enum { RC_STARVED_US = 75000 }; /* whose queue stands still for less may only lack a CPU */
+
+/* procfiles.c */
+void rc_procfiles_begin(struct rc_worker *worker);
+void rc_procfiles_end(struct rc_worker *worker);
+void rc_procfiles_abandon(const struct rc_worker *worker);
+int rc_procfile_take(struct rc_worker *worker, enum rc_procfile which);
+void rc_procfile_put(const struct rc_worker *worker, enum rc_procfile which, int fd);
+ssize_t rc_procfile_read(struct rc_worker *worker, enum rc_procfile which, char *text, size_t room);
 
 /* free.c */
 enum rc_activity rc_worker_activity(struct rc_worker *worker);

@@ -40,8 +40,8 @@ int rc_worker_new(rc_engine *engine, uint32_t id, uint32_t heir_of, int *channel
     (void)clock_gettime(CLOCK_REALTIME, &worker->born);
     worker->weight = 1;
     worker->output[0] = worker->output[1] = -1;
-    worker->activity_fd = worker->open_fd = worker->process.fd = worker->door.fd =
-        worker->channel_source.fd = -1;
+    worker->process.fd = worker->door.fd = worker->channel_source.fd = -1;
+    rc_procfiles_begin(worker);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
         int error = -errno;
         free(worker);
@@ -104,8 +104,7 @@ static void worker_free(struct rc_engine *engine, struct rc_worker *worker)
     rc_source_shut(engine->epoll, &worker->door);
     rc_close(&worker->child_channel);
     rc_output_close(worker);
-    rc_close(&worker->activity_fd);
-    rc_close(&worker->open_fd);
+    rc_procfiles_end(worker);
     rc_channel_free(&worker->channel);
     rc_drain_free(&worker->drain);
     rc_bury(engine, worker);
@@ -381,8 +380,7 @@ void rc_worker_exited(struct rc_engine *engine, struct rc_worker *worker)
     (void)rc_guard_remove(&engine->guard, worker->pid);
     rc_counts_end(worker);
     (void)waitid((idtype_t)P_PIDFD, (id_t)worker->process.fd, &info, WEXITED | WNOHANG);
-    rc_close(&worker->activity_fd);
-    rc_close(&worker->open_fd);
+    rc_procfiles_end(worker);
     /* A pidfd stays readable for ever after. */
     rc_source_shut(engine->epoll, &worker->process);
     worker->dead = worker->leaving = true;

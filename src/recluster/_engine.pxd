@@ -171,6 +171,17 @@ cdef extern from "recluster.h" nogil:
 
     int rc_count "rc_counts"(rc_engine *engine, uint32_t worker, rc_counts *out)
 
+    enum: RC_USAGE_PIDS
+
+    struct rc_usage:
+        long cpu_ticks
+        int64_t resident
+        long descriptors
+        unsigned count
+        pid_t pids[RC_USAGE_PIDS]
+
+    int rc_use "rc_usage"(rc_engine *engine, uint32_t worker, rc_usage *out)
+
     struct rc_place:
         char address[128]
         unsigned listeners

@@ -439,6 +439,18 @@ cdef class Engine:
         return (counts.cpu_us / 1e6, None if counts.accepted < 0 else counts.accepted,
                 None if counts.connections < 0 else counts.connections)
 
+    def usage(self, workers):
+        """(worker, its processes, their resident bytes, CPU time in ticks, descriptors or 0) of
+        each that can be looked at."""
+        cdef rc_engine *engine = self._alive()
+        cdef rc_usage usage
+        found = []
+        for worker in workers:
+            if rc_use(engine, worker, &usage) == 0:
+                found.append((worker, [usage.pids[at] for at in range(usage.count)],
+                              usage.resident, usage.cpu_ticks, usage.descriptors))
+        return found
+
     def unseen(self, uint32_t worker):
         """The addresses where it listens though no door has seen it."""
         cdef rc_place places[16]

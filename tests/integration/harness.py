@@ -118,14 +118,17 @@ def links(pid):
     return found
 
 
+PROCFILE = re.compile(r"/proc/(\d+)/(fd|stat|syscall|task/\1/children)")
+
+
 def kept(pid):
-    """`links`, but for what a master has or has not as it happens: the /proc folder of a worker,
-    from the first look at its load until its end, and the two descriptors of one thread that
-    reads a worker's memory (csrc/base/reader.c), while it lingers for the next."""
+    """`links`, but for what a master has or has not as it happens: files in /proc of a worker,
+    from the first look at each until its end (csrc/load/procfiles.c), and the two descriptors of
+    one thread that reads a worker's memory (csrc/base/reader.c), while it lingers for the next."""
     found, lingers = links(pid), "anon_inode:[eventfd]"
     for _ in range(min(found.count(lingers), 2)):
         found.remove(lingers)
-    return sorted(link for link in found if not re.fullmatch(r"/proc/\d+/fd", link))
+    return sorted(link for link in found if not PROCFILE.fullmatch(link))
 
 
 def until(condition, timeout=GENEROUS):

@@ -151,7 +151,7 @@ class Loop:
     def __init__(self, path):
         self.options = Options.make({"control": path}, {})
         self._watched = {}
-        self.census = Census(self, lambda: [])
+        self.census = Census(self, list, lambda keys: {})
         self.eventlog = SimpleNamespace(warn=print)
         self.control = open_control(self, None, None, "loop")
 

@@ -24,7 +24,7 @@ class Loop:
     def __init__(self, path):
         self.options = SimpleNamespace(metrics=f"unix:{path}")
         self.watched, self.said = {}, []
-        self.census, self.tally = Census(self, lambda: []), Tally()
+        self.census, self.tally = Census(self, list, lambda keys: {}), Tally()
         self.eventlog = SimpleNamespace(line=self.said.append)
         self.exporter = Exporter.opened(self)
 
@@ -49,7 +49,7 @@ class Loop:
 def texts(monkeypatch):
     """How often a text was made."""
     made = []
-    monkeypatch.setattr(module, "text_of", lambda cluster, known: made.append(1) or LARGE)
+    monkeypatch.setattr(module, "text_of", lambda *_: made.append(1) or LARGE)
     return made
 
 
@@ -136,7 +136,7 @@ def test_a_text_is_given_again_until_something_happens(loop, connect, texts, mon
     clock = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
 
-    def slow_text(cluster, known):
+    def slow_text(*_):
         texts.append(1)
         clock[0] += 0.01
         return "x"
@@ -162,7 +162,7 @@ def test_a_text_is_given_again_until_something_happens(loop, connect, texts, mon
 
 
 def test_an_error_ends_the_connection_and_is_told(loop, connect, monkeypatch):
-    def broken(cluster, known):
+    def broken(*_):
         raise LookupError("of the text")
 
     monkeypatch.setattr(module, "text_of", broken)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clients import answers, connect, get
-from harness import GENEROUS, edit, until
+from harness import GENEROUS, edit, links, until
 from scrapecase import Values, address_of, parsed, scrape, started
 from verbcase import Masters
 
@@ -58,6 +58,21 @@ def accept_queue(pid, port):
         if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
             found.append(int(fields[4].partition(":")[2], 16))
     return max(found)
+
+
+def test_files_of_workers_stay_open_in_the_master_only_and_until_their_end(running):
+    def looked_into(pid):
+        return {int(link.split("/")[2]) for link in links(pid) if link.startswith("/proc/")}
+
+    for _ in range(2):
+        before = set(running.pids().values())
+        scrape(running)
+        assert looked_into(running.process.pid) == before
+        assert running.reload()["ok"]
+        for pid in before:
+            running.wait_for("exit", pid=pid)
+        assert not looked_into(running.process.pid) & before
+        assert not any(looked_into(pid) for pid in running.pids().values())
 
 
 # ---- names and form ------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from recluster.metrics import census as module
 from recluster.metrics.census import SLICE, Census
-from recluster.metrics.procfacts import Facts, facts_of, proportional
+from recluster.metrics.procfacts import Facts, proportional
 
 
 class Loop:
@@ -34,32 +34,32 @@ class Loop:
 def looked(monkeypatch):
     """Which workers were looked at; what is found of one is `facts`."""
 
-    def look(pid):
-        found.append(pid)
-        return found.facts.pop(0) if found.facts else Facts([pid], rss=pid, cpu=1.0)
-
     class Looked(list):
         def __init__(self):
             super().__init__()
             self.facts = []
 
-    found = Looked()
-    monkeypatch.setattr(module, "facts_of", look)
+        def at(self, keys):
+            self += keys
+            ready = {key: self.facts.pop(0) for key in keys if self.facts}
+            found = {key: ready.get(key, Facts([key], cpu=1.0)) for key in keys}
+            return {key: facts for key, facts in found.items() if facts}
+
     monkeypatch.setattr(module, "proportional", lambda pids: 4096)
-    return found
+    return Looked()
 
 
 def test_a_few_are_known_at_once(looked):
     loop, answers = Loop(), []
-    Census(loop, lambda: [(1, 11), (2, 12)]).ask(answers.append)
-    assert [sorted(known) for known in answers] == [[1, 2]] and looked == [11, 12]
+    Census(loop, lambda: [1, 2], looked.at).ask(answers.append)
+    assert [sorted(known) for known in answers] == [[1, 2]] and looked == [1, 2]
     assert not loop.watched
 
 
 def test_many_take_turns_and_everybody_who_asks_meanwhile_gets_the_same(looked):
     count = 3 * SLICE + 1
     loop, answers = Loop(), []
-    census = Census(loop, lambda: [(key, 1000 + key) for key in range(1, count + 1)])
+    census = Census(loop, lambda: list(range(1, count + 1)), looked.at)
     census.ask(answers.append)
     assert not answers and len(looked) == SLICE
     census.ask(answers.append)
@@ -75,21 +75,18 @@ def test_many_take_turns_and_everybody_who_asks_meanwhile_gets_the_same(looked):
     assert len(answers) == 3 and len(looked) == 2 * count
 
 
-def test_one_that_ends_between_two_turns_is_not_looked_at(looked):
-    """Its number may be another's by then."""
-    alive = {key: 1000 + key for key in range(SLICE + 2)}
-    loop, answers = Loop(), []
-    census = Census(loop, lambda: list(alive.items()))
-    census.ask(answers.append)
-    del alive[SLICE]
-    while loop.turn():
-        pass
-    assert 1000 + SLICE not in looked and SLICE + 1 in answers[0]
+def test_one_that_has_ended_is_forgotten(looked):
+    keys, answers = [1, 2], []
+    census = Census(Loop(), lambda: list(keys), looked.at)
+    for _ in range(2):
+        census.ask(lambda known: answers.append(sorted(known)))
+        keys[:] = [2, 3]
+    assert answers == [[1, 2], [2, 3]]
 
 
 def test_cpu_time_never_goes_down_and_a_failed_look_forgets_nothing(looked):
-    census, answers = Census(Loop(), lambda: [(1, 11)]), []
-    looked.facts += [Facts([11], cpu=5.0), Facts([11], cpu=4.0), None, Facts([11], cpu=6.0)]
+    census, answers = Census(Loop(), lambda: [1], looked.at), []
+    looked.facts += [Facts([1], cpu=5.0), Facts([1], cpu=4.0), None, Facts([1], cpu=6.0)]
     told = []
     for _ in range(4):
         census.ask(answers.append)
@@ -110,7 +107,7 @@ def test_without_descriptors_it_is_one_turn(looked, monkeypatch):
 
     monkeypatch.setattr(module.os, "eventfd", refused)
     answers = []
-    Census(Loop(), lambda: [(key, key) for key in range(3 * SLICE)]).ask(answers.append)
+    Census(Loop(), lambda: list(range(3 * SLICE)), looked.at).ask(answers.append)
     assert len(answers[0]) == 3 * SLICE
 
 
@@ -125,21 +122,21 @@ def test_pss_is_read_of_one_at_a_time_the_longest_unread_first(looked, monkeypat
     monkeypatch.setattr(module, "proportional", weigh)
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(module.time, "thread_time", lambda: clock[0])
-    census = Census(Loop(), lambda: [(1, 11), (2, 12), (3, 13)])
+    census = Census(Loop(), lambda: [1, 2, 3], looked.at)
     census.ask(lambda known: None)
-    assert read == [11], "one at a time"
+    assert read == [1], "one at a time"
     for _ in range(6):
         census.ask(lambda known: None)
-    assert read == [11, 12, 13], "then it rests"
+    assert read == [1, 2, 3], "then it rests"
     for _ in range(4):
         clock[0] += 0.0011 * module.RESTS
         census.ask(lambda known: None)
-    assert read == [11, 12, 13, 11, 12, 13, 11]
+    assert read == [1, 2, 3, 1, 2, 3, 1]
 
 
 def test_a_fork_closes_what_is_the_parents(looked):
     loop = Loop()
-    census = Census(loop, lambda: [(key, key) for key in range(2 * SLICE)])
+    census = Census(loop, lambda: list(range(2 * SLICE)), looked.at)
     census.ask(lambda known: pytest.fail("nobody waits any more"))
     [fd] = loop.watched
     census.abandon()
@@ -147,9 +144,6 @@ def test_a_fork_closes_what_is_the_parents(looked):
         os.fstat(fd)
 
 
-def test_facts_of_this_process():
-    facts = facts_of(os.getpid())
-    assert facts.pids[0] == os.getpid() and facts.rss > 1 << 20 and facts.cpu > 0
-    assert proportional(facts.pids[:1]) <= facts.rss
-    assert facts_of(2**22 + 1) is None
+def test_the_memory_of_this_process():
+    assert proportional([os.getpid()]) > 1 << 20
     assert proportional([2**22 + 1]) is None

@@ -141,6 +141,7 @@ struct rc_worker {
     uint64_t given, forgiven, accepted;
     int64_t cpu_us;
     uint32_t generation;
+    int procfiles[...];
     ...;
 };
 enum rc_activity { RC_ACTIVITY_UNKNOWN, RC_ACTIVITY_WAIT, RC_ACTIVITY_WORK, ... };
@@ -298,5 +299,13 @@ void free(void *memory);
 int rc_portfilter(const in_port_t *ports, size_t count, struct inet_diag_bc_op **text);
 struct rc_counts { int64_t cpu_us, accepted; int connections; ...; };
 int rc_counts(rc_engine *engine, uint32_t worker, struct rc_counts *out);
+struct rc_usage {
+    long cpu_ticks;
+    int64_t resident;
+    long descriptors;
+    unsigned count;
+    pid_t pids[...];
+};
+int rc_usage(rc_engine *engine, uint32_t worker, struct rc_usage *out);
 void rc_counts_note(struct rc_lane *lane);
 void rc_counts_forgive(struct rc_worker *worker, uint64_t least);

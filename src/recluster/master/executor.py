@@ -100,7 +100,10 @@ class Executor:
         if worker is None or not worker.pid:
             return
         limit = self.options.max_rss
-        memory = memory_of(worker.pid, limit * (1 - self.options.jitter)) if limit else None
+        memory = None
+        if limit:
+            enough = limit * (1 - self.options.jitter)
+            memory = memory_of(self.engine, command.worker, enough)
         accepted = None
         with contextlib.suppress(OSError):  # it is released
             _, accepted, _ = self.engine.counts(command.worker)

@@ -22,6 +22,7 @@ from ..host.interrupts import Held, Interrupts
 from ..host.owner import Owner
 from ..host.signals import Signals
 from ..metrics.census import Census
+from ..metrics.procfacts import facts_of
 from ..metrics.status import running_pids
 from ..metrics.tally import Tally
 from ..mold.hint import Hint
@@ -88,7 +89,11 @@ class Supervisor:
         self.eventlog = EventLog(self.options, out, lambda: self.population.generation)
         self.workers: dict[int, Worker] = {}
         self.tally = Tally()
-        self.census = Census(self, lambda: running_pids(self))
+        self.census = Census(
+            self,
+            lambda: [key for key, _ in running_pids(self)],
+            lambda keys: facts_of(self.alive(), keys),
+        )
         self.publisher = Publisher(self.population, self.workers, self.eventlog, self.tally)
         self.revision = Revision(settings, self.population, self.resize, self.eventlog.line)
         self.pipes: Pipes | None = None

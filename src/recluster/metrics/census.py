@@ -1,4 +1,4 @@
-"""All workers looked at (`procfacts`), so many in a turn of the master's loop.
+"""All workers looked at, so many in a turn of the master's loop.
 
 Owns what is known of each, and who waits for the next look to be done. Invariants: a turn
 reads of SLICE workers at most; nothing runs while nobody asks; of one worker the CPU time
@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from .._engine import Engine
 from ..base.watcher import Watcher
-from .procfacts import Facts, facts_of, proportional
+from .procfacts import Facts, proportional
 
 SLICE = 32  # workers
 RESTS = 50_000  # times what a read of PSS took: 0.002 % of a CPU
@@ -27,15 +27,22 @@ Done = Callable[[Known], object]
 
 
 class Census:
-    """`pids`: key and leader of each worker that runs, now."""
+    """`keys`: of each worker that runs, now; `look`: at so many of them, but for those that end,
+    or for which there is no descriptor."""
 
-    def __init__(self, watcher: Watcher, pids: Callable[[], list[tuple[int, int]]]) -> None:
+    def __init__(
+        self,
+        watcher: Watcher,
+        keys: Callable[[], list[int]],
+        look: Callable[[list[int]], Known],
+    ) -> None:
         self._watcher = watcher
-        self._pids = pids
+        self._keys = keys
+        self._look = look
         self._known: Known = {}
         self._weighed: dict[int, float] = {}  # key -> when its PSS was read
         self._weigh_again = 0.0
-        self._left: list[tuple[int, int]] = []
+        self._left: list[int] = []
         self._waiting: list[Done] = []
         self._again = -1  # an eventfd: readable while there is something left to do
 
@@ -44,10 +51,10 @@ class Census:
         else in a later turn."""
         self._waiting.append(done)
         if len(self._waiting) == 1:
-            self._left = self._pids()
-            current = {key for key, _ in self._left}
-            self._known = {key: one for key, one in self._known.items() if key in current}
-            self._weighed = {key: at for key, at in self._weighed.items() if key in current}
+            self._left = self._keys()
+            for key in self._known.keys() - set(self._left):
+                del self._known[key]
+                self._weighed.pop(key, None)
             self._go_on()
 
     def spent(self, engine: Engine, key: int) -> tuple[float, int | None]:
@@ -73,10 +80,12 @@ class Census:
 
     def _go_on(self) -> None:
         now, self._left = self._left[:SLICE], self._left[SLICE:]
-        running = dict(self._pids()) if self._again >= 0 else dict(now)
-        for key, pid in now:
-            if running.get(key) == pid:  # else it has ended between two turns
-                self._look_at(key, pid)
+        for key, facts in self._look(now).items():
+            before = self._known.get(key)
+            if before is not None:
+                facts.cpu = max(facts.cpu, before.cpu)
+                facts.pss = before.pss
+            self._known[key] = facts
         if self._left:
             self._come_again()
             return
@@ -103,15 +112,6 @@ class Census:
             os.close(again)
             raise
         self._again = again
-
-    def _look_at(self, key: int, pid: int) -> None:
-        facts, before = facts_of(pid), self._known.get(key)
-        if facts is None:  # it ends, or there is no descriptor: what was known stays
-            return
-        if before is not None:
-            facts.cpu = max(facts.cpu, before.cpu)
-            facts.pss = before.pss
-        self._known[key] = facts
 
     def _weigh(self) -> None:
         """One of them, whoever it is longest ago of."""
