@@ -1,5 +1,7 @@
 """What is counted of notices, and the text for Prometheus."""
 
+from collections import Counter
+
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
@@ -91,6 +93,22 @@ def test_samples_come_in_the_order_of_their_labels():
         told = [(int(one.labels["slot"]), one.labels["reason"]) for one in found.samples]
         assert told == sorted(values)
         assert [one.value for one in found.samples] == [values[key] for key in told]
+
+
+def test_a_text_that_is_told_again_is_as_one_that_is_new():
+    labelled, plain = Family("x", "counter", ".", "slot"), Family("y", "gauge", ".")
+    timed = Family("z", "histogram", ".")
+
+    def told(text, values, seconds):
+        text.by(labelled, values)
+        text.one(plain, seconds)
+        text.histogram(timed, {1.0: 1}, len(values), seconds)
+        return text.end()
+
+    again, values = Text(), Counter({1: 2})
+    for key, more, seconds in [(1, 0, 1.5), (1, 3, 1.5), (2, 0, 1.5), (0, 7, 2.5), (0, 0, 2.5)]:
+        values[key] += more  # the caller's own, which changes
+        assert told(again, values, seconds) == told(Text(), dict(values), seconds)
 
 
 def test_numbers():

@@ -8,6 +8,8 @@ from enum import Enum
 class State(Enum):
     """What a worker is; the value is what `status` and events call it."""
 
+    __hash__ = object.__hash__  # Enum's own is a function in Python
+
     STARTING = "starting"  # runs, not ready; no connection is steered to it
     READY = "ready"  # ready, waits to be made live (a reload's cutover)
     SERVING = "serving"  # live: steering may choose its lanes

@@ -324,8 +324,9 @@ class Control:
 
     def _metrics(self, known: Known) -> Mapping[str, Any]:
         from ..metrics.measures import text_of  # nobody's who is not asked
+        from ..metrics.openmetrics import Text
 
-        return {"ok": True, "metrics": text_of(self._master, known)}
+        return {"ok": True, "metrics": text_of(self._master, known, Text())}
 
     def _logs(self, client: Client, request: Mapping[str, Any]) -> None:
         recent = self._master.recent

@@ -16,7 +16,7 @@ from ..base.socketfile import inode_of, listen_at, remove_ours
 from .census import Known
 from .master import Master
 from .measures import text_of
-from .openmetrics import CONTENT_TYPE, OLDER
+from .openmetrics import CONTENT_TYPE, OLDER, Text
 from .scraping import Asked, Refused, answer, asked
 from .status import health_line
 
@@ -90,7 +90,7 @@ class Exporter:
     ) -> None:
         self._master = master
         self._say = master.eventlog.line
-        self._text = ""
+        self._text, self._out = "", Text()
         self._asked_at = 0.0
         self._fresh = (-1, 0.0)  # the tally's changes then, and until when it is
         self.address = address
@@ -212,7 +212,7 @@ class Exporter:
         if not self._listener.has(client):  # it did not wait
             return
         if not self._is_fresh():
-            self._text = text_of(self._master, known)
+            self._text = text_of(self._master, known, self._out)
             now = time.monotonic()
             took = now - self._asked_at
             self._fresh = self._master.tally.changes, now + FRESH * took

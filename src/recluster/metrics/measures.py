@@ -117,9 +117,8 @@ def _slots(master: Master) -> dict[str, float]:
     return {"wanted": wanted, "serving": serving, "drained": drained}
 
 
-def text_of(master: Master, known: Known) -> str:
+def text_of(master: Master, known: Known, out: Text) -> str:
     """`known`: what a census has found. Raises RuntimeError if the cluster does not run."""
-    out = Text()
     _of_master(master, out)
     _of_reloads(master, out)
     _of_lanes(master, out)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 OLDER = "text/plain; version=0.0.4; charset=utf-8"
 UNITS = ("seconds", "bytes", "ratio")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Family:
     """`name` without _total; `labels`: their names, as the documentation says them."""
 
@@ -61,41 +61,61 @@ def _labelled(names: str, key: object) -> str:
     return "{" + ",".join(f'{name}="{escaped(str(value))}"' for name, value in pairs) + "}"
 
 
-@lru_cache(maxsize=256)  # a scrape asks for dozens, and mostly for those of the one before
-def _form(family: Family, keys: tuple[K, ...]) -> tuple[str, list[K]]:
-    """The lines of a family without its values, and the order in which those come."""
-    order = sorted(keys)
-    lines = [family.head.replace("%", "%%")]
-    for key in order:
-        start = f"{family.sample}{_labelled(family.labels, key)} "
-        lines.append(start.replace("%", "%%") + "%r")
-    return "\n".join(lines), order
+class _Lines:
+    """Of a family with labels, as they were last told: `text` with these `values`."""
+
+    def __init__(self, family: Family, values: dict[Any, float], before: _Lines | None) -> None:
+        self.values = values
+        self.order: list[Any]
+        self.form: str
+        if before is not None and before.values.keys() == values.keys():
+            self.order, self.form = before.order, before.form
+        else:
+            self.order = sorted(values)
+            lines = [f"{family.sample}{_labelled(family.labels, key)}" for key in self.order]
+            lines = [f"{line.replace('%', '%%')} %r" for line in lines]
+            self.form = "\n".join([family.head.replace("%", "%%"), *lines])
+        self.text = self.form % tuple(map(values.__getitem__, self.order))
 
 
 class Text:
+    """Can be told again and again: what is as it was before has the lines that it had."""
+
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._before: dict[Family, tuple[object, str]] = {}  # values, and lines
+        self._labelled: dict[Family, _Lines] = {}
 
     def one(self, family: Family, value: float) -> None:
         """A sample without labels."""
-        self._lines += (family.head, f"{family.sample} {number(value)}")
+        before = self._before.get(family)
+        if before is None or before[0] != value:
+            lines = f"{family.head}\n{family.sample} {number(value)}"
+            before = self._before[family] = value, lines
+        self._lines.append(before[1])
 
     def by(self, family: Family, values: Mapping[K, float]) -> None:
         """One for each key, which is a label, or several. Nothing where there are none: what is
         not known is not zero."""
-        if values:
-            form, order = _form(family, tuple(values))
-            self._lines.append(form % tuple(map(values.__getitem__, order)))
+        if not values:
+            return
+        lines = self._labelled.get(family)
+        # A Counter's own comparison takes a key that is missing for one that is 0.
+        if lines is None or not dict.__eq__(lines.values, values):
+            lines = self._labelled[family] = _Lines(family, dict(values), lines)
+        self._lines.append(lines.text)
 
     def histogram(self, family: Family, within: dict[float, int], count: int, sum_: float) -> None:
         """`within`: upper bound -> how many were not above it."""
-        self._lines.append(family.head)
-        name = family.name
-        for bound, many in within.items():
-            self._lines.append(f'{name}_bucket{{le="{bound}"}} {many}')
-        self._lines.append(f'{name}_bucket{{le="+Inf"}} {count}')
-        self._lines.append(f"{name}_sum {number(sum_)}")
-        self._lines.append(f"{name}_count {count}")
+        values, before = (within, count, sum_), self._before.get(family)
+        if before is None or before[0] != values:
+            name, counts = family.name, (*within.items(), ("+Inf", count))
+            lines = [f'{name}_bucket{{le="{bound}"}} {many}' for bound, many in counts]
+            lines += f"{name}_sum {number(sum_)}", f"{name}_count {count}"
+            before = self._before[family] = values, "\n".join([family.head, *lines])
+        self._lines.append(before[1])
 
     def end(self) -> str:
-        return "\n".join([*self._lines, "# EOF", ""])
+        text = "\n".join([*self._lines, "# EOF", ""])
+        self._lines.clear()
+        return text

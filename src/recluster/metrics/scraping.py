@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 HEAD_MOST = 8192  # bytes
 REASONS = {
@@ -33,6 +34,7 @@ class Asked:
     bare: bool  # HEAD: without the body
 
 
+@lru_cache(maxsize=16)  # a scraper says the same each time
 def asked(data: bytes) -> Asked | None:
     """None while the head is not whole. Raises Refused. (A body is not looked at.)"""
     head, gap, _ = data.replace(b"\r\n", b"\n").partition(b"\n\n")
