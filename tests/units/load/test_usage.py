@@ -11,7 +11,7 @@ import pytest
 
 from ..harness import Clock
 
-LARGE = (sys.executable, "-c", "x = bytearray(8 << 20); import time; time.sleep(60)")
+LARGE = (sys.executable, "-c", "import time; x = b'x' * (64 << 20); time.sleep(60)")
 THREAD = """
 import subprocess, threading, time
 def child():
@@ -47,7 +47,7 @@ def start(engine, *words):
 def grown(engine, used):
     """What LARGE uses once it has all of it."""
     clock = Clock(30)
-    while (found := used()).resident < 8 << 20:
+    while (found := used()).resident < 64 << 20:
         engine.wait(min(10, clock.left_ms()))
     return found
 
