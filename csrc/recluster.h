@@ -32,7 +32,7 @@ enum rc_event_kind {
     RC_EVENT_MESSAGE,   /* text: one line of the worker's channel, without newline */
     RC_EVENT_GARBLED,   /* the worker sent a line that is too long; value: its limit */
     RC_EVENT_EXIT, /* value: exit code, or -signal; the worker's last event but RC_EVENT_GONE */
-    RC_EVENT_HUNG, /* the worker was avoided for a second and still takes nothing; value: queued */
+    RC_EVENT_HUNG, /* for a second the worker has taken nothing; value: queued */
     RC_EVENT_IN_THE_WAY, /* text: "ADDRESS GIVEN", where it binds and a given socket that stands
                            in the way of that (rc_inherit) */
     RC_EVENT_TAKES,      /* it takes again */
@@ -200,7 +200,7 @@ enum rc_pressure_kind {
     RC_CROWDED,   /* it has more open than the others; */
     RC_BLOCKED,   /* it is at work for much longer (these four only under RC_BALANCE_AUTO) */
     RC_CONGESTED, /* its queue stands still */
-    RC_HUNG,      /* and did so for a second without new ones */
+    RC_HUNG,      /* and for a second nothing was taken from it */
 };
 struct rc_lane_facts {
     uint32_t worker;  /* of a shared lane, one of them */

@@ -226,15 +226,16 @@ def main():
     print(f"seed {given.seed}, as uid {os.getuid()}", flush=True)
     if given.peer:
         return peers.caught(given.peer, given.seed, Load)
-    end, number, total, bad = time.monotonic() + given.seconds, given.round or 1, 0, 0
+    first = given.round or 1
+    end, number, total, bad = time.monotonic() + given.seconds, first, 0, []
     while True:
         asked, found = one_round(given.seed, number)
-        total, bad, number = total + asked, bad + len(found), number + 1
+        bad += [f"round {number}: {one}" for one in found]
+        total, number = total + asked, number + 1
         if given.round or time.monotonic() > end:
             break
-    print(
-        f"{total} requests in {number - (given.round or 1)} rounds, {bad} wrong (seed {given.seed})"
-    )
+    print("\n".join(bad[:SHOWN]))  # once more, where the end of a long output shows it
+    print(f"{total} requests in {number - first} rounds, {len(bad)} wrong (seed {given.seed})")
     return 1 if bad else 0
 
 

@@ -145,6 +145,7 @@ static void close_all(const struct rc_engine *engine)
     for (const struct rc_group *group = engine->groups; group; group = group->next) {
         for (unsigned at = 0; at < group->count; at++) {
             close_if_open(group->lanes[at]->source.fd);
+            close_if_open(group->lanes[at]->stall.arrivals);
             close_if_open(group->lanes[at]->proof.client.fd);
             close_if_open(group->lanes[at]->receiver.pair.fd);
             close_if_open(group->lanes[at]->receiver.theirs);

@@ -62,7 +62,7 @@ bool rc_group_choose(struct rc_group *group)
     for (unsigned at = 0; at < group->count; at++) {
         struct rc_lane *lane = group->lanes[at];
         bool before = lane->chosen;
-        rc_lane_chosen(lane, best != NEVER && lane_level(lane) == best);
+        lane->chosen = best != NEVER && lane_level(lane) == best;
         changed |= lane->chosen != before;
     }
     return changed;

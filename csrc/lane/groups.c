@@ -28,7 +28,7 @@ struct rc_group *rc_group_new(struct rc_engine *engine, const struct rc_key *key
 
 void rc_lane_init(struct rc_lane *lane)
 {
-    lane->proof.client.fd = -1;
+    lane->proof.client.fd = lane->stall.arrivals = -1;
     lane->source.fd = lane->knocking = lane->receiver.pair.fd = lane->receiver.theirs = -1;
 }
 

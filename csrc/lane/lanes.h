@@ -55,6 +55,7 @@ struct rc_lane {
     int64_t arrives_until_ms; /* adopted, and perhaps still on its way in a message; 0: not */
     bool deaf;                /* its worker lives, and no process of it has the lane any more */
     struct rc_pressure pressure;
+    struct rc_stall stall;
     bool by_leader; /* listened on by the worker's leader, not by a child or a thread */
     bool chosen;    /* the attached program may return it */
     bool closing;   /* caller asked for no new SYN */

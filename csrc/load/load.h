@@ -1,5 +1,5 @@
 /* load.h - how busy the worker of a lane is, by its queue and by what the worker does.
- * Direction: free -> pressure. Who looks, and when: watch/.
+ * Direction: free -> pressure; hangs -> starved. Who looks, and when: watch/.
  */
 #ifndef RECLUSTER_LOAD_H
 #define RECLUSTER_LOAD_H
@@ -27,9 +27,17 @@ struct rc_pressure {
     int64_t marked_at;  /* when its queue was last seen to be new or smaller */
     int64_t still_us;   /* it had stood still for so long at the last look; if it is congested */
     int64_t sampled_at; /* the last look at its worker */
-    int64_t avoided_at; /* since when it is not chosen because it is congested */
     enum rc_pressure_kind work; /* its worker's: RC_FREE, RC_TAKING, RC_BUSY or RC_BLOCKED */
     bool crowded, congested, hung;
+};
+
+/* Of a lane whose queue stands still, until something is seen to be taken (hangs.c). */
+struct rc_stall {
+    int arrivals;    /* an epoll set of its own: has a connection come? -1: it is not looked at */
+    unsigned queued; /* at the last look, */
+    int64_t looked_at;
+    int64_t since;   /* and at the first, */
+    uint64_t ran_ns; /* by when its worker had run for so long */
 };
 
 /* While requests take so long that it matters whether a worker is at work;
@@ -78,9 +86,12 @@ int64_t rc_lane_judged_us(const struct rc_lane *lane);
 bool rc_lane_watched(const struct rc_lane *lane);
 bool rc_lane_judged(const struct rc_engine *engine, const struct rc_lane *lane);
 bool rc_group_any_free(const struct rc_group *group);
-void rc_lane_chosen(struct rc_lane *lane, bool chosen);
 void rc_lane_calm(struct rc_lane *lane);
 void rc_lane_rest(struct rc_engine *engine, struct rc_lane *lane, int64_t now);
+
+/* hangs.c */
+bool rc_lane_hangs(struct rc_lane *lane, unsigned queued, int64_t now);
+void rc_lane_takes(struct rc_lane *lane);
 
 /* starved.c */
 bool rc_wants_cpu(pid_t process, uint64_t *ran_ns);

@@ -47,6 +47,7 @@ void rc_lane_calm(struct rc_lane *lane)
 {
     if (lane->pressure.hung)
         lane->worker->hung_lanes--;
+    rc_lane_takes(lane);
     memset(&lane->pressure, 0, sizeof lane->pressure);
 }
 
@@ -96,16 +97,6 @@ int64_t rc_lane_judged_us(const struct rc_lane *lane)
            : rc_group_has_parts(lane->group)             ? STUCK_US
            : lane->group->kernel || lane->group->flooded ? RC_STARVED_US
                                                          : 0;
-}
-
-/* From the first choice that avoids it, a congested lane is on its way to hung. */
-void rc_lane_chosen(struct rc_lane *lane, bool chosen)
-{
-    lane->chosen = chosen;
-    if (chosen || !lane->pressure.congested)
-        lane->pressure.avoided_at = 0;
-    else if (!lane->pressure.avoided_at)
-        lane->pressure.avoided_at = rc_now_us();
 }
 
 /* A shared lane is not: it is congested when all its workers are. Nor is one of UDP (a

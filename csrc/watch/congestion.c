@@ -1,9 +1,9 @@
 /* congestion.c - what a lane's queue says of it, and when lanes are looked at.
  *
  * Owns: when a lane is looked at, and what was seen: congested (its queue stands still), hung
- * (it was avoided for a second, and still does). Does not own what its worker does (load/free.c),
- * nor the choice: that is choosing.c, which prefers the better and never refuses the worse while
- * there is nothing else.
+ * (nothing is taken from it at all: load/hangs.c). Does not own what its worker does
+ * (load/free.c), nor the choice: that is choosing.c, which prefers the better and never refuses
+ * the worse while there is nothing else.
  *
  * A lane at rest costs nothing: it is armed in the epoll set, and is looked at
  * only after a connection was seen waiting in it, by one timer for all lanes,
@@ -22,7 +22,7 @@ enum {
     STILL_US = 5000,         /* a queue that does not shrink for this long stands still */
     STILL_MOST_US = 1000000, /* between two looks at one that does */
     HOT_LOOKS = 8,           /* at a lane that gets one connection after another */
-    HUNG_US = 1000000,       /* avoided for this long, and still */
+    STALL_MOST_US = 100000,  /* and as long as it may yet be found to hang */
     STEER_US = 10,           /* the cost of a program, by the lane (72 us for 128) */
 };
 
@@ -58,6 +58,7 @@ static void set_hung(struct rc_lane *lane, bool hung)
     if (lane->pressure.hung == hung)
         return;
     lane->pressure.hung = hung;
+    lane->group->stale = true;
     worker->hung_lanes += hung ? 1 : -1u;
     worker->hung_queued = (int)lane->pressure.queued; /* told by reading.c, when there is room */
 }
@@ -92,16 +93,18 @@ static void stands_still(struct rc_engine *engine, struct rc_lane *lane, unsigne
 {
     struct rc_pressure *pressure = &lane->pressure;
     bool decided = now - pressure->marked_at >= rc_lane_judged_us(lane);
-    unsigned next = decided ? pressure->interval * 2 : STILL_US;
+    unsigned next = decided ? pressure->interval * 2 : STILL_US, most = STILL_MOST_US;
     pressure->queued = queued;
     pressure->still_us = now - pressure->marked_at;
     set_congested(lane, true);
     lane->group->stale |= decided;
-    if (pressure->avoided_at && now - pressure->avoided_at >= HUNG_US)
-        set_hung(lane, true);
+    if (pressure->still_us >= RC_STARVED_US)
+        set_hung(lane, rc_lane_hangs(lane, queued, now));
+    if (lane->stall.arrivals >= 0 && !pressure->hung)
+        most = STALL_MOST_US;
     if (rc_lane_judged(engine, lane) && rc_group_any_free(lane->group))
         rc_polling_begin(engine, now);
-    look_in(engine, lane, now, next < STILL_MOST_US ? next : STILL_MOST_US);
+    look_in(engine, lane, now, next < most ? next : most);
 }
 
 static void look(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
@@ -111,6 +114,7 @@ static void look(struct rc_engine *engine, struct rc_lane *lane, int64_t now)
     if (queued == 0 || queued < pressure->queued) {
         set_congested(lane, false);
         set_hung(lane, false);
+        rc_lane_takes(lane);
     }
     if (queued == 0) {
         emptied(engine, lane, now);

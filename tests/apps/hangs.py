@@ -1,4 +1,7 @@
-"""An asyncio server whose handler of /hang blocks the loop for ever: hangs.py PORT."""
+"""An asyncio server whose loop is blocked for ever: hangs.py PORT.
+
+/hang sleeps, /compute computes.
+"""
 
 import asyncio
 import json
@@ -7,10 +10,20 @@ import sys
 import time
 
 
-def blocks_for_ever():
+def tell():
     if "NODE_CHANNEL_FD" in os.environ:
         os.write(int(os.environ["NODE_CHANNEL_FD"]), b'{"hangs": true}\n')
+
+
+def blocks_for_ever():
+    tell()
     time.sleep(100000)
+
+
+def computes_for_ever():
+    tell()
+    while True:
+        pass
 
 
 async def answer(reader, writer):
@@ -19,6 +32,8 @@ async def answer(reader, writer):
         pass
     if b"/hang" in line:
         blocks_for_ever()
+    if b"/compute" in line:
+        computes_for_ever()
     body = json.dumps({"worker": os.environ.get("WORKER_ID"), "pid": os.getpid()}).encode()
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
     await writer.drain()

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import time
 from pathlib import Path
 
 import faulty
@@ -106,19 +105,13 @@ def kill(pid):
 
 
 def hang(running, pid):
-    """Until it was hit, or at least said that it hangs: for a second its sibling was preferred.
-    So that has to be seen idle, which it is not where the machine is busy and requests go on."""
+    """Until it was hit, or at least said that it hangs."""
     os.kill(pid, signal.SIGSTOP)
     with contextlib.ExitStack() as waiting:
-        again = time.monotonic()
 
         def told():
-            nonlocal again
-            if time.monotonic() >= again:
-                again = time.monotonic() + 4.0
-                for _ in range(8):
-                    with contextlib.suppress(OSError):
-                        send_request(waiting.enter_context(connect(running.address, 0.5)))
+            with contextlib.suppress(OSError):
+                send_request(waiting.enter_context(connect(running.address, 0.5)))
             running._read(0.05)
             return running.hit() or running.count("hung", pid=pid)
 

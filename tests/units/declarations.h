@@ -176,9 +176,10 @@ struct rc_pressure {
     int open;
     int64_t armed_at;
     enum rc_pressure_kind work;
-    bool crowded, congested;
+    bool crowded, congested, hung;
     ...;
 };
+struct rc_stall { int arrivals; uint64_t ran_ns; ...; };
 struct rc_lane {
     struct rc_source source;
     struct rc_worker *worker;
@@ -187,6 +188,7 @@ struct rc_lane {
     int64_t arrives_until_ms;
     bool deaf, chosen, by_leader;
     struct rc_pressure pressure;
+    struct rc_stall stall;
     struct rc_receiver receiver;
     ...;
 };
@@ -220,6 +222,7 @@ void rc_imbalance_end(struct rc_engine *engine);
 void rc_slice_short(struct rc_engine *engine, bool wanted);
 enum rc_waiting { RC_WAITS_IDLE, RC_WAITS_BUSY, RC_WAITS_THERE };
 int rc_waiters_look(struct rc_engine *engine, const struct rc_worker *worker, uint64_t inode);
+bool rc_lane_hangs(struct rc_lane *lane, unsigned queued, int64_t now);
 bool rc_wants_cpu(pid_t process, uint64_t *ran_ns);
 int64_t rc_now_us(void);
 struct rc_engine {

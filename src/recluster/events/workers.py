@@ -41,13 +41,13 @@ class Ready(Event):
 
 
 class Hung(Event, level=WARNING):
-    """It takes no connections, though `queued` wait; others get the new ones."""
+    """For a second it has taken no connections, though `queued` wait."""
 
     queued: int
 
     def line(self) -> str:
         waits = "1 waits" if self.queued == 1 else f"{self.queued} wait"
-        return f"hangs: takes no connections, {waits}; others get the new ones"
+        return f"hangs: takes no connections, {waits}"
 
 
 class Takes(Event):

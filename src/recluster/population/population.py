@@ -90,8 +90,8 @@ def said_disconnect(people: Population, worker: int, now: float) -> None:
 
 
 def hung(people: Population, worker: int, queued: int, now: float) -> None:
-    """It takes none of the connections that wait in its lane, though it got
-    no new ones for a second. (Steering avoids it as long as others do.)"""
+    """For a second it has taken none of the connections that wait in its lane.
+    (Steering avoids it as long as others do.)"""
     member = people.members[worker]
     if member.state is not State.SERVING:
         return

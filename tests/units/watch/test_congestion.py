@@ -116,6 +116,30 @@ def test_hung_is_told_once_and_so_is_its_end(two):
     assert pressures(engine)[1] == engine.lib.RC_FREE
 
 
+def test_a_worker_hangs_whatever_its_sibling_does(two):
+    """Whose queue is never shorter at a look, and who takes all the same: it never hangs."""
+    engine, lanes, clients = two
+    clock, hung = Clock(20), engine.lib.RC_HUNG
+    while pressures(engine)[1] != hung:
+        while min(map(queue_of, lanes.values())) < 3:
+            clients.enter_context(connect(lanes[1].getsockname()))
+        assert pressures(engine)[2] != hung
+        engine.wait(clock.left_ms())
+        lanes[2].accept()[0].close()
+    before = queue_of(lanes[1])
+    for _ in range(20):
+        clients.enter_context(connect(lanes[1].getsockname()))
+    assert queue_of(lanes[1]) == before
+
+
+def test_all_may_hang_and_then_none_is_avoided(two):
+    engine, lanes, clients = two
+    fill(lanes, clients, 1, 2)
+    both = {1: engine.lib.RC_HUNG, 2: engine.lib.RC_HUNG}
+    engine.wait_until(lambda _: pressures(engine) == both, 20)
+    assert min(spread(lanes, lanes[1].getsockname(), 100).values()) > 0
+
+
 def test_the_successor_of_a_hung_worker_starts_anew(two):
     engine, lanes, clients = two
     fill(lanes, clients, 1)

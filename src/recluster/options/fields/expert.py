@@ -60,8 +60,9 @@ class Expert:
         None,
         "none",
         "S",
-        "a worker that takes no connections, though some wait and others get the new ones, is "
-        "ended after this long; a Python one writes its stack to stderr first",
+        "a worker that hangs (event hung: for a second it has taken no connections, though "
+        "some wait) and goes on so for this long is ended; a Python one writes its stack to "
+        "stderr first",
         live=True,
     )
 
