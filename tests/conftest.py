@@ -41,33 +41,44 @@ SURFACE = {
 PEERS = ("aiohttp", "gunicorn", "granian", "grpcio", "hypercorn", "tornado", "wsgiref")
 
 
-LONG = {  # seven seconds and more, mostly of waiting
+LONG = {  # six seconds and more, mostly of waiting
     f"test_{name}"
     for name in (
         "256_slots_under_the_usual_limit",
         "a_connection_in_use_is_not_closed_under_a_request",
         "a_group_without_a_worker_is_noticed",
         "a_hang_is_counted",
+        "a_held_stream_ends_at_the_timeout",
         "a_server_of_ones_own_says_nothing_of_its_worker",
+        "a_server_that_was_seen_to_die_of_the_signal_is_not_cut_again",
         "a_slow_answer_is_waited_for",
         "a_stream_keeps_all_of_them",
+        "children_that_left_the_group_hold_nothing_up",
         "event_loops_of_retired_workers_are_calm",
         "event_loops_of_what_a_worker_leaves_behind_are_calm",
         "events_that_nobody_reads_are_counted",
         "lanes_of_serving_workers_go",
         "listening_is_not_ready",
+        "looking_up_attributes_does_not_touch_the_molds_names",
         "many_in_a_row_under_load_lose_nothing",
         "many_reloads_leave_nothing",
         "metrics_in_a_program_of_ones_own",
         "no_address_is_lost_to_a_signal",
+        "of_one_queue_for_all_generations_who_waits_there_is_looked_at",
         "quick_run_of_a_built_in_server",
         "ready_timeout_is_one_workers_own",
         "round_robin_is_exact",
+        "started_does_not_wait_for_a_listen",
+        "the_end_does_not_wait_for_a_child_that_keeps_the_pipe",
         "the_master_leaves_the_mode_alone",
         "uvicorn_is_replaced_first_while_it_still_answers",
-        "who_would_gain_by_it_is_told_once",
+        "who_asks_for_nothing_is_held_so_long",
         "who_is_at_work_for_long_before_it_accepts_is_not_taken_for_idle",
+        "who_served_and_leaves_a_helper_has_not_gone_to_the_background",
+        "who_was_asked_in_vain_is_asked_again",
+        "who_would_gain_by_it_is_told_once",
         "workers_differ_where_they_must",
+        "workers_of_before_are_still_given_connections_of_others",
     )
 }
 
