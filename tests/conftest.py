@@ -41,7 +41,7 @@ SURFACE = {
 PEERS = ("aiohttp", "gunicorn", "granian", "grpcio", "hypercorn", "tornado", "wsgiref")
 
 
-LONG = {  # six seconds and more, mostly of waiting
+LONG = {  # five seconds and more, mostly of waiting
     f"test_{name}"
     for name in (
         "256_slots_under_the_usual_limit",
@@ -49,6 +49,7 @@ LONG = {  # six seconds and more, mostly of waiting
         "a_group_without_a_worker_is_noticed",
         "a_hang_is_counted",
         "a_held_stream_ends_at_the_timeout",
+        "a_queue_that_stands_for_a_moment_takes_its_turn_away_from_nobody",
         "a_server_of_ones_own_says_nothing_of_its_worker",
         "a_server_that_was_seen_to_die_of_the_signal_is_not_cut_again",
         "a_slow_answer_is_waited_for",
@@ -69,11 +70,17 @@ LONG = {  # six seconds and more, mostly of waiting
         "ready_timeout_is_one_workers_own",
         "round_robin_is_exact",
         "started_does_not_wait_for_a_listen",
+        "stopping_twice_and_telling_no_guard_are_harmless",
         "the_end_does_not_wait_for_a_child_that_keeps_the_pipe",
+        "the_master_goes_on_while_hooks_hang_and_gives_them_little_time_at_its_end",
         "the_master_leaves_the_mode_alone",
         "uvicorn_is_replaced_first_while_it_still_answers",
         "who_asks_for_nothing_is_held_so_long",
+        "who_has_so_much_to_do_that_it_never_waits_is_ready",
         "who_is_at_work_for_long_before_it_accepts_is_not_taken_for_idle",
+        "who_is_never_seen_to_wait_is_ready_when_it_has_been_idle",
+        "who_is_silent_at_the_preload_door_is_sent_away",
+        "who_says_nothing_is_let_go",
         "who_served_and_leaves_a_helper_has_not_gone_to_the_background",
         "who_was_asked_in_vain_is_asked_again",
         "who_would_gain_by_it_is_told_once",
