@@ -100,6 +100,8 @@ def test_a_text_that_is_told_again_is_as_one_that_is_new():
     timed = Family("z", "histogram", ".")
 
     def told(text, values, seconds):
+        text.one(plain, -1)  # of one that came to nothing
+        text.begin()
         text.by(labelled, values)
         text.one(plain, seconds)
         text.histogram(timed, {1.0: 1}, len(values), seconds)

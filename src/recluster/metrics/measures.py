@@ -119,6 +119,7 @@ def _slots(master: Master) -> dict[str, float]:
 
 def text_of(master: Master, known: Known, out: Text) -> str:
     """`known`: what a census has found. Raises RuntimeError if the cluster does not run."""
+    out.begin()
     _of_master(master, out)
     _of_reloads(master, out)
     _of_lanes(master, out)

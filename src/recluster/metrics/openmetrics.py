@@ -86,6 +86,10 @@ class Text:
         self._before: dict[Family, tuple[object, str]] = {}  # values, and lines
         self._labelled: dict[Family, _Lines] = {}
 
+    def begin(self) -> None:
+        """What was told before, or of a text that came to nothing, is not told again."""
+        self._lines.clear()
+
     def one(self, family: Family, value: float) -> None:
         """A sample without labels."""
         before = self._before.get(family)
@@ -116,6 +120,4 @@ class Text:
         self._lines.append(before[1])
 
     def end(self) -> str:
-        text = "\n".join([*self._lines, "# EOF", ""])
-        self._lines.clear()
-        return text
+        return "\n".join([*self._lines, "# EOF", ""])

@@ -124,19 +124,19 @@ def roll_back(people: Population, why: str, now: float) -> None:
     people.rejected.add(reload.generation)
     failed = []
     back = [slot for slot in people.wanted() if slot.previous]
-    for slot in people.wanted():
-        if slot.previous is None:  # it has died meanwhile: better the new one than none
-            if back and people.options.balance == "shared":  # but not without its like
-                slots.drop_coming(people, slot, now)
-                failed += [slot.serving] if slot.serving else []
-                slot.serving, slot.spawn_at = None, now
-            continue
+    # Where the old one has died meanwhile the new one is better than none; but those who share a
+    # queue leave as one.
+    if back and people.options.balance == "shared":
+        back = list(people.wanted())
+    for slot in back:
         slots.drop_coming(people, slot, now)
         if slot.serving:
             failed.append(slot.serving)
-        slots.pass_on(people, slot.previous, Event.PROMOTE, now)
-        people.generation = slot.previous.generation
-        slot.serving, slot.previous, slot.spawn_at = slot.previous, None, None
+        if slot.previous:
+            slots.pass_on(people, slot.previous, Event.PROMOTE, now)
+            people.generation = slot.previous.generation
+        slot.serving, slot.previous = slot.previous, None
+        slot.spawn_at = None if slot.serving else now
     for member in [one for one in people.members.values() if one.generation in people.rejected]:
         people.do(GiveUp(member.id))
     slots.retire(people, failed, now)
