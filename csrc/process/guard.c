@@ -173,13 +173,37 @@ static void watch_master(struct post *post)
     }
 }
 
+/* Shared with nobody, but the kernel never joins it to memory that is given back. */
 static void *room_for(size_t count, size_t size)
 {
     void *room = mmap(NULL, count * size, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED)
         _exit(1);
     return room;
+}
+
+/* The host's memory is not needed any more: what the guard was told is in rooms of its own. This
+ * is all that is called from here on; a call that is added is added here too. */
+static void give_back(void)
+{
+    const uintptr_t called[] = {
+        (uintptr_t)poll,   (uintptr_t)recvmsg, (uintptr_t)ioctl,  (uintptr_t)kill,
+        (uintptr_t)close,  (uintptr_t)read,    (uintptr_t)open,   (uintptr_t)madvise,
+        (uintptr_t)memset, (uintptr_t)strlen,  (uintptr_t)strstr, (uintptr_t)strncmp,
+        (uintptr_t)memcpy, (uintptr_t)syscall, (uintptr_t)_exit,
+    };
+    rc_memory_give_back(called, sizeof called / sizeof called[0]);
+}
+
+/* Without what libraries have asked to be called at a fork: their memory is given back. */
+static pid_t fork_bare(void)
+{
+#ifdef __s390x__ /* the stack comes first */
+    return (pid_t)syscall(SYS_clone, 0L, (long)SIGCHLD, 0L, 0L, 0L);
+#else
+    return (pid_t)syscall(SYS_clone, (long)SIGCHLD, 0L, 0L, 0L, 0L);
+#endif
 }
 
 static _Noreturn void guard_main(int line, int masters, const struct rc_guarded *known)
@@ -204,11 +228,12 @@ static _Noreturn void guard_main(int line, int masters, const struct rc_guarded 
         most.rlim_cur = most.rlim_max; /* as many doors as there come */
         (void)setrlimit(RLIMIT_NOFILE, &most);
     }
+    give_back();
     watch_master(&post);
     for (size_t at = 0; at < post.group_count; at++)
         kill(-post.groups[at], SIGKILL);
     /* A master that ends by itself waits for us; who stays for long is nobody's child. */
-    if (post.disbanded && post.count > 1 && fork() != 0)
+    if (post.disbanded && post.count > 1 && fork_bare() != 0)
         _exit(0);
     serve_doors(&post);
     _exit(0);

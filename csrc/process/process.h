@@ -77,6 +77,9 @@ bool rc_guard_takes(const struct rc_guard *guard);
 void rc_guard_stop(struct rc_guard *guard, int epoll);
 void rc_guard_leave(struct rc_guard *guard, int epoll);
 
+/* giveback.c */
+void rc_memory_give_back(const uintptr_t *called, size_t count);
+
 /* guarding.c */
 int rc_guard_ready(struct rc_engine *engine);
 int rc_guard_renew(struct rc_engine *engine);

@@ -38,6 +38,7 @@ FLAGS = [
     "-Wextra",
     "-Wno-unused-parameter",
 ]
+LINK = "-Wl,-z,now"  # as setup.py
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 PREAMBLE = """
 #include "internal.h"
@@ -81,7 +82,11 @@ def build(sources, flags, place):
         sources=[str(place / name) for name in sources if name.endswith(".c")],
         include_dirs=[str(place)],
         extra_compile_args=flags,
-        extra_link_args=[*flags[len(FLAGS) :], *(f"-Wl,--wrap={name}" for name in wrapped(text))],
+        extra_link_args=[
+            LINK,
+            *flags[len(FLAGS) :],
+            *(f"-Wl,--wrap={name}" for name in wrapped(text)),
+        ],
     )
     builder.compile(tmpdir=str(place), target=f"{NAME}.so")
 
