@@ -16,8 +16,9 @@
  * handlers are anybody's), no way out but _exit.
  *
  * Nothing is given back where that cannot be: a library that was loaded before the C library (a
- * tracer, a sanitizer, our own shim) answers one of the calls, and what it needs we do not know;
- * or calls are bound when they are first made, for which the linker reads its heap.
+ * tracer, a sanitizer; our own shim answers none of them) answers one of the calls, and what it
+ * needs we do not know; or calls are bound when they are first made, and the linker reads its
+ * heap for that.
  */
 #include "internal.h"
 

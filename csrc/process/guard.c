@@ -18,6 +18,8 @@
  * (kill_orphaned_pgrp, unless the process that adopts it is of that session too); the HUP
  * that comes with it is blocked, as every signal.
  *
+ * It keeps next to nothing of the master's memory (giveback.c).
+ *
  * Invariant: a group is taken off the list before its leader is reaped, so the
  * guard never signals a number that the kernel may have given to somebody else. A record is
  * one message: it is never cut. One that could not be sent makes the guard stale.
