@@ -34,7 +34,8 @@ def prepared() -> Callable[[], object] | None:
             return lambda: _engine.set_random_state(capsule, os.urandom(size))
     except (AttributeError, KeyError, TypeError, ValueError):
         pass  # another numpy than those we know
-    return lambda: numpy.seed()
+    seed: Callable[[], object] = numpy.seed
+    return seed
 
 
 def _other(numpy: Any) -> Callable[[], object]:
