@@ -170,7 +170,8 @@ def _ask_what_is_asked() -> None:
     """Each first isinstance() of an abstract class looks at all its subclasses, and notes in each
     what it found: here, for what any program asks (os.environ.update does), and not in each
     worker. After the imports: classes that register make notes void."""
-    samples = ("", b"", 0, 0.0, None, (), [], {}, set(), cast, Line.tell, type, (_ for _ in ()))
+    empty: tuple[object, ...] = ("", b"", 0, 0.0, None, (), [], {}, set(), (_ for _ in ()))
+    samples = (*empty, cast, Line.tell, type)
     for name in collections.abc.__all__:
         for sample in samples:
             isinstance(sample, getattr(collections.abc, name))
