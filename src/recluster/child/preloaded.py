@@ -94,15 +94,28 @@ def add_library(environ: MutableMapping[str, str]) -> None:
     environ["LD_PRELOAD"] = " ".join(word for word in words if word)
 
 
+def tell(told: dict[str, str]) -> None:
+    """The library, and not the program. Where it is the door, or receives connections in
+    dispatch, the program's children need it too."""
+    if SHIM in told:
+        return add(told)
+    for name, value in told.items():
+        os.putenv(name, value)
+    return None
+
+
 def hide(told: dict[str, str]) -> None:
-    """From a FILE or MODULE. Where the library is the door, or receives connections in
-    dispatch, its children need it too."""
+    """From a FILE or MODULE."""
     if SHIM in told:
         return add(told)
     found = {RING: os.environ.pop(RING)} if RING in os.environ else told
-    for name, value in found.items():
-        os.putenv(name, value)
-    if found and SHIM not in os.environ:
+    if found:
+        tell(found)
+        hide_library()
+    return None
+
+
+def hide_library() -> None:
+    if SHIM not in os.environ:
         words = os.environ.get("LD_PRELOAD", "").split(" ")
         _set_preload(" ".join(word for word in words if word != library_path()))
-    return None

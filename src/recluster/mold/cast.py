@@ -113,12 +113,9 @@ def _speak_into(output: list[int]) -> None:
 
 
 def _be_worker(slot: int, channel: int, reseed: Callable[[], object] | None) -> None:
-    os.environ.update(
-        WORKER_ID=str(slot),
-        NODE_CHANNEL_FD=str(channel),
-        NODE_CHANNEL_SERIALIZATION_MODE="json",
-    )
-    sys.modules.pop("__mp_main__", None)
+    os.environ["WORKER_ID"] = str(slot)
+    os.environ["NODE_CHANNEL_FD"] = str(channel)
+    os.environ["NODE_CHANNEL_SERIALIZATION_MODE"] = "json"
     ours = sys.modules.get("recluster.worker")
     if ours is not None:
         ours.begin()
@@ -185,9 +182,8 @@ def cast(channel: str, state: str, how: str, kind: str, name: str, *args: str) -
     if not atexit._ncallbacks():  # an agent's, of a .pth file or sitecustomize, run after ours
         atexit.register(ending.last)
     target = Target(kind, (name,))
-    program = Forked(target, args, {}, os.getcwd(), 0, how[1:], fresh=True)
+    program = Forked(target, args, {}, os.getcwd(), 0, how[1:])
     forked.appear(program)
-    program.settled = True
     plan.steps = _without_main(plan.steps, target)
     outcome = carry_out(plan)
     if outcome.again:
@@ -199,7 +195,8 @@ def cast(channel: str, state: str, how: str, kind: str, name: str, *args: str) -
     ending.flush(ending.open_writers())
     reseed = prepared()
     _ask_what_is_asked()
-    preloaded.library_path()
+    sys.modules.pop("__mp_main__", None)
+    forked.make_ready(program)
     gc.freeze()
     if sys.version_info < (3, 12):  # since then names are immortal
         # Each entry that a worker replaces there is a reference less to a name, and so a write,
@@ -210,6 +207,7 @@ def cast(channel: str, state: str, how: str, kind: str, name: str, *args: str) -
     plan.steps = [step for step in plan.steps if str(step) not in gone]
     line.tell(ready=plan.told())
     slot, program.channel, program.library = line.fork_workers()
+    preloaded.tell(program.library)
     _be_worker(slot, program.channel, reseed)
 
     # To free in a worker what the mold had is to unshare the pages that it lies in.
