@@ -1,7 +1,7 @@
 """Workers that share one queue: who accepts from it leaves with all its like, or stays."""
 
 import pytest
-from populationcase import cluster, of, spawned
+from populationcase import cluster, of, spawned, until
 
 from recluster.base.states import State
 from recluster.population import commands as c
@@ -67,3 +67,14 @@ def test_no_slot_goes_while_a_canary_comes():
     reloading.reload(people, 20.0, 0.5)
     assert "canary" in sizing.scale(people, 2, 20.1)
     assert people.size == 3
+
+
+def test_a_slot_that_is_taken_away_gets_nobody_more():
+    """Its worker died meanwhile, and the reload waited for another one there."""
+    people = cluster(2, boots=2, balance="shared")
+    sizing.scale(people, 1, 20.0)
+    (new,) = spawned(people)
+    population.exited(people, 2, -9, 20.0)
+    assert not of(until(people, 30.0), c.Spawn)
+    population.listening(people, new, "a:1", 30.0)
+    assert [slot.wanted for slot in people.slots.values()] == [True, False]

@@ -1,5 +1,6 @@
 """A reload in trouble, a shutdown that drags on: command by command."""
 
+import pytest
 from populationcase import cluster, of, serving, spawned, until
 
 from recluster.base.states import State
@@ -262,6 +263,23 @@ def baked():
     assert serving(people) == new
     slots.take(people)
     return people, new
+
+
+@pytest.mark.parametrize("balance", ["auto", "reuseport"])
+def test_a_slot_that_the_new_code_has_had_is_waited_for_once_more(balance):
+    """Its worker dies before the cutover, which would be of all but this slot."""
+    people = cluster(2, boots=2, balance=balance)
+    reloading.reload(people, 20.0)
+    population.exited(people, 1, -9, 20.0)
+    population.listening(people, 3, "a:1", 20.1)
+    assert serving(people) == [3, 2]
+    population.exited(people, 3, 1, 20.2)
+    population.listening(people, 4, "a:1", 20.3)
+    assert serving(people) == [None, 2]
+    population.tick(people, 30.0)
+    population.listening(people, 5, "a:1", 33.0)
+    assert serving(people) == [5, 4]
+    assert people.last_reload["ok"]
 
 
 def test_a_roll_back_says_what_was_true():

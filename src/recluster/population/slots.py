@@ -235,7 +235,9 @@ def plan_spawn(people: Population, slot: Slot, ended: Member, now: float) -> Non
         at = slot.backoff.next_spawn(now, ended.born, ready_for, people.random)
     if ended.left_waiting and ended.served_at is not None:
         at = now
-    if slot.wanted and not people.closing:
+    if slot.wanted and not slot.surplus and not people.closing:
+        if people.reloading and slot.dark and slot.index in people.reloading.switched:
+            people.reloading.batch.add(slot.index)  # it is waited for once more
         _respawn_at(people, slot, at)
 
 
