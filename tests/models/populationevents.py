@@ -67,6 +67,7 @@ class Eventful(Commanded):
         self.processes[key].listening.add(address)
         proves = self.people.options.ready_when == "accepting" and key not in self.live
         self.processes[key].proving |= proves
+        self.all_of_a_party_accept()
         population.listening(self.people, key, address, self.now, proves)
         self.obey()
 
@@ -186,6 +187,9 @@ class Eventful(Commanded):
         canary = probation is not None and probation.canary and not self.people.closing
         slots = self.people.slots.values()
         before = {slot.serving.id for slot in slots if slot.serving}
+        if self.people.options.balance == "shared" and self.people.reloading:  # may leave as one
+            new = self.people.reloading.generation
+            before = {key for key in before if self.people.members[key].generation != new}
         if canary:
             back = [slot for slot in slots if slot.previous]
             if back and self.people.options.balance == "shared":

@@ -40,6 +40,7 @@ class Process:
         self.gave_up = False  # one of its listeners
         self.deaf = False  # nobody takes from its lanes
         self.proving = self.promoted = False
+        self.took = False  # it has listened to a queue that others were steered to
 
 
 class Commanded(RuleBasedStateMachine):
@@ -129,6 +130,7 @@ class Commanded(RuleBasedStateMachine):
                     assert process.promoted or not process.proving, "it is not known to accept"
                     process.promoted = True
             self.cut_over(command.workers)
+            self.all_of_a_party_accept()
             if command is self.last_live:
                 self.weigh(command)
         elif isinstance(command, c.Leave | c.Kill | c.Inspect) and command.worker in self.refused:
@@ -141,6 +143,8 @@ class Commanded(RuleBasedStateMachine):
             first = not self.processes[command.worker].asked
             if first and member.draining_since and member.generation not in self.hurried:
                 self.owes_nothing(self.processes[command.worker], member)
+            if first and self.may_have_accepted(member):
+                assert member.draining_since, "it had connections, of its like's queue"
             self.processes[command.worker].asked = True
         elif isinstance(command, c.Abort):
             assert self.processes[command.worker].alive, "a signal to the dead"
@@ -155,6 +159,9 @@ class Commanded(RuleBasedStateMachine):
             late = self.told.get(command.worker) and self.now >= limit
             settled = self.now >= member.settle_until or late
             assert self.killing or self.people.killing or settled
+            if self.may_have_accepted(member) and not self.closing:
+                late = self.now >= member.retired_at + self.people.options.timeout
+                assert late or member.hung_since is not None, "it had no time to drain"
             self.processes[command.worker].killed = True
         elif isinstance(command, c.Inspect):
             population.inspected(self.people, command.worker, self.facts(command.worker), self.now)
@@ -182,6 +189,26 @@ class Commanded(RuleBasedStateMachine):
         elif isinstance(command, c.Ended):
             assert self.code is None
             self.code = command.code
+
+    def all_of_a_party_accept(self):
+        """From the queue that they share, whoever of them it is that serves."""
+        fed = {self.processes[key].spawn.party for key in self.live & self.processes.keys()}
+        for process in self.processes.values():
+            listens = process.alive and process.listening and not process.asked
+            process.took |= bool(listens and process.spawn.party in fed - {0})
+
+    def leaves_as_one(self, generation):
+        """Or nobody leaves who has accepted, beside others who serve on."""
+        slots, shares = self.people.slots.values(), self.people.options.balance == "shared"
+        serves = {slot.serving.generation for slot in slots if slot.serving}
+        for key in self.alive() if shares and serves - {generation} else ():
+            member, listens = self.people.members[key], self.processes[key].listening
+            if listens and (member.generation, member.state) == (generation, State.SETTLING):
+                assert generation not in serves, "who leaves accepts from the queue of who stays"
+
+    def may_have_accepted(self, member):
+        given_up = member.generation in self.hurried | self.people.rejected
+        return self.processes[member.id].took and not given_up and not self.killing
 
     def owes_nothing(self, process, member):
         """Or it has had the time that it may have for that."""
@@ -267,6 +294,8 @@ class Commanded(RuleBasedStateMachine):
             self.canaries.add(notice.event.number)
         if notice.name == "reload":
             self.reloads.append(notice.event.details)
+            if not notice.event.ok:
+                self.leaves_as_one(notice.event.generation)
             if notice.event.ok and notice.event.number in self.canaries:
                 alive = [k for k in self.live if self.processes[k].alive]
                 generations = {self.processes[k].spawn.generation for k in alive}

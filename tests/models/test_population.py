@@ -54,7 +54,6 @@ class World(Eventful):
                 assert slot.wanted and self.people.reloading
             if slot.wanted and not slot.serving and not self.closing and not slot.surplus:
                 ready = [one for one in slot.coming() if slots.fits(self.people, one, self.now)]
-                ready = [one for one in ready if not slots.is_apart(self.people, one)]
                 assert not ready, "a slot that is left dark though somebody is ready"
             if slot.wanted and not slot.serving and not self.closing:
                 coming = slot.incoming or slot.spawn_at is not None or self.people.reloading

@@ -265,7 +265,7 @@ def baked():
     return people, new
 
 
-@pytest.mark.parametrize("balance", ["auto", "reuseport"])
+@pytest.mark.parametrize("balance", ["auto", "shared"])
 def test_a_slot_that_the_new_code_has_had_is_waited_for_once_more(balance):
     """Its worker dies before the cutover, which would be of all but this slot."""
     people = cluster(2, boots=2, balance=balance)

@@ -149,11 +149,12 @@ def roll_back(people: Population, why: str, now: float) -> None:
 
 
 def abandon_reload(people: Population, why: str, now: float) -> None:
-    """Nothing changes for clients: the new workers go, the old stay. (What a
-    rolling reload has switched so far stays switched, and is told.)"""
+    """Nothing changes for clients: the new workers go, the old stay. (What has been
+    switched so far stays switched, and is told, but for those who share a queue.)"""
     reload, people.reloading = people.reloading, None
     if reload is None:
         return
+    back = _take_back(people, reload, now) if _leaves_as_one(people, reload) else []
     kept = []
     for slot in people.wanted():
         slot.surplus = False
@@ -169,13 +170,50 @@ def abandon_reload(people: Population, why: str, now: float) -> None:
         )
         if not goes_on and (slot.serving is None or slot.serving.leaves):
             slot.spawn_at = now + people.options.respawn
+    if back:
+        numbers = ", ".join(map(str, back))
+        why += f"; slots {numbers} had generation {reload.generation} meanwhile"
     if reload.switched:
         numbers = ", ".join(map(str, sorted(reload.switched)))
         why += f"; slots {numbers} have generation {reload.generation} already"
     if kept:
         numbers = ", ".join(map(str, kept))
         why += f"; in slots {numbers}, where nobody serves, the boot under way goes on"
-    tell_reload(people, reload, False, why, now, changed=bool(reload.switched or kept))
+    tell_reload(people, reload, False, why, now, changed=bool(reload.switched or kept or back))
+
+
+def _leaves_as_one(people: Population, reload: Reload) -> bool:
+    """Of those who share a queue, if one that accepts has to leave: it would go on accepting
+    from the others'. Not where there is nobody else."""
+    serving = {slot.serving.generation for slot in people.wanted() if slot.serving}
+    leaving = [
+        member
+        for slot in people.wanted()
+        for member in slot.coming()
+        if slot.serving or len(slot.coming()) > 1
+    ]
+    return bool(serving - {reload.generation}) and any(
+        new.generation == reload.generation and slots.accepts(people, new) for new in leaving
+    )
+
+
+def _take_back(people: Population, reload: Reload, now: float) -> list[int]:
+    """All of its workers leave, drained if they may have accepted. Returns the slots in which
+    they served: those are dark again."""
+    switched, leaving = sorted(reload.switched), []
+    reload.switched.clear()
+    for slot in people.wanted():
+        if slot.serving and slot.serving.generation == reload.generation:
+            leaving.append(slot.serving)
+            slot.serving = None
+            reload.verdicts[slot.index] = "served, and left with its like: the reload failed"
+        for place in ("incoming", "healing"):
+            member = getattr(slot, place)
+            if member and member.generation == reload.generation:
+                setattr(slot, place, None)
+                slots.drop(people, member, now)
+    slots.retire(people, leaving, now)
+    return switched
 
 
 def tell_reload(

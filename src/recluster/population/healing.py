@@ -5,10 +5,10 @@ next is `incoming` (of the reload that is under way, or a respawn) and `healing`
 that a reload found under way, or one that was begun because `incoming` takes too long.
 
 Invariants:
-- a dark slot with a worker that fits is served in the same turn (of those who share a queue
-  only by one whose like serve: the queue is not dark);
+- a dark slot with a worker that fits is served in the same turn;
 - who is on its way in a dark slot is not ended for a reload that is new, or has failed,
-  while it takes no longer than boots have taken here;
+  while it takes no longer than boots have taken here (but of those who share a queue, if one
+  that accepts leaves: `cutover.abandon_reload`);
 - both run what is on disk: of two that are ready the reload's own comes first.
 """
 
@@ -22,7 +22,6 @@ from .slots import (
     drop,
     drop_coming,
     fits,
-    is_apart,
     new_member,
     pass_on,
     replace_at,
@@ -53,7 +52,7 @@ def set_aside(people: Population, slot: Slot, now: float) -> None:
 
 def keep_one(people: Population, slot: Slot, now: float) -> None:
     """Of what is on its way in a dark slot one goes on, as an ordinary respawn."""
-    coming = [one for one in (slot.healing, slot.incoming) if one and not is_apart(people, one)]
+    coming = [one for one in (slot.healing, slot.incoming) if one]
     if len(coming) > 1 and now >= believed_until(people, coming[0]):
         coming.reverse()
     keep = coming[0] if coming else None
@@ -67,7 +66,6 @@ def heal(people: Population, now: float) -> None:
     """Each dark slot gets the first of its workers that fits."""
     for slot in people.wanted():
         fit = [member for member in slot.coming() if fits(people, member, now)]
-        fit = [member for member in fit if not is_apart(people, member)]
         if slot.dark and fit and not slot.surplus:
             _serve_first(people, slot, fit[0], now)
 

@@ -402,10 +402,19 @@ def _overdue(people: Population, member: Member, now: float) -> None:
         why = cutover.overdue_verdict(people, member)
         people.do(Audit(member.id))
         people.tell(events.Overdue(why), member.id)
-        slots.cancel(people, member, now, Event.OVERDUE)
-        if people.reloading and slot.incoming is member:
-            people.reloading.verdicts[slot.index] = why
+        comes = people.reloading if slot.incoming is member else None
+        if not slots.accepts(people, member):
+            slots.cancel(people, member, now, Event.OVERDUE)
+        if comes:
+            comes.verdicts[slot.index] = why
             cutover.abandon_reload(people, f"worker {slot.index} {why}", now)
+        if member in slot.coming() and slots.accepts(people, member):
+            if slot.incoming is member:
+                slot.incoming = None
+            else:
+                slot.healing = None
+            slots.drop(people, member, now)
+            slots.boot_failed(people, slot, member, now)
     elif member.state is State.SERVING:
         why = f"hung for {people.options.hang_timeout:g} s; ended"
         people.tell(events.Overdue(why), member.id)

@@ -6,7 +6,7 @@ from .advancing import advance
 from .cutover import abandon_reload, baked, next_batch, roll_back, tell_reload
 from .healing import set_aside
 from .members import Reload, Slot
-from .slots import drop_coming
+from .slots import accepts, drop_coming
 from .state import Population
 
 
@@ -77,7 +77,11 @@ def rollback(people: Population, now: float, number: int | None = None) -> str |
 
 def take_away(people: Population, slots: list[Slot], now: float) -> None:
     """Of workers that share a lane none can be made to stop accepting alone:
-    the socket is the others' too. So slots go at the cutover of a reload."""
+    the socket is the others' too. So slots go at the cutover of a reload: a newer one, if one
+    that accepts is of the one under way."""
+    if people.reloading and any(_brings(people.reloading, people, slot) for slot in slots):
+        slots = [*(slot for slot in people.wanted() if slot.surplus), *slots]
+        abandon_reload(people, "superseded: slots are taken away", now)
     for slot in slots:
         slot.surplus, slot.spawn_at = True, None
         drop_coming(people, slot, now)
@@ -87,3 +91,9 @@ def take_away(people: Population, slots: list[Slot], now: float) -> None:
                 people.reloading.todo.remove(slot.index)
     if slots and not people.reloading:
         reload(people, now)
+
+
+def _brings(reload: Reload, people: Population, slot: Slot) -> bool:
+    """A worker that accepts, or would as soon as one of its like serves."""
+    there = [*slot.coming(), *([slot.serving] if slot.serving else [])]
+    return any(one.generation == reload.generation and accepts(people, one) for one in there)

@@ -196,13 +196,10 @@ def expected(people: Population, member: Member) -> set[str]:
     return set.intersection(*others) if others else set()
 
 
-def is_apart(people: Population, member: Member) -> bool:
-    """Whether it would serve without its like, beside another generation. Of workers that have
-    one queue none can be made to stop accepting alone, so a part of them could not leave."""
-    if people.options.balance != "shared":
-        return False
-    serving = {slot.serving.generation for slot in people.wanted() if slot.serving}
-    return bool(serving) and member.generation not in serving
+def accepts(people: Population, member: Member) -> bool:
+    """Whether it takes connections though it may not serve: those of its like, who have one
+    queue with it. It cannot be made to stop alone, and is owed a drain as who serves is."""
+    return people.options.balance == "shared" and member.listened and not member.relief
 
 
 def drop_coming(people: Population, slot: Slot, now: float) -> None:
@@ -213,7 +210,12 @@ def drop_coming(people: Population, slot: Slot, now: float) -> None:
 
 
 def drop(people: Population, member: Member | None, now: float) -> None:
-    if member and member.state in (State.STARTING, State.READY):
+    if not member or member.state not in (State.STARTING, State.READY):
+        return
+    if accepts(people, member):
+        pass_on(people, member, Event.READY, now)
+        retire(people, [member], now)
+    else:
         cancel(people, member, now, Event.RETIRE)
 
 
