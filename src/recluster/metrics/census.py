@@ -27,8 +27,8 @@ Done = Callable[[Known], object]
 
 
 class Census:
-    """`keys`: of each worker that runs, now; `look`: at so many of them, but for those that end,
-    or for which there is no descriptor."""
+    """`keys`: of each worker, now; `look`: at so many of them, but for those that do not run, or
+    for which there is no descriptor."""
 
     def __init__(
         self,
@@ -84,8 +84,7 @@ class Census:
         for key in found.keys() & self._known.keys():
             facts, before = found[key], self._known[key]
             facts.pss = before.pss
-            if facts.cpu < before.cpu:
-                facts.cpu = before.cpu
+            facts.cpu = max(facts.cpu, before.cpu)
         self._known.update(found)
         if self._left:
             self._come_again()
