@@ -25,6 +25,11 @@ DEADLINE = 300.0
 TICK = os.sysconf("SC_CLK_TCK")
 OURS = "recluster --preload"  # how names of rows begin
 STEADY = 2000  # requests
+# What uvicorn imports, some of it only when it starts.
+SERVER = (
+    "uvicorn.main,uvicorn.loops.uvloop,uvicorn.lifespan.on,uvicorn.logging,"
+    "uvicorn.protocols.http.httptools_impl,uvicorn.protocols.websockets.auto"
+)
 CLIENTS = {"connections": 16, "tick": 100, **MODES["close"]}
 
 
@@ -81,7 +86,7 @@ class Application:
     @property
     def listed(self) -> str:
         """For --preload LIST."""
-        return f"uvicorn,{self.module},{self.imports}"
+        return f"{SERVER},{self.module},{self.imports}"
 
     def environ(self, directory: Path) -> dict[str, str]:
         return {

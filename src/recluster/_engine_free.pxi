@@ -1,6 +1,8 @@
 # What the binding has that needs no engine: numbers and words of the C side, the one place that
 # raises OSError, arrays for C, and how processes begin and end. Included by _engine.pyx.
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdio cimport fflush
+from libc.string cimport memcmp, memcpy
 
 cdef extern from "Python.h":
     void PyOS_BeforeFork()
@@ -113,6 +115,20 @@ def fork_worker(int line, int channel, int traps, bint ours):
         return 0
     PyOS_AfterFork_Parent()
     return _check(pid, "fork")
+
+
+cdef void *_random_state(object capsule) except NULL:
+    """Of a bit generator of numpy: numpy/random/bitgen.h says that its struct begins with it."""
+    return (<void **>PyCapsule_GetPointer(capsule, "BitGenerator"))[0]
+
+
+def random_state_is(object capsule, bytes held):
+    """Whether that memory holds these bytes. Raises ValueError for another capsule."""
+    return memcmp(_random_state(capsule), <const char *>held, len(held)) == 0
+
+
+def set_random_state(object capsule, bytes wanted):
+    memcpy(_random_state(capsule), <const char *>wanted, len(wanted))
 
 
 cdef char **_vector(list strings) except NULL:

@@ -47,3 +47,35 @@ def test_looking_up_attributes_does_not_touch_the_molds_names(apps):
         counts = [event["message"] for event in told.values()]
         assert max(counts) < 500, counts
         assert cluster.end() == 0
+
+
+MAPPINGS = """
+import collections.abc
+
+CLASSES = [type(f"Any{at}", (collections.abc.Mapping,), {}) for at in range(COUNT)]
+"""
+ASKING = """
+import collections.abc, os, resource, threading
+import mappings
+import recluster.worker as worker
+
+os.environ.update(A="1")
+isinstance([], collections.abc.Mapping)
+worker.send(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)  # since it was born
+worker.ready()
+threading.Event().wait()
+"""
+
+
+def test_asking_what_an_object_is_does_not_touch_all_classes(apps):
+    """The first isinstance() of an abstract class writes into each of its subclasses."""
+    (apps / "server.py").write_text(ASKING)
+    faults = []
+    for count in (10, 1000):
+        (apps / "mappings.py").write_text(MAPPINGS.replace("COUNT", str(count)))
+        options = ("--workers", 1, *FAST, "--preload", "mappings", "--ready-when", "ready")
+        with Running(*options, "server.py", cwd=apps) as cluster:
+            faults.append(cluster.wait_for("message")["message"])
+            assert cluster.end() == 0
+    few, many = faults
+    assert many - few < 200, faults

@@ -2,11 +2,12 @@
 
 The sources are read once, hashed, and built from that copy in a directory of
 the user's own under the temporary directory, so the checkout may be read-only
-and may change meanwhile. Each process builds for itself and renames its result
-into place: whoever is late finds the name taken and uses what is there.
+and may change meanwhile. One process of a run builds, with all cores, and renames its result
+into place; the others wait for it, and build for themselves if it has not come to that.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -14,10 +15,13 @@ import re
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cffi
 import pytest
+from setuptools import Distribution
+from setuptools.command.build_ext import build_ext
 
 from .factscase import dial, idle, serve, server  # noqa: F401 - fixtures
 from .harness import Engine
@@ -67,6 +71,19 @@ def wrapped(text):
     return sorted({*by_macro, *by_hand})
 
 
+class AllCores(build_ext):
+    def build_extensions(self):
+        compile_some = self.compiler.compile
+
+        def compile_all(sources, *args, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                made = pool.map(lambda one: compile_some([one], *args, **options), sources)
+                return [name for names in made for name in names]
+
+        self.compiler.compile = compile_all
+        super().build_extensions()
+
+
 def build(sources, flags, place):
     for name, content in sources.items():
         file = place / name
@@ -83,7 +100,23 @@ def build(sources, flags, place):
         extra_compile_args=flags,
         extra_link_args=[*flags[len(FLAGS) :], *(f"-Wl,--wrap={name}" for name in wrapped(text))],
     )
-    builder.compile(tmpdir=str(place), target=f"{NAME}.so")
+    command = AllCores(Distribution({"ext_modules": [builder.distutils_extension(str(place))]}))
+    command.build_lib = command.build_temp = str(place)
+    command.ensure_finalized()
+    command.run()
+    (made,) = command.get_outputs()
+    Path(made).rename(place / f"{NAME}.so")
+
+
+@contextlib.contextmanager
+def locked(file):
+    """Until the block's end, or this process's."""
+    fd = os.open(file, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def built():
@@ -92,12 +125,13 @@ def built():
     facts = [sources, flags, sys.version, cffi.__version__, Path(__file__).read_text()]
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     final = Path(tempfile.gettempdir()) / f"recluster-units-{os.getuid()}-{digest}"
-    if not final.exists():
-        ours = Path(tempfile.mkdtemp(prefix=f"{final.name}."))
-        build(sources, flags, ours)
-        with contextlib.suppress(OSError):  # somebody else was first
-            ours.rename(final)
-        shutil.rmtree(ours, ignore_errors=True)
+    with locked(Path(f"{final}.lock")):
+        if not final.exists():
+            ours = Path(tempfile.mkdtemp(prefix=f"{final.name}."))
+            build(sources, flags, ours)
+            with contextlib.suppress(OSError):  # somebody else was first
+                ours.rename(final)
+            shutil.rmtree(ours, ignore_errors=True)
     if final.lstat().st_uid != os.getuid():
         raise PermissionError(f"{final} belongs to somebody else")
     return final / f"{NAME}.so"

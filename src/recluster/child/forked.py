@@ -51,7 +51,7 @@ class Forked(BaseException):
         self.cwd, self.channel = cwd, channel
         self.how, self.fresh = how, fresh
         self.is_package = False  # FILE is a directory or an archive
-        self.settled = False  # `appear` is done: by a mold, for all its workers
+        self.main: types.ModuleType | None = None  # of a mold's workers: it has made all ready
         self.library: dict[str, str] = {}  # what the preload library is told
         """How the library reaches the master; the program does not see it."""
 
@@ -140,29 +140,20 @@ def _bytecode(data: bytes) -> types.CodeType:
     return code
 
 
-def _run_file(path: str) -> None:
+def _run_file(path: str, main: types.ModuleType) -> None:
     with _open(path) as file:
         data = file.read()
     compiled = path.endswith(".pyc") or data[:2] == MAGIC_NUMBER[:2]
-    main = _fresh_main()
     loader = SourcelessFileLoader if compiled else SourceFileLoader
     main.__dict__.update(__file__=path, __cached__=None, __loader__=loader("__main__", path))
     code = _bytecode(data) if compiled else compile(data, path, "exec", dont_inherit=True)
     exec(code, main.__dict__)
 
 
-def _run_package() -> None:
-    _fresh_main()
+def _run_as_main(name: str, alter_argv: bool) -> None:
     import runpy
 
-    runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
-
-
-def _run_module(name: str) -> None:
-    _fresh_main()
-    import runpy
-
-    runpy._run_module_as_main(name)  # type: ignore[attr-defined]
+    runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]
 
 
 def _begin_anew(worker: Forked) -> NoReturn:
@@ -194,35 +185,50 @@ def appear(worker: Forked) -> None:
         _set_path(worker.directory if own else None)
 
 
-def _run(worker: Forked) -> None:
-    if not worker.settled:
-        appear(worker)
+def make_ready(worker: Forked) -> None:
+    """In a mold, once for all its workers: each page that a worker need not touch is shared."""
+    os.chdir(worker.cwd)
+    preloaded.hide_library()
+    _speak_plainly(worker)
+    if worker.target.kind == "module" or worker.is_package:
+        import runpy  # noqa: F401
+    worker.main = _fresh_main()
+
+
+def _speak_plainly(worker: Forked) -> None:
     if "l" in worker.how:
         _tell_line_by_line()
-    if worker.target.kind == "module":
-        _run_module(worker.target.words[0])
-    elif worker.is_package:
-        _run_package()
-    else:
-        _run_file(worker.path)
+
+
+def _begin(worker: Forked) -> types.ModuleType:
+    """In a worker that no mold has made ready. Returns its `__main__`."""
+    for variable, value in worker.changes.items():
+        if value is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = value
+    os.chdir(worker.cwd)
+    preloaded.hide(worker.library)
+    if not worker.fresh:
+        if startup.is_particular():
+            _begin_anew(worker)
+        startup.forget_archives()
+    appear(worker)
+    _speak_plainly(worker)
+    return _fresh_main()
 
 
 def become(worker: Forked) -> int:
     """Run the program; returns its exit code, for sys.exit."""
     channel = worker.channel
     try:
-        for variable, value in worker.changes.items():
-            if value is None:
-                os.environ.pop(variable, None)
-            else:
-                os.environ[variable] = value
-        os.chdir(worker.cwd)
-        preloaded.hide(worker.library)
-        if not worker.fresh:
-            if startup.is_particular():
-                _begin_anew(worker)
-            startup.forget_archives()
-        _run(worker)
+        main = worker.main or _begin(worker)
+        if worker.target.kind == "module":
+            _run_as_main(worker.target.words[0], True)
+        elif worker.is_package:
+            _run_as_main("__main__", False)
+        else:
+            _run_file(worker.path, main)
     except SystemExit as error:
         return exit_code(error, channel)
     except KeyboardInterrupt as error:

@@ -18,15 +18,21 @@ if TYPE_CHECKING:
 RING, SHIM = "RECLUSTER_RING", "RECLUSTER_SHIM"  # csrc/preload/wire.h
 _BEFORE = "RECLUSTER_PRELOADED"  # what LD_PRELOAD was
 _is_loaded = False
+_found: str | None = None
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # recluster's own
 
 
-def _library() -> str:
-    try:
-        names = [name for name in os.listdir(_FOLDER) if name.startswith("_shim.")]
-    except OSError:
-        return ""
-    return next((os.path.join(_FOLDER, name) for name in names if name.endswith(".so")), "")
+def library_path() -> str:
+    """Its path; "" if there is none. Looked for once."""
+    global _found
+    if _found is None:
+        try:
+            names = [name for name in os.listdir(_FOLDER) if name.startswith("_shim.")]
+        except OSError:
+            names = []
+        paths = (os.path.join(_FOLDER, name) for name in names if name.endswith(".so"))
+        _found = next(paths, "")
+    return _found
 
 
 def _is_off(words: list[str]) -> bool:
@@ -43,7 +49,7 @@ def begin(words: list[str]) -> None:
         _is_loaded = True
         _set_preload(before)
         return
-    library = _library()
+    library = library_path()
     if not library or not sys.orig_argv or not words or "--" in words or _is_off(words):
         return
     others = os.environ.get("LD_PRELOAD", "")
@@ -60,7 +66,7 @@ def again(environ: MutableMapping[str, str]) -> None:
     """For an exec of this program once more: it has the library from its beginning."""
     if _is_loaded:
         environ[_BEFORE] = others = environ.get("LD_PRELOAD", "")
-        environ["LD_PRELOAD"] = f"{others} {_library()}".strip()
+        environ["LD_PRELOAD"] = f"{others} {library_path()}".strip()
 
 
 def is_loaded() -> bool:
@@ -84,19 +90,32 @@ def add(told: dict[str, str]) -> None:
 
 
 def add_library(environ: MutableMapping[str, str]) -> None:
-    words = [_library(), environ.get("LD_PRELOAD", "")]
+    words = [library_path(), environ.get("LD_PRELOAD", "")]
     environ["LD_PRELOAD"] = " ".join(word for word in words if word)
 
 
+def tell(told: dict[str, str]) -> None:
+    """The library, and not the program. Where it is the door, or receives connections in
+    dispatch, the program's children need it too."""
+    if SHIM in told:
+        return add(told)
+    for name, value in told.items():
+        os.putenv(name, value)
+    return None
+
+
 def hide(told: dict[str, str]) -> None:
-    """From a FILE or MODULE. Where the library is the door, or receives connections in
-    dispatch, its children need it too."""
+    """From a FILE or MODULE."""
     if SHIM in told:
         return add(told)
     found = {RING: os.environ.pop(RING)} if RING in os.environ else told
-    for name, value in found.items():
-        os.putenv(name, value)
-    if found and SHIM not in os.environ:
-        words = os.environ.get("LD_PRELOAD", "").split(" ")
-        _set_preload(" ".join(word for word in words if word != _library()))
+    if found:
+        tell(found)
+        hide_library()
     return None
+
+
+def hide_library() -> None:
+    if SHIM not in os.environ:
+        words = os.environ.get("LD_PRELOAD", "").split(" ")
+        _set_preload(" ".join(word for word in words if word != library_path()))

@@ -9,6 +9,7 @@ the same process: exec is the one way to be rid of a thread.
 from __future__ import annotations
 
 import atexit
+import collections.abc
 import contextlib
 import gc
 import json
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from .. import _engine
-from ..child import forked
+from ..child import forked, preloaded
 from ..child.forked import Forked
 from ..child.launch import Target
 from ..child.preloaded import RING, SHIM
@@ -30,6 +31,7 @@ from .importing import carry_out
 from .leavings import children
 from .notes import Notes
 from .plan import Plan, Step
+from .reseed import prepared
 
 COMMAND = "recluster.mold"
 FROM_MASTER = "-"
@@ -110,19 +112,15 @@ def _speak_into(output: list[int]) -> None:
         os.close(fd)
 
 
-def _be_worker(slot: int, channel: int) -> None:
-    os.environ.update(
-        WORKER_ID=str(slot),
-        NODE_CHANNEL_FD=str(channel),
-        NODE_CHANNEL_SERIALIZATION_MODE="json",
-    )
-    sys.modules.pop("__mp_main__", None)
+def _be_worker(slot: int, channel: int, reseed: Callable[[], object] | None) -> None:
+    os.environ["WORKER_ID"] = str(slot)
+    os.environ["NODE_CHANNEL_FD"] = str(channel)
+    os.environ["NODE_CHANNEL_SERIALIZATION_MODE"] = "json"
     ours = sys.modules.get("recluster.worker")
     if ours is not None:
         ours.begin()
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:  # module random does so itself
-        numpy_random.seed()
+    if reseed is not None:
+        reseed()
 
 
 class Beginning:
@@ -165,6 +163,18 @@ def _without_main(steps: list[Step], target: Target) -> list[Step]:
     return [one for one in steps if not (isinstance(one, str) and one.endswith(".__main__"))]
 
 
+def _ask_what_is_asked() -> None:
+    """Each first isinstance() of an abstract class looks at all its subclasses, and notes in each
+    what it found: here, for what any program asks (os.environ.update does), and not in each
+    worker. After the imports: classes that register make notes void."""
+    empty: tuple[object, ...] = ("", b"", 0, 0.0, None, (), [], {}, set(), (_ for _ in ()))
+    samples = (*empty, cast, Line.tell, type)
+    for name in collections.abc.__all__:
+        for sample in samples:
+            with contextlib.suppress(Exception):  # it asks whom it will
+                isinstance(sample, getattr(collections.abc, name))
+
+
 def cast(channel: str, state: str, how: str, kind: str, name: str, *args: str) -> Callable[[], int]:
     """Returns in each worker what it is to do."""
     beginning, line = Beginning(), Line(int(channel), ours="o" in how)
@@ -172,9 +182,8 @@ def cast(channel: str, state: str, how: str, kind: str, name: str, *args: str) -
     if not atexit._ncallbacks():  # an agent's, of a .pth file or sitecustomize, run after ours
         atexit.register(ending.last)
     target = Target(kind, (name,))
-    program = Forked(target, args, {}, os.getcwd(), 0, how[1:], fresh=True)
+    program = Forked(target, args, {}, os.getcwd(), 0, how[1:])
     forked.appear(program)
-    program.settled = True
     plan.steps = _without_main(plan.steps, target)
     outcome = carry_out(plan)
     if outcome.again:
@@ -184,6 +193,10 @@ def cast(channel: str, state: str, how: str, kind: str, name: str, *args: str) -
         line.tell(failed=last_line(outcome.error)[:LONGEST])  # and the master ends it
         raise SystemExit(1)
     ending.flush(ending.open_writers())
+    reseed = prepared()
+    _ask_what_is_asked()
+    sys.modules.pop("__mp_main__", None)
+    forked.make_ready(program)
     gc.freeze()
     if sys.version_info < (3, 12):  # since then names are immortal
         # Each entry that a worker replaces there is a reference less to a name, and so a write,
@@ -194,9 +207,13 @@ def cast(channel: str, state: str, how: str, kind: str, name: str, *args: str) -
     plan.steps = [step for step in plan.steps if str(step) not in gone]
     line.tell(ready=plan.told())
     slot, program.channel, program.library = line.fork_workers()
-    _be_worker(slot, program.channel)
+    preloaded.tell(program.library)
+    _be_worker(slot, program.channel, reseed)
 
-    def become() -> int:
+    # To free in a worker what the mold had is to unshare the pages that it lies in.
+    kept = (beginning, line, plan, outcome, gone)
+
+    def become(_: object = kept) -> int:
         code = forked.become(program)
         ending.ends_with(code)
         return code
