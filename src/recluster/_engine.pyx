@@ -7,6 +7,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport free
+from libc.string cimport strcmp
 
 include "_engine_free.pxi"
 
@@ -422,13 +423,16 @@ cdef class Engine:
         if facts == NULL:
             raise MemoryError()
         cdef int at
+        cdef list found = []
         try:
             count = rc_lanes(self._engine, facts, count)
-            return [(facts[at].worker, (<bytes>facts[at].address).decode(errors="surrogateescape"),
-                     bool(facts[at].chosen), facts[at].queued, facts[at].backlog,
-                     PRESSURES[facts[at].pressure], facts[at].holders,
-                     None if facts[at].connections < 0 else facts[at].connections)
-                    for at in range(count)]
+            for at in range(count):
+                if at == 0 or strcmp(facts[at].address, facts[at - 1].address):
+                    address = (<bytes>facts[at].address).decode(errors="surrogateescape")
+                found.append((facts[at].worker, address, bool(facts[at].chosen), facts[at].queued,
+                              facts[at].backlog, PRESSURES[facts[at].pressure], facts[at].holders,
+                              None if facts[at].connections < 0 else facts[at].connections))
+            return found
         finally:
             PyMem_Free(facts)
 

@@ -150,7 +150,7 @@ def test_scrapers_at_once_get_the_same_text(running):
 
 
 def test_without_descriptors_it_comes_back(running):
-    """The listener is edge-triggered: who comes while there are none is let in later."""
+    """Who comes while there are none is let in later."""
     import resource
 
     pid, where = running.process.pid, address_of(running)

@@ -114,22 +114,32 @@ def test_patience_ends(loop, connect):
 def test_the_oldest_makes_room(loop, connect):
     clients = [connect() for _ in range(CLIENTS_MOST)]
     loop.rest()
-    newcomer = connect(b"GET /nothing HTTP/1.0\r\n\r\n")
+    newcomer = connect(b"GET /nothing HTTP/1.0\r\n")
+    loop.rest()
+    assert clients[0].recv(1) == b""
+    assert len(loop.exporter._listener) == CLIENTS_MOST
+    newcomer.sendall(b"\r\n")
     loop.rest()
     assert newcomer.recv(12) == b"HTTP/1.1 404"
-    assert clients[0].recv(1) == b""
-    assert len(loop.exporter._listener) == CLIENTS_MOST - 1
     clients[1].sendall(b"GET /nothing HTTP/1.0\r\n\r\n")
     loop.rest()
     assert clients[1].recv(12) == b"HTTP/1.1 404"
 
 
-def test_one_look_lets_in_so_many(loop, connect):
-    clients = [connect() for _ in range(module.ACCEPTS_PER_LOOK + 5)]
+def test_one_look_lets_in_one(loop, connect):
+    clients = [connect() for _ in range(CLIENTS_MOST + 5)]
+    for come in range(1, CLIENTS_MOST + 1):
+        assert loop.turn() and len(loop.exporter._listener) == come
+    loop.rest()
+    assert len(loop.exporter._listener) == CLIENTS_MOST
+    assert clients[4].recv(1) == b"", "the others are not forgotten"
+
+
+def test_a_request_that_has_come_is_answered_in_the_look_that_lets_it_in(loop, connect):
+    client = connect(b"GET /nothing HTTP/1.0\r\n\r\n")
     loop.turn()
-    assert len(loop.exporter._listener) == module.ACCEPTS_PER_LOOK
-    assert loop.turn(), "the others are not forgotten"
-    assert clients[0].recv(1) == b""
+    assert client.recv(12) == b"HTTP/1.1 404" and not loop.turn()
+    assert not loop.exporter._listener.clients()
 
 
 def test_a_text_is_given_again_until_something_happens(loop, connect, texts, monkeypatch):

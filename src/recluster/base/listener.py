@@ -1,8 +1,8 @@
 """A listener and its clients, in the master's loop.
 
 Owns both. All descriptors are in an epoll set of its own, which the loop watches: nothing
-here waits for a client, and nothing runs while none is there. Invariants: in one look so
-many come in and no more; a client never ends the master; who came while there were no
+here waits for a client, and nothing runs while none is there. Invariants: in one look one
+comes in and no more; a client never ends the master; who came while there were no
 descriptors is let in within AGAIN seconds of there being one.
 """
 
@@ -54,14 +54,12 @@ class Listener(Generic[C]):
         loop: Watcher,
         listener: socket.socket,
         *,
-        at_a_time: int,
         came: Callable[[socket.socket], object],
         ready: Callable[[C], object],
         failed: Callable[[C, Exception], object],
     ) -> None:
         self._loop = loop
         self._listener = listener
-        self._at_a_time = at_a_time
         self._came = came
         self._ready = ready
         self._failed = failed
@@ -73,9 +71,7 @@ class Listener(Generic[C]):
             listener.close()
             raise
         try:
-            # Edges: a connection that cannot be accepted for want of descriptors
-            # must not wake the master for ever.
-            self._epoll.register(listener, select.EPOLLIN | select.EPOLLET)
+            self._epoll.register(listener, select.EPOLLIN)
             loop.watch(self._epoll.fileno(), self._look)
         except BaseException:
             self.abandon()
@@ -112,7 +108,7 @@ class Listener(Generic[C]):
 
     def tick(self, now: float) -> None:
         if self._again_at is not None and self._again_at <= now:
-            self._accept()
+            self._listen_again()
 
     # ---- clients -------------------------------------------------------------------------
 
@@ -126,11 +122,6 @@ class Listener(Generic[C]):
     def has(self, client: C) -> bool:
         return self._clients.get(client.fd) is client
 
-    def add(self, client: C) -> None:
-        """Raises OSError where the kernel has no memory for it."""
-        self._epoll.register(client.fd, select.EPOLLIN)
-        self._clients[client.fd] = client
-
     def drop(self, client: C) -> None:
         """Of one that was never added the connection is closed."""
         if self.has(client):
@@ -139,11 +130,16 @@ class Listener(Generic[C]):
                 self._epoll.unregister(client.fd)
         client.connection.close()
         if self._again_at is not None and not self.closed:
-            self._rearm()
+            self._listen_again()
 
     def wait(self, client: C, events: int) -> None:
-        """With 0 only its hanging up is told."""
-        self._epoll.modify(client.fd, events)
+        """With 0 only its hanging up is told. From the first time on it is one of the clients.
+        Raises OSError where the kernel has no memory for it."""
+        if self.has(client):
+            return self._epoll.modify(client.fd, events)
+        self._epoll.register(client.fd, events)
+        self._clients[client.fd] = client
+        return None
 
     def contained(self, client: C, act: Callable[[C], object]) -> None:
         """What goes wrong ends the client's connection, never the master."""
@@ -170,22 +166,19 @@ class Listener(Generic[C]):
                 self._accept()
 
     def _accept(self) -> None:
-        self._again_at = None
-        for _ in range(self._at_a_time):
-            try:
-                connection, _address = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError:  # no descriptors
-                self._again_at = time.monotonic() + AGAIN
-                return
-            connection.setblocking(False)
-            self._came(connection)
-            if self.closed:
-                connection.close()
-                return
-        self._rearm()  # there may be more
+        """The next one in the next look: to try whether there is one costs more."""
+        try:
+            connection, _address = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError:  # no descriptors: those who wait must not wake the master for ever
+            self._again_at = time.monotonic() + AGAIN
+            return self._epoll.modify(self._listener, 0)
+        connection.setblocking(False)
+        self._came(connection)
+        if self.closed:
+            connection.close()
 
-    def _rearm(self) -> None:
+    def _listen_again(self) -> None:
         self._again_at = None
-        self._epoll.modify(self._listener, select.EPOLLIN | select.EPOLLET)
+        self._epoll.modify(self._listener, select.EPOLLIN)

@@ -29,7 +29,6 @@ from .places import default_directory
 
 REQUEST_MOST = 4096  # bytes, without the newline
 CLIENTS_MOST = 16
-ACCEPTS_PER_LOOK = 64
 Told = Callable[[Mapping[str, Any]], None]
 
 BUSY = {"ok": False, "busy": True, "error": f"busy: {CLIENTS_MOST} others are asking"}
@@ -125,7 +124,6 @@ class Control:
             self.listener = Listener[Client](
                 master,
                 listener,
-                at_a_time=ACCEPTS_PER_LOOK,
                 came=lambda connection: self.listener.contained(Client(connection), self._welcome),
                 ready=self._ready,
                 failed=self._failed,
@@ -160,7 +158,6 @@ class Control:
         if before["client"] is not None:
             control._upgrades = client = Client(taken(before["client"]))
             client.state = WAITING
-            control.listener.add(client)
             control.listener.wait(client, 0)
         return control
 
@@ -208,7 +205,7 @@ class Control:
         if not self._has_room():
             self._answer(client, BUSY)
         elif not self.listener.closed:
-            self.listener.add(client)
+            self.listener.wait(client, select.EPOLLIN)
             self._read(client)
 
     def _has_room(self) -> bool:

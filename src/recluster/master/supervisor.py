@@ -23,7 +23,6 @@ from ..host.owner import Owner
 from ..host.signals import Signals
 from ..metrics.census import Census
 from ..metrics.procfacts import facts_of
-from ..metrics.status import running_pids
 from ..metrics.tally import Tally
 from ..mold.hint import Hint
 from ..mold.nursery import FIRST as MOLDS
@@ -91,7 +90,7 @@ class Supervisor:
         self.tally = Tally()
         self.census = Census(
             self,
-            lambda: [key for key, _ in running_pids(self)],
+            lambda: list(self.workers),
             lambda keys: facts_of(self.alive(), keys),
         )
         self.publisher = Publisher(self.population, self.workers, self.eventlog, self.tally)

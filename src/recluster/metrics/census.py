@@ -27,8 +27,8 @@ Done = Callable[[Known], object]
 
 
 class Census:
-    """`keys`: of each worker that runs, now; `look`: at so many of them, but for those that end,
-    or for which there is no descriptor."""
+    """`keys`: of each worker, now; `look`: at so many of them, but for those that do not run, or
+    for which there is no descriptor."""
 
     def __init__(
         self,
@@ -80,12 +80,12 @@ class Census:
 
     def _go_on(self) -> None:
         now, self._left = self._left[:SLICE], self._left[SLICE:]
-        for key, facts in self._look(now).items():
-            before = self._known.get(key)
-            if before is not None:
-                facts.cpu = max(facts.cpu, before.cpu)
-                facts.pss = before.pss
-            self._known[key] = facts
+        found = self._look(now)
+        for key in found.keys() & self._known.keys():
+            facts, before = found[key], self._known[key]
+            facts.pss = before.pss
+            facts.cpu = max(facts.cpu, before.cpu)
+        self._known.update(found)
         if self._left:
             self._come_again()
             return
@@ -115,10 +115,10 @@ class Census:
 
     def _weigh(self) -> None:
         """One of them, whoever it is longest ago of."""
-        if not self._known:
+        if time.monotonic() < self._weigh_again and self._known.keys() <= self._weighed.keys():
             return
-        key = min(self._known, key=lambda key: self._weighed.get(key, 0.0))
-        if key in self._weighed and time.monotonic() < self._weigh_again:
+        key = min(self._known, key=lambda key: self._weighed.get(key, 0.0), default=None)
+        if key is None:
             return
         facts, before = self._known[key], time.thread_time()  # the clock would count who else runs
         facts.pss = proportional(facts.pids)

@@ -21,7 +21,6 @@ from .scraping import Asked, Refused, answer, asked
 from .status import health_line
 
 CLIENTS_MOST = 16
-ACCEPTS_PER_LOOK = 16
 PATIENCE = 5.0  # seconds from accept to the last byte of the answer
 FRESH = 10  # times what it took: so long a text is given again, if nothing has happened
 QUEUE = 16
@@ -58,6 +57,10 @@ class Client:
         self.request = b""
         self.asked: Asked | None = None  # and it waits for its answer
         self.answer: memoryview | None = None
+
+    @property
+    def gone(self) -> bool:
+        return self.connection.fileno() < 0
 
 
 class Exporter:
@@ -100,7 +103,6 @@ class Exporter:
             self._listener = Listener[Client](
                 master,
                 listener,
-                at_a_time=ACCEPTS_PER_LOOK,
                 came=self._came,
                 ready=self._ready,
                 failed=self._failed,
@@ -145,13 +147,13 @@ class Exporter:
 
     def _came(self, connection: socket.socket) -> None:
         client = Client(connection, time.monotonic() + PATIENCE)
-        if len(self._listener) >= CLIENTS_MOST:
+        self._listener.contained(client, self._read)
+
+    def _wait(self, client: Client, events: int) -> None:
+        """Most are answered without: their requests come with them."""
+        if not self._listener.has(client) and len(self._listener) >= CLIENTS_MOST:
             self._listener.drop(self._listener.clients()[0])
-        try:
-            self._listener.add(client)
-        except OSError:
-            return connection.close()
-        return self._listener.contained(client, self._ready)
+        self._listener.wait(client, events)
 
     def _failed(self, client: Client, error: Exception) -> None:
         self._say(f"a metrics client: {type(error).__name__}: {error}")
@@ -171,7 +173,7 @@ class Exporter:
         try:
             data = client.connection.recv(4096)
         except BlockingIOError:
-            return
+            return self._wait(client, select.EPOLLIN)
         except OSError:
             return self._listener.drop(client)
         client.request += data
@@ -181,6 +183,8 @@ class Exporter:
                 self._answer(client, client.asked)
             elif not data:
                 self._listener.drop(client)
+            else:
+                self._wait(client, select.EPOLLIN)
         except Refused as refused:
             self._tell(client, answer(refused.status, f"{refused}\n"))
 
@@ -195,13 +199,14 @@ class Exporter:
         elif self._is_fresh():
             self._told(client)
         else:
-            self._listener.wait(client, 0)  # hanging up is told nevertheless
             self._asked_at = time.monotonic()
             self._master.census.ask(
                 lambda known: self._listener.contained(
                     client, lambda _: self._measured(client, known)
                 )
             )
+            if client.answer is None and not client.gone:
+                self._wait(client, 0)  # hanging up is told nevertheless
 
     def _is_fresh(self) -> bool:
         """Scrapers in a loop get a tenth of the master's time at most."""
@@ -209,7 +214,7 @@ class Exporter:
         return changes == self._master.tally.changes and time.monotonic() < until
 
     def _measured(self, client: Client, known: Known) -> None:
-        if not self._listener.has(client):  # it did not wait
+        if client.gone:
             return
         if not self._is_fresh():
             self._text = text_of(self._master, known, self._out)
@@ -234,8 +239,8 @@ class Exporter:
             client.answer = sent(client.connection, client.answer)
         except OSError:
             client.answer = None
-        if client.answer and self._listener.has(client):
-            self._listener.wait(client, select.EPOLLOUT)
+        if client.answer:
+            self._wait(client, select.EPOLLOUT)
         else:
             self._listener.drop(client)
 

@@ -12,7 +12,6 @@ from collections import defaultdict
 from .. import __version__
 from .._engine import PRESSURES
 from ..base.states import State
-from ..population.members import Member
 from .census import Known
 from .master import Master
 from .openmetrics import Family, Text
@@ -113,7 +112,7 @@ def table() -> str:
 
 def _slots(master: Master) -> dict[str, float]:
     _, serving, wanted = health_of(master, None)
-    drained = sum(1 for one in master.population.slots.values() if one.drained)
+    drained = len([one for one in master.population.slots.values() if one.drained])
     return {"wanted": wanted, "serving": serving, "drained": drained}
 
 
@@ -184,7 +183,6 @@ def _of_lanes(master: Master, out: Text) -> None:
 
 def _of_workers(master: Master, known: Known, out: Text) -> None:
     people, tally, engine = master.population, master.tally, master.alive()
-    running = _running(master)
     rss: defaultdict[int, int] = defaultdict(int)
     processes: defaultdict[int, int] = defaultdict(int)
     fds: defaultdict[int, int] = defaultdict(int)
@@ -193,15 +191,16 @@ def _of_workers(master: Master, known: Known, out: Text) -> None:
     connections: defaultdict[int, int] = defaultdict(int)
     accepted: defaultdict[int, int] = defaultdict(int, tally.accepted)
     info: dict[tuple[int, int, int, str], int] = {}
-    for member, pid in running:
+    for key, pid in running_pids(master):
+        member = people.members[key]
         slot = member.slot
-        _, got, open_ = engine.counts(member.id)
+        _, got, open_ = engine.counts(key)
         if got is not None:
             accepted[slot] += got
         if open_ is not None:
             connections[slot] += open_
         info[slot, pid, member.generation, WORDS[member.state]] = 1
-        facts = known.get(member.id)
+        facts = known.get(key)
         if facts is None:
             continue
         cpu[slot] += facts.cpu
@@ -219,7 +218,7 @@ def _of_workers(master: Master, known: Known, out: Text) -> None:
     out.by(EXITS, tally.exits)
     out.by(RECYCLES, tally.recycles)
     out.by(RESTARTS, {slot.index: slot.restarts for slot in people.slots.values()})
-    out.by(HANGS, {slot: tally.hangs[slot] for slot in people.slots})
+    out.by(HANGS, {slot: tally.hangs.get(slot, 0) for slot in people.slots})
     out.by(CPU, cpu)
     out.by(RSS, rss)
     out.by(PSS, {slot: one for slot, one in pss.items() if one is not None})
@@ -227,12 +226,7 @@ def _of_workers(master: Master, known: Known, out: Text) -> None:
     out.by(FDS, fds)
 
 
-def _running(master: Master) -> list[tuple[Member, int]]:
-    members = master.population.members
-    return [(members[key], pid) for key, pid in running_pids(master) if key in members]
-
-
 def _births(master: Master) -> dict[int, float]:
-    since = time.time() - time.monotonic()
+    since = round(time.time() - time.monotonic(), 3)  # as it was, so that the lines are
     slots = master.population.slots.items()
-    return {index: round(one.serving.born + since, 3) for index, one in slots if one.serving}
+    return {index: one.serving.born + since for index, one in slots if one.serving}

@@ -55,8 +55,8 @@ def health_of(master: Master, least: int | None) -> tuple[str, int, int]:
     """(ready, degraded or down; how many slots serve; how many should). Who hangs does not
     serve, and in a shutdown nobody is to be sent there."""
     people = master.population
-    kept = [slot for slot in people.slots.values() if slot.wanted and not slot.surplus]
-    serving = sum(slot.serving is not None and slot.serving.hung_since is None for slot in kept)
+    kept = [slot.serving for slot in people.slots.values() if slot.wanted and not slot.surplus]
+    serving = len([one for one in kept if one and one.hung_since is None])
     wanted = len(kept) if least is None else least
     if not serving or people.shutting_down:
         return "down", serving, wanted
@@ -66,7 +66,7 @@ def health_of(master: Master, least: int | None) -> tuple[str, int, int]:
 def running_pids(master: Master) -> list[tuple[int, int]]:
     """(key, pid) of the workers that are not reaped: those numbers are theirs."""
     members, found = master.population.members, []
-    for key, worker in sorted(master.workers.items()):
+    for key, worker in master.workers.items():
         member = members.get(key)
         if worker.pid and member and member.state not in ENDED:
             found.append((key, worker.pid))

@@ -357,8 +357,8 @@ def deadline(people: Population) -> float | None:
     times.append(people.baking.bake_until if people.baking else None)
     times += [hold_at(people), people.claim_by, wear_at(people)]
     for member in people.members.values():
-        times += [member.deadline, member.look_at, member.ask_at]
-    return min((at for at in times if at is not None), default=None)
+        times += member.deadline, member.look_at, member.ask_at
+    return min([at for at in times if at is not None], default=None)
 
 
 def tick(people: Population, now: float) -> None:
