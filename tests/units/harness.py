@@ -10,6 +10,7 @@ import select
 import socket
 import struct
 import time
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,12 @@ def ready(fd, events=select.POLLIN, ms=5000):
     poll = select.poll()
     poll.register(fd, events)
     return bool(poll.poll(ms))
+
+
+def children():
+    """Whom this process has to wait for. Others' tests may have left some, in the same process."""
+    tasks = Path("/proc/self/task").iterdir()
+    return {pid for task in tasks for pid in (task / "children").read_text().split()}
 
 
 def check(result, what=""):
