@@ -8,6 +8,7 @@ the same process: exec is the one way to be rid of a thread.
 
 from __future__ import annotations
 
+import _socket
 import atexit
 import collections.abc
 import contextlib
@@ -18,7 +19,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import _engine
 from ..child import forked, preloaded
@@ -46,11 +47,13 @@ class Line:
         """`ours`: the master is the workers' parent."""
         self._ours = ours
         os.set_inheritable(fd, False)
-        self._socket = socket.socket(fileno=fd)
+        # The C type: what its methods need no worker has to touch.
+        self._socket: Any = _socket.socket(fileno=fd)
+        self._kept: object = None
         self.notes = Notes()
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        return int(self._socket.fileno())
 
     def tell(self, **said: object) -> None:
         self._socket.sendall(json.dumps({"cmd": COMMAND, **said}).encode() + b"\n")
@@ -81,11 +84,17 @@ class Line:
                 worker, slot, traps, shows = map(int, numbers)
                 if self._fork(worker, traps, fds):
                     self._socket.detach()  # closed by the fork
+                    self._kept = text, fds, line, numbers  # to free them is to touch them
                     if shows:
                         self.notes.begin()
-                    _speak_into(fds[1:])
-                    told = {RING: ring, SHIM: shim}
-                    return slot, fds[0], {name: told[name] for name in told if told[name] != "-"}
+                    if len(fds) > 1:
+                        _speak_into(fds[1:])
+                    told = {}
+                    if ring != "-":
+                        told[RING] = ring
+                    if shim != "-":
+                        told[SHIM] = shim
+                    return slot, fds[0], told
 
     def _fork(self, worker: int, traps: int, fds: list[int]) -> bool:
         """Whether this is the worker."""
@@ -206,9 +215,6 @@ def cast(channel: str, state: str, how: str, kind: str, name: str, *args: str) -
     gone = set(outcome.missing)
     plan.steps = [step for step in plan.steps if str(step) not in gone]
     line.tell(ready=plan.told())
-    slot, program.channel, program.library = line.fork_workers()
-    preloaded.tell(program.library)
-    _be_worker(slot, program.channel, reseed)
 
     # To free in a worker what the mold had is to unshare the pages that it lies in.
     kept = (beginning, line, plan, outcome, gone)
@@ -218,4 +224,7 @@ def cast(channel: str, state: str, how: str, kind: str, name: str, *args: str) -
         ending.ends_with(code)
         return code
 
+    slot, program.channel, program.library = line.fork_workers()
+    preloaded.tell(program.library)
+    _be_worker(slot, program.channel, reseed)
     return become
