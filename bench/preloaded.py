@@ -60,10 +60,10 @@ def cpu_of(pid: int) -> float:
     return ticks / TICK
 
 
-def memory_of(pid: int) -> float:
+def memory_of(pid: int, children: bool = True) -> float:
     """MiB."""
     total = 0
-    for one in tree(pid):
+    for one in tree(pid) if children else [pid]:
         try:
             text = Path(f"/proc/{one}/smaps_rollup").read_text()
         except OSError:
