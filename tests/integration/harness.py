@@ -311,16 +311,19 @@ class Running:
     def wait_for(self, name, timeout=GENEROUS, where=None, **match):
         """The first such event that no earlier call has returned."""
         deadline = time.monotonic() + timeout
-        open_ = True
+        open_, looked_at = True, 0
         while True:
-            for event in self._untaken:
+            # Each once: who looks at all of a flood at every read of it reads too slowly.
+            for at in range(looked_at, len(self._untaken)):
+                event = self._untaken[at]
                 if (
                     event["event"] == name
                     and all(event.get(key) == value for key, value in match.items())
                     and (where is None or where(event))
                 ):
-                    self._untaken.remove(event)
+                    del self._untaken[at]
                     return event
+            looked_at = len(self._untaken)
             left = deadline - time.monotonic()
             assert open_ and left > 0, f"no {name!r} event with {match}; {self.stderr()}"
             open_ = self._read(left)
