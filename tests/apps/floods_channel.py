@@ -1,4 +1,4 @@
-"""Mistreats its channel before it serves: floods_channel.py PORT HOW."""
+"""Mistreats its channel before it serves: floods_channel.py PORT HOW [LINES]."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ def put(data):
 channel = int(os.environ["NODE_CHANNEL_FD"])
 how = sys.argv[2]
 if how == "lines":
-    for number in range(20_000):
+    for number in range(int(sys.argv[3]) if len(sys.argv) > 3 else 20_000):
         put(b'{"number": %d}\n' % number)
 elif how == "long":
     for _ in range(100):

@@ -6,6 +6,7 @@ on a socket, always with a deadline.
 
 import atexit
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -219,6 +220,8 @@ class Running:
         stdin=subprocess.DEVNULL,
     ):
         events, inherited = os.pipe()
+        with contextlib.suppress(OSError):  # others have pipes, too
+            fcntl.fcntl(events, fcntl.F_SETPIPE_SZ, 1 << 20)  # who is late to read loses nothing
         os.set_blocking(events, False)
         self._events, self._rest = events, b""
         self._untaken, self._port, self._slots = [], None, {}
