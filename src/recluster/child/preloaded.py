@@ -116,6 +116,6 @@ def hide(told: dict[str, str]) -> None:
 
 
 def hide_library() -> None:
-    if SHIM not in os.environ:
-        words = os.environ.get("LD_PRELOAD", "").split(" ")
-        _set_preload(" ".join(word for word in words if word != library_path()))
+    path, words = library_path(), os.environ.get("LD_PRELOAD", "").split(" ")
+    if SHIM not in os.environ and path in words:
+        _set_preload(" ".join(word for word in words if word != path))

@@ -34,7 +34,7 @@ def prepared() -> Callable[[], object] | None:
             return lambda: _engine.set_random_state(capsule, os.urandom(size))
     except (AttributeError, KeyError, TypeError, ValueError):
         pass  # another numpy than those we know
-    seed: Callable[[], object] = numpy.seed
+    seed: Callable[[], object] | None = getattr(numpy, "seed", None)
     return seed
 
 

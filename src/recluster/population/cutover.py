@@ -207,10 +207,9 @@ def _take_back(people: Population, reload: Reload, now: float) -> list[int]:
             leaving.append(slot.serving)
             slot.serving = None
             reload.verdicts[slot.index] = "served, and left with its like: the reload failed"
-        for place in ("incoming", "healing"):
-            member = getattr(slot, place)
-            if member and member.generation == reload.generation:
-                setattr(slot, place, None)
+        for member in slot.coming():
+            if member.generation == reload.generation:
+                slot.forget(member)
                 slots.drop(people, member, now)
     slots.retire(people, leaving, now)
     return switched

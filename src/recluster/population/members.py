@@ -87,6 +87,13 @@ class Slot:
         """Those that may serve here next."""
         return [member for member in (self.incoming, self.healing) if member]
 
+    def forget(self, member: Member) -> None:
+        """It does not come any more."""
+        if self.incoming is member:
+            self.incoming = None
+        elif self.healing is member:
+            self.healing = None
+
 
 @dataclass
 class Reload:

@@ -227,10 +227,7 @@ def spawn_failed(people: Population, worker: int, error: str, now: float) -> Non
     """There is no process: the kernel refused one."""
     member = people.members.pop(worker)
     slot = people.slots[member.slot]
-    if slot.incoming is member:
-        slot.incoming = None
-    elif slot.healing is member:
-        slot.healing = None
+    slot.forget(member)
     people.tell(events.SpawnFailed(slot.index, error), worker)
     slot.last_error = (now, f"could not be spawned: {error}")
     reload = people.reloading
@@ -409,10 +406,7 @@ def _overdue(people: Population, member: Member, now: float) -> None:
             comes.verdicts[slot.index] = why
             cutover.abandon_reload(people, f"worker {slot.index} {why}", now)
         if member in slot.coming() and slots.accepts(people, member):
-            if slot.incoming is member:
-                slot.incoming = None
-            else:
-                slot.healing = None
+            slot.forget(member)
             slots.drop(people, member, now)
             slots.boot_failed(people, slot, member, now)
     elif member.state is State.SERVING:
